@@ -1,0 +1,18 @@
+"""Asking is a protocol: who answers is handed in from the top floor.
+
+`Completer` and `Scorer` are what synth, judge and evals know of all that answers. The engine in
+this process, an HTTP endpoint and the `Scripted` fake all keep them.
+"""
+
+from flywright.ask.protocol import AskError, Completer, Completion, Sampling, Scorer
+from flywright.ask.scripted import Scripted, ScriptedScorer
+
+__all__ = [
+    "AskError",
+    "Completer",
+    "Completion",
+    "Sampling",
+    "Scorer",
+    "Scripted",
+    "ScriptedScorer",
+]

@@ -1,0 +1,123 @@
+"""Files that are either whole or absent: write to a temporary name, fsync, rename.
+
+Nothing half-written can be taken for done. Also the hashes that fingerprints and record ids use.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from flywright.errors import FlywrightError
+
+
+def canonical_json(value: Any) -> str:
+    """One text for one value: sorted keys, no spaces; the form that hashes are taken of."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def digest(*parts: Any, length: int = 16) -> str:
+    """Hex SHA-256 of the parts' canonical JSON, cut to `length` characters."""
+    return hashlib.sha256(canonical_json(parts).encode()).hexdigest()[:length]
+
+
+def seed_from(*parts: Any) -> int:
+    """A 63-bit seed from anything that JSON can hold: run seed, record id, sample index."""
+    return int(digest(*parts), 16) >> 1
+
+
+def file_hash(path: Path, length: int = 16) -> str:
+    """Hex SHA-256 of a file's bytes, cut to `length` characters."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:length]
+
+
+def folder_hash(folder: Path, pattern: str = "*") -> str:
+    """One hash of the names and bytes of a folder's files that match `pattern`, in name order."""
+    paths = sorted(path for path in folder.rglob(pattern) if path.is_file())
+    return digest([(str(path.relative_to(folder)), file_hash(path)) for path in paths])
+
+
+def _fsync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def fsync_tree(folder: Path) -> None:
+    """Push every file below `folder`, and the folders themselves, to the disk."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as stream:
+                os.fsync(stream.fileno())
+        elif path.is_dir():
+            _fsync_folder(path)
+    _fsync_folder(folder)
+
+
+@contextmanager
+def named_disk_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError on `path` (disk full, no permission) into one line that names it."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise FlywrightError(f"{path}: cannot write: {reason}") from error
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Hand out a temporary path beside `path`; fsync and rename it on success, remove it on error.
+
+    Raises FlywrightError naming the path when the disk refuses (full, read-only).
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with named_disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            with temporary.open("rb") as stream:
+                os.fsync(stream.fileno())
+            temporary.replace(path)
+            _fsync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Hand out a temporary folder beside `path`; it takes the place of `path` on success only."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with named_disk_errors(path):
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        try:
+            yield temporary
+            fsync_tree(temporary)
+            if path.exists():
+                doomed = path.with_name(f".{path.name}.{os.getpid()}.old")
+                path.rename(doomed)
+                temporary.rename(path)
+                shutil.rmtree(doomed)
+            else:
+                temporary.rename(path)
+            _fsync_folder(path.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write readable JSON atomically (two spaces, keys in the order given)."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")

@@ -1,0 +1,12 @@
+"""How long work tells of itself: a callable handed in from the top floor.
+
+A room calls `tick(done, total, note)`; the recipe draws a bar or prints plain lines from it.
+"""
+
+from collections.abc import Callable
+
+Tick = Callable[[int, int, str], None]
+
+
+def silent(_done: int, _total: int, _note: str = "") -> None:
+    """The tick that says nothing."""

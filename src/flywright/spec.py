@@ -1,0 +1,158 @@
+"""Models, meshes and devices by their numbers, with what follows from the numbers.
+
+ModelSpec knows its parameters, FLOPs a token and KV-cache bytes (SPEC 1.2, 3.4), so that training,
+the planner and the report count alike. Presets by name: `preset("nemotron-4-340b")`.
+"""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from flywright.errors import UserError
+from flywright.settings import Settings
+
+
+class ModelSpec(Settings):
+    """A Nemotron decoder: LayerNorm1P, squared ReLU, GQA, partial rotary, untied embeddings."""
+
+    name: str = ""
+    vocab_size: int = Field(gt=0)
+    hidden_size: int = Field(gt=0)
+    layers: int = Field(gt=0)
+    heads: int = Field(gt=0)
+    kv_heads: int = Field(gt=0)
+    head_dim: int = Field(gt=0)
+    ffn_size: int = Field(gt=0)
+    context_length: int = Field(4096, gt=0)
+    rotary_fraction: float = Field(0.5, gt=0, le=1)
+    rotary_base: float = 10000.0
+    norm_eps: float = 1e-5
+    init_std: float = 0.02
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> "ModelSpec":
+        if self.heads % self.kv_heads:
+            raise ValueError(f"heads {self.heads} is not a multiple of kv_heads {self.kv_heads}")
+        if self.rotary_dim % 2:
+            raise ValueError(f"rotary dimension {self.rotary_dim} must be even")
+        return self
+
+    @property
+    def rotary_dim(self) -> int:
+        """Channels of a head that are rotated."""
+        return int(self.head_dim * self.rotary_fraction)
+
+    @property
+    def attention_parameters(self) -> int:
+        """Weights of q, k, v and o in one layer."""
+        qkv = self.hidden_size * (self.heads + 2 * self.kv_heads) * self.head_dim
+        return qkv + self.heads * self.head_dim * self.hidden_size
+
+    @property
+    def mlp_parameters(self) -> int:
+        """Weights of the two matrices of one MLP."""
+        return 2 * self.hidden_size * self.ffn_size
+
+    @property
+    def layer_parameters(self) -> int:
+        """One decoder layer, its two norms (weight and bias) included."""
+        return self.attention_parameters + self.mlp_parameters + 4 * self.hidden_size
+
+    @property
+    def embedding_parameters(self) -> int:
+        """Input and output embeddings together (untied)."""
+        return 2 * self.vocab_size * self.hidden_size
+
+    @property
+    def non_embedding_parameters(self) -> int:
+        """All layers and the final norm."""
+        return self.layers * self.layer_parameters + 2 * self.hidden_size
+
+    @property
+    def parameters(self) -> int:
+        """Everything."""
+        return self.embedding_parameters + self.non_embedding_parameters
+
+    def flops_per_token(self, sequence: int, causal: bool = False) -> float:
+        """Training FLOPs a token (forward and backward), attention in full or halved (SPEC 3.4)."""
+        attention = 12 * self.layers * self.heads * self.head_dim * sequence
+        dense = 6 * self.non_embedding_parameters + 6 * self.hidden_size * self.vocab_size
+        return dense + attention * (0.5 if causal else 1.0)
+
+    def kv_bytes_per_token(self, bytes_each: int = 2) -> int:
+        """Bytes that one token takes in the KV cache."""
+        return 2 * self.layers * self.kv_heads * self.head_dim * bytes_each
+
+
+class MeshSpec(Settings):
+    """How many ranks along each axis; `virtual` = chunks of the model a pipeline stage holds."""
+
+    pp: int = Field(1, gt=0)
+    dp: int = Field(1, gt=0)
+    tp: int = Field(1, gt=0)
+    virtual: int = Field(1, gt=0)
+
+    @property
+    def ranks(self) -> int:
+        """Processes in all."""
+        return self.pp * self.dp * self.tp
+
+
+class DeviceSpec(Settings):
+    """An accelerator by its published numbers: dense bf16 FLOP/s, bytes, bytes/s."""
+
+    name: str
+    bf16_flops: float
+    memory_bytes: float
+    memory_bandwidth: float
+    link_bandwidth: float
+    network_bandwidth: float
+    fp8_flops: float = 0.0
+    kind: Literal["gpu", "cpu"] = "gpu"
+
+
+def _nemotron(
+    name: str,
+    layers: int,
+    hidden: int,
+    heads: int,
+    head_dim: int,
+    ffn: int,
+    init: float,
+    kv_heads: int = 8,
+) -> ModelSpec:
+    return ModelSpec(
+        name=name,
+        vocab_size=256_000,
+        hidden_size=hidden,
+        layers=layers,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        ffn_size=ffn,
+        init_std=init,
+    )
+
+
+_PRESETS = {
+    spec.name: spec
+    for spec in (
+        _nemotron("nemotron-4-340b", 96, 18432, 96, 192, 73728, 0.0063),
+        _nemotron("nemotron-4-15b", 32, 6144, 48, 128, 24576, 0.0134),
+        _nemotron("nemotron-22b", 40, 6144, 48, 128, 24576, 0.008, kv_heads=48),
+        _nemotron("nemotron-8b", 32, 4096, 32, 128, 16384, 0.010, kv_heads=32),
+        _nemotron("nemotron-4b", 32, 3072, 24, 128, 9216, 0.0134),
+    )
+}
+
+
+def preset(name: str) -> ModelSpec:
+    """A published shape by name. Raises UserError that lists the names."""
+    if name not in _PRESETS:
+        raise UserError(f"no model preset {name!r}; known: {', '.join(_PRESETS)}")
+    return _PRESETS[name]
+
+
+def preset_names() -> list[str]:
+    """Names that `preset` knows."""
+    return list(_PRESETS)
