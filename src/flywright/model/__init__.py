@@ -1,0 +1,11 @@
+"""The Nemotron decoder, written for one device, and its folders.
+
+model = load("runs/x/policy")          # Decoder, or RewardModel for a reward folder
+logits_BTV = model(ids_BT)
+"""
+
+from flywright.model.decoder import Decoder
+from flywright.model.reward import RewardModel
+from flywright.model.weights import load, read_spec, save
+
+__all__ = ["Decoder", "RewardModel", "load", "read_spec", "save"]

@@ -1,0 +1,64 @@
+"""The one log-probability op: no full-logit tensor, exact gradients (HOUSE law 7).
+
+SFT, DPO, RPO, reference scoring and evaluation all take their token log-probabilities from here.
+Shapes: N tokens, D hidden, V vocabulary. The slow twin is `token_logprobs_naive`.
+"""
+
+from typing import Any
+
+import torch
+
+ROWS = 1024  # tokens whose logits exist at one time
+
+
+class _TokenLogprobs(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden_ND: torch.Tensor, weight_VD: torch.Tensor, targets_N: torch.Tensor
+    ) -> torch.Tensor:
+        logprob_N = hidden_ND.new_empty(targets_N.shape, dtype=_precise(hidden_ND))
+        logsum_N = torch.empty_like(logprob_N)
+        for start in range(0, targets_N.shape[0], ROWS):
+            rows = slice(start, start + ROWS)
+            logits_RV = (hidden_ND[rows] @ weight_VD.T).to(logprob_N.dtype)
+            logsum_N[rows] = torch.logsumexp(logits_RV, dim=-1)
+            picked_R = logits_RV.gather(1, targets_N[rows, None]).squeeze(1)
+            logprob_N[rows] = picked_R - logsum_N[rows]
+        ctx.save_for_backward(hidden_ND, weight_VD, targets_N, logsum_N)
+        return logprob_N
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (grad_N,) = gradients
+        hidden_ND, weight_VD, targets_N, logsum_N = ctx.saved_tensors
+        grad_hidden_ND = torch.empty_like(hidden_ND)
+        grad_weight_VD = torch.zeros_like(weight_VD, dtype=logsum_N.dtype)
+        for start in range(0, targets_N.shape[0], ROWS):
+            rows = slice(start, start + ROWS)
+            logits_RV = (hidden_ND[rows] @ weight_VD.T).to(logsum_N.dtype)
+            # d logprob / d logits = onehot(target) - softmax
+            slope_RV = logits_RV.sub_(logsum_N[rows, None]).exp_().neg_()
+            slope_RV[torch.arange(slope_RV.shape[0]), targets_N[rows]] += 1
+            slope_RV = slope_RV.mul_(grad_N[rows, None]).to(hidden_ND.dtype)
+            grad_hidden_ND[rows] = slope_RV @ weight_VD
+            grad_weight_VD += slope_RV.T @ hidden_ND[rows]
+        return grad_hidden_ND, grad_weight_VD.to(weight_VD.dtype), None
+
+
+def _precise(tensor: torch.Tensor) -> torch.dtype:
+    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
+
+
+def token_logprobs(
+    hidden_ND: torch.Tensor, weight_VD: torch.Tensor, targets_N: torch.Tensor
+) -> torch.Tensor:
+    """log p(target) [N] in fp32 (fp64 for fp64 input), from hidden states and the output matrix."""
+    return _TokenLogprobs.apply(hidden_ND, weight_VD, targets_N)  # type: ignore[return-value]
+
+
+def token_logprobs_naive(
+    hidden_ND: torch.Tensor, weight_VD: torch.Tensor, targets_N: torch.Tensor
+) -> torch.Tensor:
+    """The same through the full logit tensor; the twin that tests compare with."""
+    logits_NV = (hidden_ND @ weight_VD.T).to(_precise(hidden_ND))
+    return torch.log_softmax(logits_NV, dim=-1).gather(1, targets_N[:, None]).squeeze(1)
