@@ -30,7 +30,7 @@ def test_published_counts():
 
 def test_packed_rows_equal_documents_alone(tiny_spec):
     model = Decoder(tiny_spec, seed=0)
-    lengths = [[5, 7, 4], [16]]
+    lengths = [[5, 7, 4], [16]]  # rows of unlike documents
     ids = torch.randint(0, 400, (2, 16), generator=torch.Generator().manual_seed(0))
     together = model.hidden(ids, packed_positions(lengths), packed(lengths))
     start = 0
@@ -38,6 +38,14 @@ def test_packed_rows_equal_documents_alone(tiny_spec):
         alone = model.hidden(ids[:1, start : start + length])
         torch.testing.assert_close(together[:1, start : start + length], alone)
         start += length
+
+
+def test_equal_documents_in_one_row_equal_a_batch(tiny_spec):
+    model = Decoder(tiny_spec, seed=0)
+    ids = torch.randint(0, 400, (3, 8), generator=torch.Generator().manual_seed(0))
+    lengths = [[8, 8, 8]]
+    row = model.hidden(ids.reshape(1, 24), packed_positions(lengths), packed(lengths))
+    torch.testing.assert_close(row.reshape(3, 8, -1), model.hidden(ids))
 
 
 def test_missing_head_is_an_error(tiny_spec, tmp_path):

@@ -23,12 +23,31 @@ def causal(
     return F.scaled_dot_product_attention(q_BHTK, k_BGTK, v_BGTK, is_causal=True, enable_gqa=True)
 
 
+def _uniform(documents: int) -> Attend:
+    """One row of `documents` documents of equal length, attended to as a batch."""
+
+    def split(x_1HTK: torch.Tensor) -> torch.Tensor:
+        return x_1HTK[0].unflatten(1, (documents, -1)).transpose(0, 1)
+
+    def attend(
+        layer: int, q_BHTK: torch.Tensor, k_BGTK: torch.Tensor, v_BGTK: torch.Tensor
+    ) -> torch.Tensor:
+        out_DHTK = causal(layer, split(q_BHTK), split(k_BGTK), split(v_BGTK))
+        return out_DHTK.transpose(0, 1).flatten(1, 2)[None]
+
+    return attend
+
+
 def packed(lengths: Sequence[Sequence[int]]) -> Attend:
     """Rows that hold several documents, each alone: lengths[b] are the documents' in row b.
 
     Lengths of a row add up to T. A loop of causal attention per document is the fastest way on a
-    CPU, and exact. Positions have to restart at each document (`packed_positions`).
+    CPU, and exact; documents of one length go as one batch. Positions have to restart at each
+    document (`packed_positions`).
     """
+    flat = [length for row in lengths for length in row]
+    if len(lengths) == 1 and len(set(flat)) == 1:
+        return _uniform(len(flat))
 
     def attend(
         layer: int, q_BHTK: torch.Tensor, k_BGTK: torch.Tensor, v_BGTK: torch.Tensor

@@ -1,0 +1,96 @@
+"""Records to samples: dialogues for SFT, ratings for the reward model, comparisons for DPO and RPO.
+
+Over-length records are left out and counted, never cut: `Examples.over_length` says how many.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from flywright.data.batch import Sample
+from flywright.errors import UserError
+from flywright.records import Comparison, Dialogue, Rating
+from flywright.tokenizer import Tokenizer, chat
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Samples of a dataset, and how many records were too long for the context."""
+
+    samples: list[Sample]
+    over_length: int
+
+    @property
+    def over_length_share(self) -> float:
+        """Share of records left out for their length."""
+        total = len(self.samples) + self.over_length
+        return self.over_length / total if total else 0.0
+
+
+def _fitting(samples: Iterable[Sample], context_length: int) -> Examples:
+    kept, dropped = [], 0
+    for sample in samples:
+        if all(len(document) <= context_length for document in sample.documents):
+            kept.append(sample)
+        else:
+            dropped += 1
+    return Examples(kept, dropped)
+
+
+def dialogue_examples(
+    dialogues: Iterable[Dialogue], tokenizer: Tokenizer, context_length: int
+) -> Examples:
+    """SFT samples: loss on the assistant's words and end of turn in every turn."""
+
+    def sample(dialogue: Dialogue) -> Sample:
+        rendered = chat.render(tokenizer, dialogue.conversation)
+        return Sample((np.array(rendered.ids),), (np.array(rendered.mask),))
+
+    return _fitting((sample(dialogue) for dialogue in dialogues), context_length)
+
+
+def rating_examples(
+    ratings: Iterable[Rating], tokenizer: Tokenizer, context_length: int
+) -> Examples:
+    """Reward samples: labels "attributes" [5] with NaN where a rating is missing (masked)."""
+
+    def sample(rating: Rating) -> Sample:
+        ids = np.array(chat.reward_ids(tokenizer, rating.conversation))
+        values = [np.nan if value is None else value for value in rating.attributes]
+        mask = np.zeros(len(ids), dtype=bool)
+        return Sample((ids,), (mask,), {"attributes": np.array(values, dtype=np.float32)})
+
+    return _fitting((sample(rating) for rating in ratings), context_length)
+
+
+def comparison_examples(
+    comparisons: Sequence[Comparison],
+    tokenizer: Tokenizer,
+    context_length: int,
+    needs_rewards: bool,
+) -> Examples:
+    """Pair samples: documents (chosen, rejected), label "rewards" [2] where they are needed.
+
+    Raises UserError for a comparison without rewards when `needs_rewards` (RPO has no default).
+    """
+
+    def sample(comparison: Comparison) -> Sample:
+        prompt = chat.prompt_ids(tokenizer, comparison.conversation)
+        documents, masks = [], []
+        for answer in (comparison.chosen, comparison.rejected):
+            ids = chat.answer_ids(tokenizer, answer)
+            documents.append(np.array(prompt + ids))
+            masks.append(np.array([False] * len(prompt) + [True] * len(ids)))
+        return Sample(tuple(documents), tuple(masks), _rewards(comparison, needs_rewards))
+
+    return _fitting((sample(comparison) for comparison in comparisons), context_length)
+
+
+def _rewards(comparison: Comparison, needed: bool) -> dict[str, np.ndarray]:
+    if not needed:
+        return {}
+    rewards = (comparison.chosen_reward, comparison.rejected_reward)
+    if None in rewards:
+        raise UserError(f"comparison {comparison.id}: RPO needs chosen_reward and rejected_reward")
+    return {"rewards": np.array(rewards, dtype=np.float32)}

@@ -1,0 +1,14 @@
+"""Objectives: pure functions (outputs, batch) -> (loss sum, metric sums), and what they count.
+
+The loop divides the sums of a global batch by its count (HOUSE law 6), so that accumulating k
+micro-batches equals one batch of k.
+"""
+
+from flywright.train.objectives.base import Objective
+from flywright.train.objectives.dpo import dpo
+from flywright.train.objectives.lm import language_model
+from flywright.train.objectives.reward import reward
+from flywright.train.objectives.rpo import rpo
+from flywright.train.objectives.sft import sft
+
+__all__ = ["Objective", "dpo", "language_model", "reward", "rpo", "sft"]
