@@ -37,6 +37,16 @@ class Document(Record):
     source: str
     language: str = "en"
 
+    @property
+    def id(self) -> str:
+        """A hash of source and text."""
+        return record_id(self.source, self.text)
+
+    @property
+    def group(self) -> str:
+        """The blend's group: "en", "code", or "other" for all other languages (SPEC 2)."""
+        return self.language if self.language in ("en", "code") else "other"
+
 
 class Message(Record):
     """One turn. Its content is always plain text: it can never become a control token."""
@@ -128,7 +138,7 @@ class Verdict(Record):
     """
 
     judge: str
-    preference: int = Field(0, ge=-1, le=1)
+    preference: int = Field(default=0, ge=-1, le=1)
     score: float | None = None
     detail: str = ""
 
@@ -226,7 +236,8 @@ class Rating(Record):
 class Comparison(Record):
     """Two answers to one prompt, which was preferred, and both rewards (RPO needs them).
 
-    A missing reward is None; RPO refuses such a pair rather than assume a default.
+    A missing reward is None; RPO refuses such a pair rather than assume a default. `judge` is who
+    decided ("truth", "llm", "reward" or a person); lineage.model wrote the chosen answer.
     """
 
     id: str
@@ -237,6 +248,7 @@ class Comparison(Record):
     rejected_reward: float | None = None
     judge: str = ""
     task: str = ""
+    rejected_model: str = ""
     lineage: Lineage
 
 

@@ -23,8 +23,8 @@ class ModelSpec(Settings):
     kv_heads: int = Field(gt=0)
     head_dim: int = Field(gt=0)
     ffn_size: int = Field(gt=0)
-    context_length: int = Field(4096, gt=0)
-    rotary_fraction: float = Field(0.5, gt=0, le=1)
+    context_length: int = Field(default=4096, gt=0)
+    rotary_fraction: float = Field(default=0.5, gt=0, le=1)
     rotary_base: float = 10000.0
     norm_eps: float = 1e-5
     init_std: float = 0.02
@@ -87,15 +87,28 @@ class ModelSpec(Settings):
 class MeshSpec(Settings):
     """How many ranks along each axis; `virtual` = chunks of the model a pipeline stage holds."""
 
-    pp: int = Field(1, gt=0)
-    dp: int = Field(1, gt=0)
-    tp: int = Field(1, gt=0)
-    virtual: int = Field(1, gt=0)
+    pp: int = Field(default=1, gt=0)
+    dp: int = Field(default=1, gt=0)
+    tp: int = Field(default=1, gt=0)
+    virtual: int = Field(default=1, gt=0)
 
     @property
     def ranks(self) -> int:
         """Processes in all."""
         return self.pp * self.dp * self.tp
+
+
+class PlacementSpec(Settings):
+    """How a module tree may be cut: what a model tells those who parallelise it, as data.
+
+    `tensor`: module name (`*` = any layer) -> the way its weight is split over tp ranks;
+    `layers`: the list that a pipeline cuts; `first`, `last`: held by its first or last chunk only.
+    """
+
+    tensor: dict[str, Literal["column", "row", "vocab", "head", "replicate"]]
+    layers: str
+    first: tuple[str, ...] = ()
+    last: tuple[str, ...] = ()
 
 
 class DeviceSpec(Settings):

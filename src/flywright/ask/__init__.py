@@ -4,6 +4,8 @@
 this process, an HTTP endpoint and the `Scripted` fake all keep them.
 """
 
+from flywright.ask.ledger import Ledger, Ledgered, LedgeredScorer
+from flywright.ask.limits import Limited, gather
 from flywright.ask.protocol import AskError, Completer, Completion, Sampling, Scorer
 from flywright.ask.scripted import Scripted, ScriptedScorer
 
@@ -11,8 +13,13 @@ __all__ = [
     "AskError",
     "Completer",
     "Completion",
+    "Ledger",
+    "Ledgered",
+    "LedgeredScorer",
+    "Limited",
     "Sampling",
     "Scorer",
     "Scripted",
     "ScriptedScorer",
+    "gather",
 ]

@@ -77,7 +77,10 @@ class Completer(Protocol):
     `model` names it with its revision: it goes into ledger keys and lineage.
     """
 
-    model: str
+    @property
+    def model(self) -> str:
+        """Name and revision."""
+        ...
 
     async def complete(self, prompt: Conversation | str, sampling: Sampling) -> Completion:
         """The answer to a conversation that awaits one, or the continuation of a raw prompt."""
@@ -91,7 +94,10 @@ class Completer(Protocol):
 class Scorer(Protocol):
     """Anything that rates the last answer of a conversation."""
 
-    model: str
+    @property
+    def model(self) -> str:
+        """Name and revision."""
+        ...
 
     async def score(self, conversation: Conversation) -> dict[str, float]:
         """The five attributes by name (records.ATTRIBUTES), on the 0-4 scale."""

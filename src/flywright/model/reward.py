@@ -1,5 +1,7 @@
 """The reward model: the decoder's body with a linear head on the last token (SPEC 5.1)."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -22,15 +24,18 @@ class RewardModel(nn.Module):
         self.score = nn.Linear(spec.hidden_size, len(ATTRIBUTES), bias=True, dtype=torch.float32)
 
     @classmethod
-    def from_decoder(cls, decoder: Decoder, seed: int) -> "RewardModel":
-        """A new head on a copy of a pretrained body."""
+    def from_decoder(
+        cls, decoder: Decoder, seed: int, bias: Sequence[float] = (0.0,) * len(ATTRIBUTES)
+    ) -> "RewardModel":
+        """A new head on a copy of a pretrained body; `bias` is where its attributes start."""
         model = cls(decoder.spec)
         model.to(next(decoder.parameters()).dtype)
         model.score.float()
         model.load_state_dict(body_weights(decoder.state_dict()), strict=False)
         generator = torch.Generator().manual_seed(seed)
         nn.init.normal_(model.score.weight, std=decoder.spec.init_std, generator=generator)
-        nn.init.zeros_(model.score.bias)
+        with torch.no_grad():
+            model.score.bias.copy_(torch.tensor(bias))
         return model
 
     def hidden(

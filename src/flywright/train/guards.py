@@ -8,11 +8,11 @@ from flywright.errors import GuardError
 from flywright.tokenizer import Tokenizer
 
 
-def refuse_empty(examples: Examples, what: str) -> None:
-    """Nothing to train on, or a sample in which nothing is trained."""
+def refuse_empty(examples: Examples, what: str, masked: bool = True) -> None:
+    """Nothing to train on, or (where a mask says what is trained) a document with an empty one."""
     if not examples.samples:
         raise GuardError(f"{what}: no sample fits ({examples.over_length} are over-length)")
-    for number, sample in enumerate(examples.samples):
+    for number, sample in enumerate(examples.samples if masked else ()):
         if not all(mask[1:].any() for mask in sample.masks):
             raise GuardError(f"{what}: sample {number} has an empty mask: nothing is trained in it")
 

@@ -46,6 +46,8 @@ def fit(
 ) -> Fitted:
     """Train `model` in place; `folder` gets metrics.jsonl, and state/ while it runs.
 
+    The model is left in fp32, with the master weights: what is saved is not rounded.
+
     hooks: (when(step), call(model, step)) pairs, called after a step. Raises GuardError when the
     loss is not finite.
     """
@@ -73,6 +75,7 @@ def fit(
                 call(model, progress.step)
         tick(progress.step, len(sizes), f"loss {values['loss']:.4f}, {speed:,.0f} tokens/s")
     meter.close()
+    optimizer.release()
     return Fitted(progress.step, progress.samples, progress.tokens, values)
 
 

@@ -53,6 +53,12 @@ class MasterAdamW:
         for name, parameter in self._parameters.items():
             parameter.copy_(self.masters[name])
 
+    @torch.no_grad()
+    def release(self) -> None:
+        """Leave the model in fp32 with the masters' exact values."""
+        for name, parameter in self._parameters.items():
+            parameter.data = self.masters[name].detach()
+
     def state(self) -> dict[str, torch.Tensor]:
         """Every tensor of the training state, by name."""
         tensors = {f"master.{name}": master.detach() for name, master in self.masters.items()}

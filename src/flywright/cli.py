@@ -1,0 +1,295 @@
+"""The door: `flywright VERB`. A verb's modules are imported only when it is called.
+
+Exit status: 0 done, 1 failed, 2 bad usage or input; errors are one line on stderr.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from flywright.errors import FlywrightError
+
+app = typer.Typer(
+    name="flywright",
+    help="The Nemotron-4 alignment recipe: pretrain, reward, synth, SFT, DPO, RPO, eval, serve.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+plan = typer.Typer(help="Will it fit, how long, which layout.", no_args_is_help=True)
+app.add_typer(plan, name="plan")
+
+Overrides = Annotated[list[str], typer.Option("--set", help="dotted.key=value over the file's")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
+
+
+def main() -> None:
+    """Run the command line; turn errors into one line and an exit status."""
+    try:
+        app(standalone_mode=False)
+    except FlywrightError as error:
+        _fail(str(error), error.exit_status)
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("stopped; the same command goes on from here", 130)
+    except OSError as error:
+        _fail(f"{error.filename or 'input/output'}: {error.strerror or error}", 1)
+    except Exception as error:
+        if hasattr(error, "exit_code") and hasattr(error, "format_message"):  # click's usage errors
+            _fail(error.format_message(), 2)  # type: ignore[attr-defined]
+        raise
+
+
+def _fail(line: str, status: int) -> NoReturn:
+    print(f"flywright: {line}", file=sys.stderr)
+    raise SystemExit(status)
+
+
+def _table(rows: list[dict[str, Any]], as_json: bool, title: str = "") -> None:
+    """Rows as a table or as JSON."""
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title or None)
+    for name in rows[0] if rows else ():
+        table.add_column(name, justify="left" if isinstance(rows[0][name], str) else "right")
+    for row in rows:
+        table.add_row(*(f"{v:,.4g}" if isinstance(v, float) else str(v) for v in row.values()))
+    Console().print(table)
+
+
+@app.command()
+def run(
+    recipe: Annotated[str, typer.Argument(help="a recipe file, or the name of one in recipes/")],
+    out: Annotated[Path | None, typer.Option(help="default: runs/RECIPE")] = None,
+    seed: Annotated[int | None, typer.Option(help="the run's seed")] = None,
+    settings: Overrides = [],  # noqa: B006
+    until: Annotated[str, typer.Option(help="stop after this step")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the steps")] = False,
+) -> None:
+    """Walk a recipe's road: finished steps are skipped, a killed one goes on where it was."""
+    from flywright.recipe.run import find_recipe, read_recipe, stage_rows, step_names
+    from flywright.recipe.run import run as walk
+
+    path = find_recipe(recipe)
+    chosen = read_recipe(path, settings, seed)
+    if dry_run:
+        print("\n".join(step_names(chosen)))
+        return
+    root = out or Path("runs") / path.stem
+    walk(chosen, root, until)
+    _table(stage_rows(root), False, "every stage, on the same held-out prompts")
+    print(f"chat with it:  flywright chat {root / 'policy'}")
+
+
+def _training_verb(verb: str, text: str) -> None:
+    def command(
+        settings_file: Annotated[Path, typer.Argument(metavar="SETTINGS.toml")],
+        settings: Overrides = [],  # noqa: B006
+    ) -> None:
+        from flywright.recipe.single import train_one
+
+        print(train_one(verb, settings_file, settings))
+
+    app.command(verb, help=text)(command)
+
+
+for _verb, _text in {
+    "tokenizer": "Train a tokenizer on your documents.",
+    "pretrain": "Pretrain a model on your documents.",
+    "reward": "Train a five-attribute reward model on your ratings.",
+    "sft": "Supervised fine-tuning on your dialogues.",
+    "dpo": "Direct preference optimization on your comparisons.",
+    "rpo": "Reward-aware preference optimization on your comparisons.",
+}.items():
+    _training_verb(_verb, _text)
+
+
+@app.command()
+def score(model: Path, source: Path, target: Path) -> None:
+    """Five attributes and the weighted sum for each conversation of a JSONL file."""
+    from flywright.recipe.verbs import score_file
+
+    print(f"{score_file(model, source, target)} conversations scored into {target}")
+
+
+@app.command("eval")
+def evaluate(
+    model: Annotated[str, typer.Argument(help="a weights folder or a URL")] = "",
+    tasks: Annotated[str, typer.Option(help="names, comma-separated")] = "",
+    data: Annotated[Path | None, typer.Option(help="folder of the tasks' files")] = None,
+    out: Annotated[Path, typer.Option(help="where results.json goes")] = Path("eval"),
+    limit: Annotated[int | None, typer.Option(help="first N items of each task")] = None,
+    responses: Annotated[Path | None, typer.Option(help="score these answers instead")] = None,
+    compare: Annotated[
+        tuple[Path, Path] | None, typer.Option(help="two result folders, paired")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Evaluate a model, score given answers, or compare two results."""
+    from flywright.recipe import verbs
+
+    if compare:
+        rows = verbs.compare_results(*compare)
+    else:
+        rows = verbs.run_evaluation(model, tasks, data, out, limit, responses)
+    _table(rows, as_json)
+
+
+@app.command()
+def chat(model: str) -> None:
+    """Talk to a model in the terminal; an empty line or Ctrl-D ends."""
+    from flywright.recipe.verbs import open_chat
+
+    answer = open_chat(model)
+    print("An empty line ends the conversation.")
+    while True:
+        try:
+            text = input("> ")
+        except EOFError:
+            return
+        if not text.strip():
+            return
+        print(answer(text))
+
+
+@app.command()
+def serve(
+    model: Path,
+    reward: Annotated[Path | None, typer.Option(help="a reward model's folder")] = None,
+    host: str = "127.0.0.1",
+    port: int = 1424,
+    nemo_strict: Annotated[bool, typer.Option("--nemo-strict", help="NeMo's own quirks")] = False,
+) -> None:
+    """Serve a model over the OpenAI, NeMo and reward wires."""
+    from flywright.recipe.verbs import serve_folder
+
+    serve_folder(model, reward, host, port, nemo_strict)
+
+
+@app.command("fake-llm")
+def fake_llm(
+    port: int = 8000,
+    seed: int = 0,
+    fault: Annotated[list[str], typer.Option(help="e.g. rate429=0.1, hang=0.01")] = [],  # noqa: B006
+) -> None:
+    """A deterministic OpenAI-compatible endpoint for tests and rehearsals."""
+    from flywright.recipe.verbs import serve_fake
+
+    serve_fake(port, seed, fault)
+
+
+@app.command()
+def synth(
+    flow: Annotated[str, typer.Argument(help="prompts, dialogues, comparisons or code")],
+    settings_file: Annotated[Path, typer.Argument(metavar="SETTINGS.toml")],
+    settings: Overrides = [],  # noqa: B006
+) -> None:
+    """Run one synthetic-data flow against any endpoint or folder."""
+    from flywright.recipe.flows import run_one
+
+    print(run_one(flow, settings_file, settings))
+
+
+@app.command()
+def annotate(
+    database: Path,
+    items: Annotated[Path | None, typer.Option(help="JSONL of items to add")] = None,
+    export: Annotated[Path | None, typer.Option(help="write records here and stop")] = None,
+    port: int = 8001,
+) -> None:
+    """A web page on which people rate answers or compare two blind."""
+    from flywright.annotate import app as page
+    from flywright.annotate.export import export as write_records
+    from flywright.annotate.store import import_items
+
+    if items is not None:
+        print(f"{import_items(database, items)} items added to {database}")
+    if export is not None:
+        print(json.dumps(write_records(database, export)))
+        return
+    print(f"annotate at http://127.0.0.1:{port} (Ctrl-C stops)", flush=True)
+    page.run(page.create_app(database), port=port)
+
+
+@app.command()
+def report(folder: Path) -> None:
+    """Write a run's report anew from its artifacts."""
+    from flywright.report import write_report
+
+    print(write_report(folder))
+
+
+@app.command()
+def trace(folder: Path, record_id: str) -> None:
+    """Where a record came from, and what came from it."""
+    from flywright.report.trace import trace as walk
+
+    print("\n".join(walk(folder, record_id)))
+
+
+@app.command()
+def look(
+    path: Path,
+    model: Annotated[Path, typer.Option(help="the folder whose tokenizer reads it")],
+    limit: int = 1,
+) -> None:
+    """A record as the model sees it: every token, its id, and whether it is trained."""
+    from flywright.recipe.verbs import look_at
+
+    _table(look_at(path, model, limit), False)
+
+
+@plan.command("params")
+def plan_params(
+    spec: Annotated[str, typer.Argument(help="a preset or a weights folder")],
+    as_json: AsJson = False,
+) -> None:
+    """Where a model's parameters are."""
+    from flywright.plan import params_table
+    from flywright.recipe.verbs import named_spec
+
+    _table(params_table(named_spec(spec)), as_json, spec)
+
+
+@plan.command("layout")
+def plan_layout(
+    spec: Annotated[str, typer.Argument(help="a preset or a weights folder")],
+    gpus: Annotated[int, typer.Option(help="how many")],
+    batch: Annotated[int, typer.Option(help="sequences in a global batch")],
+    device: Annotated[str, typer.Option(help="H100, H200, A100, B200 or GB200")] = "H100",
+    sequence: int = 4096,
+    as_json: AsJson = False,
+) -> None:
+    """The fastest layouts that fit, with time, MFU and memory."""
+    from flywright.plan import cluster, search
+    from flywright.recipe.verbs import named_spec
+
+    found = search(named_spec(spec), cluster(device, gpus), batch, sequence)
+    _table([layout.row() for layout in found], as_json, f"{spec} on {gpus} {device}")
+
+
+@plan.command("check")
+def plan_check(
+    rows: Annotated[Path, typer.Argument(metavar="ROWS.csv")], as_json: AsJson = False
+) -> None:
+    """Published training times beside what the planner says."""
+    from flywright.plan import check_rows
+
+    result = check_rows(rows).to_json()
+    if as_json:
+        print(json.dumps(result, indent=2))
+        return
+    shown = ("model", "device", "gpus", "published_seconds", "predicted_seconds", "error")
+    _table([{name: row.get(name, "") for name in shown} for row in result["rows"]], False)
+    print(f"mean absolute error {result['mape']:.1%}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Evaluation: benchmarks as tasks, `run.evaluate`, pairs for judges and reward models."""

@@ -1,0 +1,31 @@
+"""GSM8K, 0-shot chat: the last number of the answer against the one after #### (SPEC 10.1)."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from flywright.errors import UserError
+from flywright.evals import verifiable
+from flywright.evals.datafiles import field, find, read_rows
+from flywright.evals.items import Task
+from flywright.records import Check, Conversation, Lineage, Prompt
+
+REQUEST = "\n\nReason step by step, and end with the final number on a line of its own."
+
+
+def load(path: Path) -> Iterator[Prompt]:
+    """The problems of gsm8k/test.jsonl."""
+    path = find(path, "gsm8k", "test.jsonl")
+    for number, row in enumerate(read_rows(path)):
+        _, mark, final = str(field(path, row, "answer")).rpartition("####")
+        if not mark:
+            raise UserError(f"{path}: problem {number} has no #### before its final answer")
+        yield Prompt(
+            id=f"gsm8k/{number}",
+            conversation=Conversation.of(field(path, row, "question") + REQUEST),
+            task="gsm8k",
+            checks=(Check(kind="number", args={"answer": final.strip().replace(",", "")}),),
+            lineage=Lineage(source="gsm8k", answer_by="human"),
+        )
+
+
+GSM8K = Task("gsm8k", load, verifiable.score, max_tokens=512)

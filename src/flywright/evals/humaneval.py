@@ -1,0 +1,68 @@
+"""HumanEval: 164 functions to write, pass@1 on their unit tests, run in the sandbox (SPEC 10.1).
+
+An answer may be the whole function, in a code fence or not, or only what follows the given head.
+Tests see the asked function alone; helpers that the problem gives come from the problem itself.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from flywright.errors import UserError
+from flywright.evals.datafiles import field, find, read_rows
+from flywright.evals.items import Item, Task, item_of
+from flywright.judge.truth import extract_code
+from flywright.records import Check, Conversation, Lineage, Prompt
+from flywright.sandbox import Job, Sandbox
+
+REQUEST = "Complete this Python function. Answer with the whole function in one code block.\n\n"
+
+
+def load(path: Path) -> Iterator[Prompt]:
+    """The problems of humaneval/HumanEval.jsonl; `head` is the given beginning of the program."""
+    path = find(path, "humaneval", "HumanEval.jsonl")
+    for row in read_rows(path):
+        args = {"entry_point": field(path, row, "entry_point")}
+        args |= {"head": field(path, row, "prompt"), "test": field(path, row, "test")}
+        yield Prompt(
+            id=field(path, row, "task_id"),
+            conversation=Conversation.of(f"{REQUEST}```python\n{args['head']}```"),
+            task="humaneval",
+            checks=(Check(kind="code", args=args),),
+            lineage=Lineage(source="humaneval", answer_by="human"),
+        )
+
+
+def _start(head: str, entry_point: str) -> int:
+    """Where the asked function begins in the head."""
+    found = re.search(rf"^def {re.escape(entry_point)}\b", head, re.MULTILINE)
+    return found.start() if found else len(head)
+
+
+def program(head: str, entry_point: str, answer: str) -> str:
+    """The whole program: the answer alone if it defines the function, else after the head."""
+    code = extract_code(answer, entry_point)
+    if re.search(rf"^def {re.escape(entry_point)}\b", code, re.MULTILINE):
+        return head[: _start(head, entry_point)] + code
+    return head + code
+
+
+def job(prompt: Prompt, answer: str) -> Job:
+    """What the sandbox is to run: the program, and the tests behind the problem's own helpers."""
+    args = prompt.checks[0].args
+    head, entry_point = args["head"], args["entry_point"]
+    helpers = head[: _start(head, entry_point)]
+    tests = (helpers, args["test"], f"check({entry_point})")
+    return Job(program(head, entry_point, answer), tests, (entry_point,))
+
+
+async def score(prompt: Prompt, answer: str, sandbox: Sandbox | None) -> list[Item]:
+    """One item: 1 if the tests pass. Raises UserError without a sandbox."""
+    if sandbox is None:
+        raise UserError("humaneval runs code: it needs a sandbox")
+    task = job(prompt, answer)
+    outcome = await sandbox.run(task.code, task.tests, task.names)
+    return [item_of(prompt, "code", float(outcome.passed), answer, detail=outcome.error)]
+
+
+HUMANEVAL = Task("humaneval", load, score, max_tokens=512)

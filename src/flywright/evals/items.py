@@ -1,0 +1,78 @@
+"""What an evaluation is made of: a Task gives prompts and scores answers; an Item is one number."""
+
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from flywright.records import Prompt, Record
+from flywright.sandbox import Sandbox
+from flywright.stats import bootstrap_mean
+
+FAR = "far"
+
+
+class Item(Record):
+    """One score of one answer. Metrics with several scores an answer number them: "1000#2"."""
+
+    id: str
+    task: str
+    split: str = ""
+    metric: str
+    score: float
+    answer: str
+    truth: str = ""
+    detail: str = ""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What names an item within an evaluation, and pairs it with another's."""
+        return (self.metric, self.id)
+
+
+def item_of(prompt: Prompt, metric: str, score: float, answer: str, **more: str) -> Item:
+    """The item of a prompt's answer; `more`: truth, detail, or another id."""
+    given = {"id": prompt.id, "task": prompt.task, "split": prompt.split, **more}
+    return Item.model_validate({**given, "metric": metric, "score": score, "answer": answer})
+
+
+ScoreAnswer = Callable[[Prompt, str, Sandbox | None], Awaitable[list[Item]]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A benchmark: where its prompts come from, and how an answer becomes items.
+
+    `load(path)` takes the data folder (with the benchmark's folder in it), the benchmark's folder,
+    or its file, and yields prompts in the file's order. `version` is bumped when scoring changes.
+    """
+
+    name: str
+    load: Callable[[Path], Iterator[Prompt]]
+    score: ScoreAnswer
+    max_tokens: int = 512
+    version: int = 1
+
+
+def mean_by(items: Iterable[Item], name_of: Callable[[Item], str]) -> dict[str, dict[str, float]]:
+    """Name -> {mean, low, high, n} with a bootstrap interval over the items of that name."""
+    groups: dict[str, list[float]] = defaultdict(list)
+    for item in items:
+        groups[name_of(item)].append(item.score)
+    return {name: bootstrap_mean(groups[name]).as_dict() for name in sorted(groups)}
+
+
+def metric_name(item: Item) -> str:
+    """The metric's name in results; items of the far split are reported apart."""
+    return f"{item.metric}_far" if item.split == FAR else item.metric
+
+
+def grouped(
+    items: Sequence[Item], key: Callable[[Item], str]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Group -> metric -> {mean, low, high, n}."""
+    names = sorted({key(item) for item in items})
+    return {
+        name: mean_by((i for i in items if key(i) == name), lambda item: item.metric)
+        for name in names
+    }

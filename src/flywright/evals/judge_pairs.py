@@ -1,0 +1,53 @@
+"""An LLM judge on pairs whose better answer is known: how often it is right in both orders."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from flywright.ask import Completer
+from flywright.judge.pairwise import outcome, prefer
+from flywright.progress import Tick, silent
+from flywright.records import Comparison, Verdict
+from flywright.stats import bootstrap_mean
+
+CONCURRENT = 128
+
+
+async def verdicts(
+    judge: Completer, pairs: Sequence[Comparison], tick: Tick = silent
+) -> list[Verdict]:
+    """The verdict on each pair, in order; 1 means that the chosen answer was preferred."""
+    gate, done = asyncio.Semaphore(CONCURRENT), 0
+
+    async def one(pair: Comparison) -> Verdict:
+        nonlocal done
+        async with gate:
+            verdict = await prefer(judge, pair.conversation, pair.chosen, pair.rejected)
+        done += 1
+        tick(done, len(pairs), "pairs")
+        return verdict
+
+    return list(await asyncio.gather(*(one(pair) for pair in pairs)))
+
+
+async def judge_accuracy(
+    judge: Completer, pairs: Sequence[Comparison], tick: Tick = silent
+) -> dict[str, Any]:
+    """{"accuracy", "decided", "accuracy_when_decided": {mean, low, high, n}, "outcomes": counts}.
+
+    "accuracy" counts everything but a right verdict in both orders as wrong; "decided" is the share
+    of pairs with one verdict in both orders. "accuracy_when_decided" is absent where none was.
+    """
+    found = await verdicts(judge, pairs, tick)
+    decided = [verdict for verdict in found if verdict.preference]
+    results: dict[str, Any] = {
+        "judge": judge.model,
+        "accuracy": bootstrap_mean([float(v.preference == 1) for v in found]).as_dict(),
+        "decided": bootstrap_mean([float(v.preference != 0) for v in found]).as_dict(),
+        "outcomes": dict(sorted(Counter(outcome(verdict) for verdict in found).items())),
+    }
+    if decided:
+        right = [float(verdict.preference == 1) for verdict in decided]
+        results["accuracy_when_decided"] = bootstrap_mean(right).as_dict()
+    return results

@@ -1,0 +1,94 @@
+"""A reward model on pairs: how often the better answer gets more, and how often the longer is it.
+
+results = await pair_accuracy(scorer, comparisons)      # {"pair_accuracy": {...}, ...}
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from flywright.ask import Scorer
+from flywright.judge.reward import reward_of
+from flywright.progress import Tick, silent
+from flywright.records import Comparison, Lineage, Rating
+from flywright.stats import bootstrap_mean, paired_difference
+
+CONCURRENT = 256
+
+
+def length_only(pair: Comparison) -> float:
+    """What "the longer answer is better" scores: 1, 0, or a half where both are as long."""
+    difference = len(pair.chosen) - len(pair.rejected)
+    return 0.5 if difference == 0 else float(difference > 0)
+
+
+async def rewards(
+    scorer: Scorer, pairs: Sequence[Comparison], tick: Tick = silent
+) -> list[tuple[float, float]]:
+    """(reward of chosen, reward of rejected) of each pair, in order."""
+    gate, done = asyncio.Semaphore(CONCURRENT), 0
+
+    async def one(pair: Comparison) -> tuple[float, float]:
+        nonlocal done
+        async with gate:
+            chosen = await reward_of(scorer, pair.conversation, pair.chosen)
+            rejected = await reward_of(scorer, pair.conversation, pair.rejected)
+        done += 1
+        tick(done, len(pairs), "pairs")
+        return chosen, rejected
+
+    return list(await asyncio.gather(*(one(pair) for pair in pairs)))
+
+
+async def pair_accuracy(
+    scorer: Scorer, pairs: Sequence[Comparison], tick: Tick = silent
+) -> dict[str, Any]:
+    """Share of pairs with reward(chosen) > reward(rejected); a tie is wrong (SPEC 5.5).
+
+    Returns {"pair_accuracy", "length_only", "gain": {mean, low, high, n}, "by_kind": {task: both}};
+    "gain" is the paired difference of the first two. Raises ValueError when there are no pairs.
+    """
+    scored = await rewards(scorer, pairs, tick)
+    right = [float(chosen > rejected) for chosen, rejected in scored]
+    longer = [length_only(pair) for pair in pairs]
+    by_kind = {}
+    for kind in sorted({pair.task for pair in pairs}):
+        rows = [index for index, pair in enumerate(pairs) if pair.task == kind]
+        by_kind[kind] = {
+            "pair_accuracy": bootstrap_mean([right[row] for row in rows]).as_dict(),
+            "length_only": bootstrap_mean([longer[row] for row in rows]).as_dict(),
+        }
+    return {
+        "pair_accuracy": bootstrap_mean(right).as_dict(),
+        "length_only": bootstrap_mean(longer).as_dict(),
+        "gain": paired_difference(right, longer).as_dict(),
+        "by_kind": by_kind,
+    }
+
+
+def rated_pairs(ratings: Sequence[Rating], least_gap: float = 1.0) -> list[Comparison]:
+    """Pairs from ratings whose rows 2k and 2k + 1 share a prompt, where helpfulness is clear.
+
+    Gold helpfulness (lineage.scores) decides where it is known, else the rated one; a pair counts
+    if the gap is `least_gap` or more. `task` is the defect of the worse answer, if stated.
+    """
+    pairs = []
+    for first, second in zip(ratings[::2], ratings[1::2], strict=False):
+        better, worse = sorted((first, second), key=_gold, reverse=True)
+        if _gold(better) - _gold(worse) >= least_gap:
+            defects = [name for name in worse.lineage.filters if name.startswith("defect:")]
+            pairs.append(
+                Comparison(
+                    id=worse.id,
+                    conversation=better.conversation.without_answer(),
+                    chosen=better.conversation.last,
+                    rejected=worse.conversation.last,
+                    task=defects[0].removeprefix("defect:") if defects else "",
+                    lineage=Lineage(source="ratings", parents=(better.id, worse.id)),
+                )
+            )
+    return pairs
+
+
+def _gold(rating: Rating) -> float:
+    return rating.lineage.scores.get("gold_helpfulness", rating.helpfulness or 0.0)

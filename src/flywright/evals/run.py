@@ -1,0 +1,208 @@
+"""Evaluate: ask for every answer, score it, write items.jsonl and results.json.
+
+    results = await evaluate(completer, prompts, out=folder, sandbox=sandbox, scorer=scorer)
+
+Killed at any moment and run again, it asks only for what is missing and ends with the same bytes:
+seeds belong to prompts, the final files are sorted, and nothing in them tells of time or order.
+"""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from flywright.ask import Completer, Sampling, Scorer
+from flywright.errors import UserError
+from flywright.evals.items import Item, Task, grouped, item_of, mean_by, metric_name
+from flywright.evals.journal import Journal
+from flywright.evals.verifiable import PROMPTS
+from flywright.files import digest, seed_from, write_json
+from flywright.judge.reward import reward_of
+from flywright.progress import Tick, silent
+from flywright.records import Prompt, read_jsonl, write_jsonl
+from flywright.sandbox import Sandbox
+
+CONCURRENT = 256  # awaits in flight; the engine batches them
+ITEMS, RESULTS, JOURNAL = "items.jsonl", "results.json", "items.partial.jsonl"
+REWARD = "reward"
+
+Answer = Callable[[Prompt], Awaitable[str]]
+
+
+@dataclass(frozen=True)
+class Results:
+    """What results.json holds. metrics: name -> {mean, low, high, n}; far items under NAME_far."""
+
+    model: str
+    metrics: dict[str, dict[str, float]]
+    by_task: dict[str, dict[str, dict[str, float]]]
+    by_split: dict[str, dict[str, dict[str, float]]]
+    fingerprints: dict[str, str]
+    sandbox: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        return asdict(self)
+
+
+async def evaluate(
+    completer: Completer,
+    prompts: Sequence[Prompt],
+    *,
+    out: Path,
+    task: Task = PROMPTS,
+    scorer: Scorer | None = None,
+    sandbox: Sandbox | None = None,
+    sampling: Sampling | None = None,
+    labels: Mapping[str, Any] | None = None,
+    tick: Tick = silent,
+) -> Results:
+    """Ask the completer for every prompt and score what it says (greedy unless `sampling` says).
+
+    With a scorer, each answer's weighted reward is an item of metric "reward". `labels` (turn,
+    stage) stand first in results.json. Raises UserError for two prompts with one id.
+    """
+    sampling = sampling or Sampling(max_tokens=task.max_tokens)
+
+    async def answer(prompt: Prompt) -> str:
+        seeded = sampling.with_seed(seed_from(sampling.seed, prompt.id, 0))
+        return (await completer.complete(prompt.conversation, seeded)).text
+
+    asked = {"model": completer.model, "sampling": sampling.key()}
+    return await _run(
+        answer, prompts, asked, _Judges(task, scorer, sandbox), Path(out), labels or {}, tick
+    )
+
+
+async def score_answers(
+    answers: Mapping[str, str],
+    prompts: Sequence[Prompt],
+    *,
+    out: Path,
+    task: Task,
+    model: str = "",
+    scorer: Scorer | None = None,
+    sandbox: Sandbox | None = None,
+    tick: Tick = silent,
+) -> Results:
+    """Score answers that are already there (by prompt id), as `evaluate` would."""
+
+    async def answer(prompt: Prompt) -> str:
+        return answers[prompt.id]
+
+    asked = {"model": model or "responses", "responses": digest(dict(answers))}
+    judges = _Judges(task, scorer, sandbox)
+    return await _run(answer, prompts, asked, judges, Path(out), {}, tick)
+
+
+@dataclass(frozen=True)
+class _Judges:
+    """What turns an answer into items."""
+
+    task: Task
+    scorer: Scorer | None
+    sandbox: Sandbox | None
+
+    async def items(self, prompt: Prompt, text: str) -> list[Item]:
+        items = await self.task.score(prompt, text, self.sandbox)
+        if self.scorer is not None:
+            reward = await reward_of(self.scorer, prompt.conversation, text)
+            items.append(item_of(prompt, REWARD, reward, ""))
+        return items
+
+
+def _fingerprints(
+    prompts: Sequence[Prompt], asked: dict[str, str], judges: _Judges
+) -> dict[str, str]:
+    """Hashes of all that an item depends on."""
+    return {
+        **asked,
+        "prompts": digest([prompt.model_dump(mode="json") for prompt in prompts]),
+        "task": f"{judges.task.name}@{judges.task.version}",
+        "scorer": judges.scorer.model if judges.scorer else "",
+    }
+
+
+async def _run(
+    answer: Answer,
+    prompts: Sequence[Prompt],
+    asked: dict[str, str],
+    judges: _Judges,
+    out: Path,
+    labels: Mapping[str, Any],
+    tick: Tick,
+) -> Results:
+    if not prompts:
+        raise UserError("evaluate: no prompts")
+    if len({prompt.id for prompt in prompts}) < len(prompts):
+        raise UserError("evaluate: two prompts have the same id")
+    fingerprints = _fingerprints(prompts, asked, judges)
+    journal = Journal(out / JOURNAL, digest(fingerprints))
+    items = _finished(out, fingerprints)
+    try:
+        if not items:
+            await _fill(journal, answer, prompts, judges, tick)
+            found = (item for items in journal.done.values() for item in items)
+            items = sorted(found, key=lambda item: item.key)
+    finally:
+        journal.close()
+    results = summarise(items, asked["model"], fingerprints, judges.sandbox)
+    write_jsonl(out / ITEMS, items)
+    write_json(out / RESULTS, {**labels, **results.as_dict()})
+    journal.remove()
+    return results
+
+
+def _finished(out: Path, fingerprints: dict[str, str]) -> list[Item]:
+    """The items of an evaluation that already ended, if it was this one."""
+    if not (out / RESULTS).exists() or read_results(out).get("fingerprints") != fingerprints:
+        return []
+    return list(read_jsonl(out / ITEMS, Item))
+
+
+async def _fill(
+    journal: Journal, answer: Answer, prompts: Sequence[Prompt], judges: _Judges, tick: Tick
+) -> None:
+    """Ask and score what the journal lacks; the first failure ends all that still runs."""
+    gate = asyncio.Semaphore(CONCURRENT)
+
+    async def one(prompt: Prompt) -> None:
+        async with gate:
+            text = await answer(prompt)
+            items = await judges.items(prompt, text)
+        journal.add(prompt.id, items)
+        tick(len(journal.done), len(prompts), "answers")
+
+    missing = [prompt for prompt in prompts if prompt.id not in journal.done]
+    work = [asyncio.create_task(one(prompt)) for prompt in missing]
+    try:
+        await asyncio.gather(*work)
+    finally:
+        for task in work:
+            task.cancel()
+        await asyncio.gather(*work, return_exceptions=True)
+
+
+def summarise(
+    items: Sequence[Item], model: str, fingerprints: dict[str, str], sandbox: Sandbox | None
+) -> Results:
+    """Means with intervals: over all near items, by task, by split."""
+    return Results(
+        model=model,
+        metrics=mean_by(items, metric_name),
+        by_task=grouped(items, lambda item: item.task),
+        by_split=grouped(items, lambda item: item.split or "near"),
+        fingerprints=fingerprints,
+        sandbox=sandbox.isolation if sandbox else "",
+    )
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """The results of a folder. Raises UserError where there are none."""
+    path = Path(folder) / RESULTS
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot read the results: {error}") from None

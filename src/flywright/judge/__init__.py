@@ -1,0 +1,1 @@
+"""Judging answers: ground truth, verifiable instructions, LLM judges, the reward model as judge."""

@@ -1,0 +1,57 @@
+"""An LLM as judge of two answers, asked in both orders; only what survives the swap counts.
+
+verdict = await prefer(judge, conversation, first, second)     # .preference 1, -1 or 0
+"""
+
+import asyncio
+import re
+
+from flywright.ask import Completer, Sampling
+from flywright.judge.prompts import fill, transcript
+from flywright.records import Conversation, Verdict
+
+JUDGING = Sampling(max_tokens=256, temperature=0.0)
+_LABEL = re.compile(r"\[\[([ABC])\]\]")
+
+
+def parse_label(text: str) -> str:
+    """ "A", "B" or "C"; an empty string where there is no label, or where labels disagree."""
+    labels = set(_LABEL.findall(text))
+    return labels.pop() if len(labels) == 1 else ""
+
+
+def question(conversation: Conversation, first: str, second: str) -> Conversation:
+    """What the judge is asked, with `first` as answer A."""
+    text = fill("pairwise", conversation=transcript(conversation), first=first, second=second)
+    return Conversation.of(text)
+
+
+async def prefer(
+    judge: Completer,
+    conversation: Conversation,
+    first: str,
+    second: str,
+    sampling: Sampling = JUDGING,
+) -> Verdict:
+    """Ask twice with the order swapped: 1 if both say `first`, -1 if both say `second`, else 0.
+
+    `detail` is "A/B" and the like: the labels of the two replies, each in its own order ("?" where
+    none could be read), so that ties, position bias and failures can be counted apart.
+    """
+    replies = await asyncio.gather(
+        judge.complete(question(conversation, first, second), sampling),
+        judge.complete(question(conversation, second, first), sampling),
+    )
+    labels = [parse_label(reply.text) for reply in replies]
+    preference = {("A", "B"): 1, ("B", "A"): -1}.get((labels[0], labels[1]), 0)
+    detail = "/".join(label or "?" for label in labels)
+    return Verdict(judge=judge.model, preference=preference, detail=detail)
+
+
+def outcome(verdict: Verdict) -> str:
+    """What a verdict's detail says: "decided", "tie", "inconsistent" or "unreadable"."""
+    if "?" in verdict.detail:
+        return "unreadable"
+    if verdict.preference:
+        return "decided"
+    return "tie" if verdict.detail == "C/C" else "inconsistent"

@@ -1,0 +1,11 @@
+"""Parallelism put on from outside: a module, a mesh and placements in; the same module out.
+
+mesh = build_mesh(MeshSpec(dp=2, tp=2)); model = apply(model, mesh, placements)
+Nothing here knows a model; gloo on CPU and NCCL on GPUs run the same code.
+"""
+
+from flywright.parallel.apply import apply, apply_pipeline
+from flywright.parallel.mesh import build_mesh, process_group
+from flywright.parallel.pipeline import pipeline_schedule
+
+__all__ = ["apply", "apply_pipeline", "build_mesh", "pipeline_schedule", "process_group"]

@@ -1,0 +1,191 @@
+"""Iteration time: work of each chunk by roofline, the schedule replayed, then the exchange over dp.
+
+MFU is SPEC 3.4's (attention in full, no recompute counted); the causal one is printed beside it.
+Time of a matmul = FLOPs / (peak x efficiency); of the rest = bytes / bandwidth. Context parallel
+exchange and pipeline sends are counted as hidden, save for the delay of a hop.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import log2
+
+from flywright.plan.devices import MACHINE_GPUS
+from flywright.plan.job import Job, rank_parameters
+from flywright.plan.schedule import Replay, closed_form, replay
+
+# Hardware constants: shares of published bandwidth that transfers and memory passes reach.
+LINK_EFFICIENCY = 0.75
+NETWORK_EFFICIENCY = 0.75
+MEMORY_EFFICIENCY = 0.8
+HOP_LATENCY_SECONDS = 20e-6
+# Share of the dense peak that power leaves to matmuls; A100 runs near its peak clock.
+REACHABLE = {"A100": 1.0, "A100-40GB": 1.0}
+REACHABLE_ELSE = 0.85
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Seconds of one micro-batch's forward and backward through some layers."""
+
+    forward: float
+    backward: float
+
+    def __add__(self, other: "Chunk") -> "Chunk":
+        return Chunk(self.forward + other.forward, self.backward + other.backward)
+
+    def times(self, count: int) -> "Chunk":
+        """So many in a row."""
+        return Chunk(self.forward * count, self.backward * count)
+
+
+@dataclass(frozen=True)
+class Time:
+    """An iteration: seconds in all and by part, and what follows from them."""
+
+    seconds: float
+    pipeline_seconds: float
+    exchange_seconds: float
+    optimizer_seconds: float
+    mfu: float
+    mfu_causal: float
+    tera_flops: float  # model TFLOP/s a GPU, attention in full
+    bubble: float
+    in_flight: tuple[int, ...]  # per pipeline rank, chunk activations held at most
+    messages: int
+
+    def hours_for(self, tokens: float, job: Job) -> float:
+        """Wall hours for a number of training tokens."""
+        return tokens / (job.batch * job.sequence) * self.seconds / 3600
+
+
+def mfu(job: Job, seconds: float, causal: bool = False) -> float:
+    """Model FLOP/s over peak FLOP/s (SPEC 3.4)."""
+    flops = job.spec.flops_per_token(job.sequence, causal) * job.batch * job.sequence
+    return flops / (job.gpus * job.peak_flops * seconds)
+
+
+def iteration_time(job: Job, by_formula: bool = False) -> Time:
+    """Foretell one iteration. Raises UserError where batch or schedule do not fit the mesh.
+
+    `by_formula` takes the schedule's closed form instead of its replay: for ranking many layouts.
+    """
+    run = _run_schedule(job, closed_form if by_formula else replay)
+    exchange, optimizer = _exchange_seconds(job), _optimizer_seconds(job)
+    machines = max(1.0, job.gpus / MACHINE_GPUS)
+    slowing = 1 + job.software.scale_loss * log2(machines)
+    total = (run.seconds + exchange + optimizer) * slowing
+    share = mfu(job, total)
+    return Time(
+        seconds=total,
+        pipeline_seconds=run.seconds,
+        exchange_seconds=exchange,
+        optimizer_seconds=optimizer,
+        mfu=share,
+        mfu_causal=mfu(job, total, causal=True),
+        tera_flops=share * job.peak_flops / 1e12,
+        bubble=run.bubble,
+        in_flight=run.in_flight,
+        messages=run.messages,
+    )
+
+
+def _run_schedule(job: Job, run: Callable[..., Replay]) -> Replay:
+    layer, head = _layer(job), _head(job)
+    chunks = [layer.times(count) for count in job.chunk_layers]
+    chunks[-1] += head
+    forward, backward = zip(*((chunk.forward, chunk.backward) for chunk in chunks), strict=True)
+    sent = 2 * job.tokens * job.spec.hidden_size / job.mesh.tp
+    hop = HOP_LATENCY_SECONDS + sent / (job.device.network_bandwidth * NETWORK_EFFICIENCY)
+    virtual = job.mesh.virtual if job.mesh.pp > 1 else 1
+    return run(job.mesh.pp, virtual, job.microbatches, forward, backward, hop)
+
+
+def _matmul_seconds(job: Job, flops: float) -> float:
+    fp8 = job.precision == "fp8"
+    efficiency = job.software.matmul_fp8 if fp8 else job.software.matmul_bf16
+    reachable = REACHABLE.get(job.device.name, REACHABLE_ELSE)
+    return flops / (job.peak_flops * reachable * efficiency)
+
+
+def _memory_seconds(job: Job, size: float) -> float:
+    return size / (job.device.memory_bandwidth * MEMORY_EFFICIENCY)
+
+
+def _layer(job: Job) -> Chunk:
+    spec, soft, tp = job.spec, job.software, job.mesh.tp
+    dense = 2 * job.tokens * (spec.attention_parameters + spec.mlp_parameters) / tp
+    matmul = _matmul_seconds(job, dense)
+    attention = _attention_seconds(job)
+    pointwise = _memory_seconds(job, _pointwise_bytes(job))
+    sent = _tp_seconds(job) * soft.tp_exposed
+    forward = matmul + attention + pointwise + sent + soft.layer_seconds
+    # flash attention's backward computes five products for two; an unfused one twice the forward,
+    # and once more where only attention is recomputed
+    extra = 2.5 if soft.flash else 3.0 if job.recompute == "none" else 2.0
+    backward = 2 * (matmul + pointwise + soft.layer_seconds) + extra * attention + 1.5 * sent
+    if job.recompute == "full":
+        backward += forward
+    return Chunk(forward, backward)
+
+
+def _attention_seconds(job: Job) -> float:
+    spec = job.spec
+    computed = 0.5 if job.software.flash else 1.0
+    flops = 4 * job.tokens * job.sequence * spec.heads * spec.head_dim * computed / job.mesh.tp
+    return flops / (job.device.bf16_flops * job.software.attention)
+
+
+def _pointwise_bytes(job: Job) -> float:
+    """Reads and writes of norms, residuals and the activation in a forward pass, 2 bytes each."""
+    spec, tp = job.spec, job.mesh.tp
+    stream = 10 * spec.hidden_size / (tp if job.software.sequence_parallel else 1)
+    casts = stream + 2 * spec.ffn_size / tp if job.precision == "fp8" else 0.0
+    return 2 * job.tokens * (stream + 2 * spec.ffn_size / tp + casts)
+
+
+def _tp_seconds(job: Job) -> float:
+    """All-gather and reduce-scatter (or one all-reduce), twice a layer."""
+    tp = job.mesh.tp
+    size = 4 * 2 * job.tokens * job.spec.hidden_size * (tp - 1) / tp
+    return size / (job.device.link_bandwidth * LINK_EFFICIENCY)
+
+
+def _head(job: Job) -> Chunk:
+    spec = job.spec
+    logits = job.tokens * spec.vocab_size / job.mesh.tp
+    matmul = _matmul_seconds(job, 2 * logits * spec.hidden_size)
+    loss = _memory_seconds(job, 8 * logits)
+    return Chunk(matmul + loss, 2 * matmul + loss)
+
+
+def _group_bandwidth(job: Job) -> float:
+    """What one GPU gets of the way between the ranks that hold the same weights."""
+    inner = job.mesh.tp * job.context
+    link = job.device.link_bandwidth * LINK_EFFICIENCY
+    if inner * job.mesh.dp <= MACHINE_GPUS and job.mesh.pp == 1:
+        return link
+    rails = max(1, MACHINE_GPUS // inner)
+    return min(link, rails * job.device.network_bandwidth * NETWORK_EFFICIENCY)
+
+
+def _fullest_parameters(job: Job) -> float:
+    return max(rank_parameters(job, stage) for stage in range(job.mesh.pp))
+
+
+def _exchange_seconds(job: Job) -> float:
+    """Gradients out and parameters back over dp; under FSDP for every micro-batch."""
+    ranks = job.mesh.dp * job.context
+    if ranks == 1:
+        return 0.0
+    soft = job.software
+    each = soft.gradient_bytes + 2
+    if soft.fully_sharded:
+        each = (2 + 2 + soft.gradient_bytes) * job.microbatches
+    size = _fullest_parameters(job) * each * (ranks - 1) / ranks
+    return soft.dp_exposed * size / _group_bandwidth(job)
+
+
+def _optimizer_seconds(job: Job) -> float:
+    """Adam's pass over its shard: fp32 weight, two moments, gradient, read and written."""
+    shard = _fullest_parameters(job) / (job.mesh.dp * job.context)
+    return _memory_seconds(job, 30 * shard)

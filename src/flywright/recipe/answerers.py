@@ -1,0 +1,87 @@
+"""Who answers: a weights folder by the engine in this process, a URL by its client, or the source.
+
+The top floor hands these in; synth, judge and evals only know the protocols of `ask`.
+"""
+
+import os
+from pathlib import Path
+
+import torch
+
+from flywright.ask import Completer, Completion, Sampling
+from flywright.errors import UserError
+from flywright.files import folder_hash
+from flywright.generate import Engine, RewardScorer
+from flywright.model import Decoder, RewardModel, load
+from flywright.recipe.settings import GeneratorSettings
+from flywright.recipe.sources import Source
+from flywright.recipe.step import Artifact
+from flywright.records import Conversation
+from flywright.tokenizer import Tokenizer
+
+REVISION = "*.safetensors"  # a folder's revision is the hash of its weights (HOUSE 8)
+
+
+def load_decoder(folder: Path, dtype: torch.dtype | None = None) -> Decoder:
+    """A language model's folder. Raises UserError for a reward model's."""
+    model = load(folder, dtype)
+    if not isinstance(model, Decoder):
+        raise UserError(f"{folder}: a reward model cannot answer")
+    return model
+
+
+def engine(folder: Path, name: str = "") -> Engine:
+    """An engine on a weights folder, in fp32, where sameness is promised (HOUSE law 3)."""
+    name = f"{name or folder.name}@{folder_hash(folder, REVISION)}"
+    model = load_decoder(folder, torch.float32)
+    return Engine(model, Tokenizer.load(folder), model_name=name)
+
+
+class Lazy:
+    """A Completer on a step's weights, loaded at the first question."""
+
+    def __init__(self, artifact: Artifact):
+        self.fingerprint = artifact.fingerprint
+        self._artifact = artifact
+        self._engine: Engine | None = None
+
+    def _loaded(self) -> Engine:
+        if self._engine is None:
+            self._engine = engine(self._artifact.weights, self._artifact.name)
+        return self._engine
+
+    @property
+    def model(self) -> str:
+        """The engine's name, with the weights' revision."""
+        return self._loaded().model
+
+    async def complete(self, prompt: Conversation | str, sampling: Sampling) -> Completion:
+        """The model's answer."""
+        return await self._loaded().complete(prompt, sampling)
+
+    async def logprobs(self, context: str, continuations: list[str]) -> list[float]:
+        """The model's log-probabilities."""
+        return await self._loaded().logprobs(context, continuations)
+
+
+def reward_scorer(folder: Path) -> RewardScorer:
+    """A scorer on a reward folder. Raises UserError for a language model's."""
+    model = load(folder, torch.float32)
+    if not isinstance(model, RewardModel):
+        raise UserError(f"{folder}: not a reward model (config.json names no score head)")
+    name = f"reward@{folder_hash(folder, REVISION)}"
+    return RewardScorer(model, Tokenizer.load(folder), model_name=name)
+
+
+def generator(settings: GeneratorSettings, source: Source | None = None) -> Completer:
+    """The first turn's generator, by one line of settings."""
+    if not settings.model:
+        if source is None:
+            raise UserError("generator.model: name a URL or a weights folder")
+        return source.generator()
+    if settings.model.startswith(("http://", "https://")):
+        from flywright.serve.client import HttpCompleter
+
+        key = os.environ.get(settings.api_key_variable, "") if settings.api_key_variable else ""
+        return HttpCompleter(settings.model, model=settings.model_at_endpoint, api_key=key)
+    return engine(Path(settings.model), settings.name)

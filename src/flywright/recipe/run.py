@@ -1,0 +1,116 @@
+"""What `flywright run RECIPE` does: find the recipe, lock the folder, walk the road, report."""
+
+import fcntl
+import json
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from flywright.errors import FlywrightError, UserError
+from flywright.files import named_disk_errors, write_json
+from flywright.recipe.console import Teller
+from flywright.recipe.loop import weak_to_strong
+from flywright.recipe.settings import RecipeSettings
+from flywright.recipe.sources import open_source
+from flywright.recipe.step import Announce, Road, Stop, check_until
+from flywright.report import write_report
+from flywright.settings import apply_overrides, parse_settings, read_toml
+
+
+def find_recipe(name: str) -> Path:
+    """A recipe by file, or by name in recipes/ here or beside the package. Raises UserError."""
+    package = Path(__file__).resolve().parents[3] / "recipes"
+    folders = [Path("recipes"), package]
+    candidates = [Path(name), *(folder / f"{name}.toml" for folder in folders)]
+    for path in candidates:
+        if path.is_file():
+            return path
+    known = sorted({path.stem for folder in folders for path in folder.glob("*.toml")})
+    raise UserError(f"no recipe {name!r}: neither a file nor one of {', '.join(known) or 'none'}")
+
+
+def read_recipe(path: Path, overrides: list[str], seed: int | None) -> RecipeSettings:
+    """A recipe file with overrides on top. Raises UserError on a bad key or value."""
+    if seed is not None:
+        overrides = [*overrides, f"seed={seed}"]
+    return parse_settings(RecipeSettings, apply_overrides(read_toml(path), overrides), str(path))
+
+
+def step_names(recipe: RecipeSettings) -> list[str]:
+    """The names of all steps in order; nothing is done."""
+    road = Road(Path(), recipe.seed, plan_only=True)
+    weak_to_strong(road, recipe, open_source(recipe.source, recipe.seed))
+    return road.names
+
+
+@contextmanager
+def _locked(root: Path) -> Iterator[None]:
+    """One run a folder. Raises FlywrightError where another one is at work."""
+    with named_disk_errors(root):
+        root.mkdir(parents=True, exist_ok=True)
+        stream = (root / ".lock").open("w")
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        stream.close()
+        raise FlywrightError(f"{root}: another run is at work there") from None
+    with stream:
+        yield
+
+
+def run(recipe: RecipeSettings, root: Path, until: str = "") -> Path:
+    """Walk the road in `root`; returns the report's page.
+
+    Finished steps are skipped, a killed one is gone on with. Raises UserError or FlywrightError.
+    """
+    source = open_source(recipe.source, recipe.seed)
+    check_until(step_names(recipe), until)
+    with _locked(root), Teller(root / "log.txt") as teller:
+        write_json(root / "settings.json", recipe.model_dump(mode="json"))
+        write_json(root / "machine.json", machine())
+        _walk(recipe, root, until, source, teller)
+        page = write_report(root)
+        teller.say(f"report: {page}")
+    return page
+
+
+def _walk(recipe: RecipeSettings, root: Path, until: str, source, teller: Announce) -> None:
+    road = Road(root, recipe.seed, until=until, announce=teller)
+    try:
+        weak_to_strong(road, recipe, source)
+    except Stop:
+        return
+
+
+def machine() -> dict[str, str]:
+    """What the run is measured on."""
+    import torch
+
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "cores": str(os.cpu_count()),
+        "threads": str(torch.get_num_threads()),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def stage_rows(root: Path) -> list[dict[str, Any]]:
+    """report/stages.json as rows for the screen: percentages with their intervals."""
+    rows = []
+    for row in json.loads((root / "report" / "stages.json").read_text()):
+        shown = {"turn": row["turn"], "stage": row["stage"]}
+        for name in ("accuracy", "instruction_following", "code", "reward"):
+            value = row["metrics"].get(name)
+            shown[name] = _shown(value, name == "reward") if value else "-"
+        rows.append(shown)
+    return rows
+
+
+def _shown(value: dict[str, float], plain: bool) -> str:
+    scale, digits = (1, 2) if plain else (100, 1)
+    half = (value["high"] - value["low"]) / 2
+    return f"{value['mean'] * scale:.{digits}f} ± {half * scale:.{digits}f}"

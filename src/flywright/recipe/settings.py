@@ -1,0 +1,145 @@
+"""A recipe's settings: one table for each stage of the road, read from TOML.
+
+`flywright run recipe.toml --set sft.train.learning_rate=1e-4` changes one of them for a run.
+"""
+
+from pydantic import Field
+
+from flywright.errors import UserError
+from flywright.sandbox import SandboxSettings
+from flywright.settings import Settings
+from flywright.spec import ModelSpec
+from flywright.synth import GeneticSettings, SynthSettings
+from flywright.train.settings import TrainSettings
+
+
+class DocumentSettings(Settings):
+    """Which documents are pretrained on, and how they are made into tokens."""
+
+    vocab_size: int = Field(gt=0)
+    tokenizer_documents: int = Field(default=5000, gt=0, description="sample the tokenizer sees")
+
+
+class PretrainSettings(Settings):
+    """One pretraining phase: the blend by group of documents, and the training itself.
+
+    Groups are "en", "other" (languages), "code" and "questions". Within a group, sources have the
+    share of their tokens, times their factor in `upweight`.
+    """
+
+    blend: dict[str, float]
+    upweight: dict[str, float] = Field(default={})
+    train: TrainSettings
+
+    def shard_weights(self, tokens: dict[str, int]) -> dict[str, float]:
+        """Weight of each shard ("group.source") from its tokens. Raises UserError on a bad name."""
+        weights: dict[str, float] = {}
+        sources = {name.partition(".")[2] for name in tokens}
+        for name in self.upweight:
+            if name not in sources:
+                known = ", ".join(sorted(sources))
+                raise UserError(f"upweight: no source {name!r}; there are: {known}")
+        for group, share in self.blend.items():
+            scaled = {
+                name: count * self.upweight.get(name.partition(".")[2], 1.0)
+                for name, count in tokens.items()
+                if name.partition(".")[0] == group
+            }
+            if not scaled:
+                known = ", ".join(sorted({name.partition(".")[0] for name in tokens}))
+                raise UserError(f"blend: no group {group!r}; there are: {known}")
+            total = sum(scaled.values())
+            weights |= {name: share * value / total for name, value in scaled.items()}
+        return weights
+
+
+class RewardSettings(Settings):
+    """The reward model: how many ratings (two answers a prompt), and the training."""
+
+    ratings: int = Field(gt=0)
+    heldout_ratings: int = Field(gt=0)
+    train: TrainSettings
+
+
+class GeneratorSettings(Settings):
+    """Who writes the first turn's data: "" = the source's own, a weights folder, or a URL."""
+
+    model: str = ""
+    name: str = "generator"
+    model_at_endpoint: str = ""
+    api_key_variable: str = Field(default="", description="environment variable with the API key")
+
+
+class PromptSettings(Settings):
+    """How many prompts, and how they are shared out."""
+
+    sft: int = Field(gt=0, description="most synthetic prompts for SFT")
+    preference: int = Field(gt=0, description="most synthetic prompts for comparisons")
+    truth: int = Field(gt=0, description="training prompts with ground truth, for comparisons")
+    documents: int = Field(default=40, description="documents for closed Q&A")
+    preference_share: float = Field(default=0.4, gt=0, lt=1)
+
+
+class SftSettings(Settings):
+    """General SFT; `code_share` of it are samples of the code stage (SPEC 8.1: 2 %)."""
+
+    code_share: float = Field(default=0.02, ge=0, lt=1)
+    train: TrainSettings
+
+
+class CodeSftSettings(Settings):
+    """Code SFT: coding only."""
+
+    train: TrainSettings
+
+
+class DpoSettings(Settings):
+    """DPO with its SFT term (SPEC 8.2)."""
+
+    beta: float = Field(gt=0)
+    sft_weight: float = Field(ge=0)
+    train: TrainSettings
+
+
+class RpoSettings(Settings):
+    """RPO: beta is the KL coefficient, eta the scale of the reward gap (SPEC 8.2)."""
+
+    beta: float = Field(gt=0)
+    eta: float = Field(default=1.0, gt=0)
+    sft_weight: float = Field(ge=0)
+    iterations: int = Field(default=3, gt=0)
+    train: TrainSettings
+
+
+class EvaluateSettings(Settings):
+    """The held-out items, the same in every row of the stage table."""
+
+    near: int = Field(gt=0)
+    far: int = Field(default=0, ge=0)
+    max_tokens: int = Field(default=96, gt=0)
+
+
+class RecipeSettings(Settings):
+    """The whole road."""
+
+    name: str
+    seed: int = 1
+    turns: int = Field(default=1, ge=1)
+    source: str = Field(description="package.module:Class that gives documents, prompts, ratings")
+    notes: list[str] = Field(default=[], description="what the report has to say of this run")
+    model: ModelSpec
+    documents: DocumentSettings
+    pretrain: PretrainSettings
+    continued: PretrainSettings
+    later: PretrainSettings = Field(description="what each further turn's base is trained on more")
+    reward: RewardSettings
+    generator: GeneratorSettings = GeneratorSettings()
+    prompts: PromptSettings
+    synth: SynthSettings = SynthSettings()
+    genetic: GeneticSettings = GeneticSettings()
+    sandbox: SandboxSettings = SandboxSettings()
+    code_sft: CodeSftSettings
+    sft: SftSettings
+    dpo: DpoSettings
+    rpo: RpoSettings
+    evaluate: EvaluateSettings

@@ -1,0 +1,67 @@
+"""Where a recipe's raw material comes from: documents, ratings, prompts with truth, a first model.
+
+A source is a class named in the recipe ("package.module:Class"), made with the run's seed. Anything
+that keeps this protocol will do; the records are those of records.py.
+"""
+
+import importlib
+from collections.abc import Iterator
+from typing import Protocol
+
+from flywright.ask import Completer
+from flywright.errors import UserError
+from flywright.records import Document, Prompt, Rating
+
+
+class Source(Protocol):
+    """Raw material of the road. Everything is the same for the same seed."""
+
+    fingerprint: str  # changes when what the source gives changes
+    notes: tuple[str, ...]  # what a reader of the report has to know of it
+
+    def documents(self) -> Iterator[Document]:
+        """Texts to pretrain on."""
+        ...
+
+    def questions(self) -> list[Document]:
+        """Question-answer texts for continued training."""
+        ...
+
+    def ratings(self, count: int) -> list[Rating]:
+        """Human-like ratings; rows 2k and 2k + 1 share a prompt."""
+        ...
+
+    def rated_heldout(self, count: int) -> list[Rating]:
+        """The same on held-out prompts, with lineage.scores["gold_helpfulness"] if known."""
+        ...
+
+    def prompts(self, count: int) -> list[Prompt]:
+        """Training prompts with ground truth."""
+        ...
+
+    def code_seeds(self) -> list[Prompt]:
+        """Coding prompts that Genetic Instruct starts from."""
+        ...
+
+    def heldout(self, split: str, count: int) -> list[Prompt]:
+        """Held-out prompts of a split ("near" or "far")."""
+        ...
+
+    def benchmark_texts(self) -> Iterator[tuple[str, str]]:
+        """(benchmark, text) of everything that must not be trained on."""
+        ...
+
+    def generator(self) -> Completer:
+        """The first model that writes data."""
+        ...
+
+
+def open_source(target: str, seed: int) -> Source:
+    """The source behind "package.module:Class". Raises UserError where there is none."""
+    module_name, colon, class_name = target.partition(":")
+    try:
+        if not colon:
+            raise ImportError("expected package.module:Class")
+        return getattr(importlib.import_module(module_name), class_name)(seed)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"source {target!r}: cannot be used: {error}") from None

@@ -1,0 +1,393 @@
+"""The recipe, stage by stage: one short function each, in the order in which they happen.
+
+Read it from top to bottom: documents, tokenizer, pretraining in two phases, a reward model from
+ratings, prompts, dialogues and code written by a generator, code SFT, SFT, comparisons, DPO, RPO,
+and the evaluation of every stage. loop.py says in which order and how often they are called.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable
+
+from flywright.ask import Completer, Sampling
+from flywright.ask.ledger import Ledger, Ledgered, LedgeredScorer
+from flywright.data.filters import clean
+from flywright.data.shards import write_shard
+from flywright.evals.pairs import pair_accuracy, rated_pairs
+from flywright.evals.run import evaluate
+from flywright.model import Decoder
+from flywright.recipe import settings as s
+from flywright.recipe.answerers import engine, load_decoder, reward_scorer
+from flywright.recipe.sources import Source
+from flywright.recipe.step import Artifact, Work, stage
+from flywright.recipe.training import (
+    open_tokenizer,
+    optimize_preference,
+    regress,
+    supervise,
+    train_on_blend,
+)
+from flywright.records import (
+    Comparison,
+    Dialogue,
+    Document,
+    Prompt,
+    Rating,
+    read_jsonl,
+    write_jsonl,
+)
+from flywright.sandbox import Sandbox, SandboxSettings
+from flywright.spec import ModelSpec
+from flywright.synth import Maker, filters, prompts, topics
+from flywright.synth.comparisons import Judges, comparisons
+from flywright.synth.dialogues import dialogues, two_turn
+from flywright.synth.genetic import genetic
+from flywright.synth.instructions import instructed, revised
+from flywright.tokenizer import Tokenizer, train_tokenizer
+from flywright.train import objectives
+
+# ---------------------------------------------------------------- pretraining
+
+
+@stage(version=1)
+def gather_documents(work: Work, settings: s.DocumentSettings, source: Source) -> None:
+    """Cleaned documents and decontaminated question-answer texts, from the recipe's source."""
+    dropped: Counter[str] = Counter()
+    work.items = write_jsonl(work / "documents.jsonl", clean(source.documents(), dropped))
+    kept, hits = filters.decontaminate(source.questions(), source.benchmark_texts())
+    write_jsonl(work / "questions.jsonl", kept)
+    work.facts = {
+        "dropped": dict(dropped),
+        "questions": len(kept),
+        "contaminated": len(hits),
+        "notes": list(source.notes),
+    }
+
+
+@stage(version=1)
+def make_tokenizer(work: Work, settings: s.DocumentSettings, documents: Artifact) -> None:
+    """A SentencePiece BPE tokenizer, trained on a sample of the documents."""
+    texts = [document.text for document in read_jsonl(documents / "documents.jsonl", Document)]
+    step = max(1, len(texts) // settings.tokenizer_documents)
+    tokenizer = train_tokenizer(texts[::step], settings.vocab_size)
+    tokenizer.save(work / "tokenizer")
+    work.items = len(texts[::step])
+    work.facts = {"vocab_size": tokenizer.vocab_size}
+
+
+@stage(version=1)
+def make_shards(
+    work: Work, settings: s.DocumentSettings, documents: Artifact, tokenizer: Artifact
+) -> None:
+    """Token shards, one for each group and source of documents (group.source.npy)."""
+    encoder = Tokenizer.load(tokenizer / "tokenizer")
+    texts: dict[str, list[str]] = {}
+    for name in ("documents.jsonl", "questions.jsonl"):
+        for document in read_jsonl(documents / name, Document):
+            group = "questions" if name.startswith("questions") else document.group
+            texts.setdefault(f"{group}.{document.source}", []).append(document.text)
+    sizes = {}
+    for done, (name, lines) in enumerate(sorted(texts.items()), start=1):
+        sizes[name] = write_shard(work / f"{name}.npy", lines, encoder)
+        work.tick(done, len(texts), name)
+    work.tokens = sum(sizes.values())
+    work.facts = {"tokens": sizes}
+
+
+@stage(version=1)
+def pretrain(
+    work: Work,
+    settings: s.PretrainSettings,
+    model: dict,
+    tokenizer: Artifact,
+    shards: Artifact,
+) -> None:
+    """A new Nemotron, trained on the blend with a batch ramp."""
+    spec = ModelSpec(**model)
+    encoder = Tokenizer.load(tokenizer / "tokenizer")
+    train_on_blend(work, settings, shards.folder, lambda: Decoder(spec, work.seed), encoder)
+
+
+@stage(version=1)
+def continue_pretraining(
+    work: Work, settings: s.PretrainSettings, base: Artifact, shards: Artifact
+) -> None:
+    """The base, trained on: another distribution, and a rate that falls steeply (SPEC 2)."""
+    start = lambda: load_decoder(base.weights)  # noqa: E731
+    train_on_blend(work, settings, shards.folder, start, open_tokenizer(base.weights))
+
+
+# ---------------------------------------------------------------- reward model
+
+
+@stage(version=1)
+def gather_ratings(work: Work, settings: s.RewardSettings, source: Source) -> None:
+    """Human-like five-attribute ratings, and held-out ones to judge the judge."""
+    work.items = write_jsonl(work / "ratings.jsonl", source.ratings(settings.ratings))
+    write_jsonl(work / "heldout.jsonl", source.rated_heldout(settings.heldout_ratings))
+
+
+@stage(version=1)
+def train_reward(work: Work, settings: s.RewardSettings, base: Artifact, ratings: Artifact) -> None:
+    """A five-attribute reward model on the base; its pair accuracy beside a length-only rule."""
+    rated = read_jsonl(ratings / "ratings.jsonl", Rating)
+    regress(work, settings.train, base.weights, rated)
+    heldout = list(read_jsonl(ratings / "heldout.jsonl", Rating))
+    work.facts |= _reward_facts(work, heldout)
+
+
+def _reward_facts(work: Work, heldout: list[Rating]) -> dict[str, float | dict]:
+    pairs = rated_pairs(heldout)
+    found = asyncio.run(pair_accuracy(reward_scorer(work / "weights"), pairs, work.tick))
+    kinds = {kind: both["pair_accuracy"]["mean"] for kind, both in found["by_kind"].items()}
+    return {
+        "pair_accuracy": found["pair_accuracy"]["mean"],
+        "length_only": found["length_only"]["mean"],
+        "gain": found["gain"],
+        "pairs": len(pairs),
+        "by_kind": kinds,
+    }
+
+
+# ---------------------------------------------------------------- synthetic data
+
+
+@stage(version=1)
+def write_prompts(
+    work: Work,
+    settings: s.PromptSettings,
+    synth: s.SynthSettings,
+    documents: Artifact,
+    source: Source,
+    writer: Completer,
+) -> None:
+    """Prompts of every family, split into disjoint sets for SFT and for preferences."""
+
+    async def flow(maker: Maker) -> list[Prompt]:
+        subjects = await topics.topics(maker)
+        texts = list(read_jsonl(documents / "documents.jsonl", Document))
+        english = [text for text in texts if text.language == "en"][: settings.documents]
+        plain = [
+            await prompts.open_qa(maker, subjects),
+            await prompts.writing(maker, subjects),
+            await prompts.closed_qa(maker, english),
+            await prompts.math(maker),
+            await prompts.coding(maker),
+        ]
+        some = prompts.mix(plain, settings.sft, maker.seed)
+        return [
+            *some,
+            *instructed(some, synth, maker.seed),
+            *instructed(some[::3], synth, maker.seed, lasting=True),
+            *await revised(maker, some[::4]),
+            *await two_turn(maker, some[1::4]),
+        ]
+
+    with Ledger(work / "ledger.jsonl") as ledger:
+        maker = Maker(Ledgered(writer, ledger), synth, work.seed, work.tick)
+        made = asyncio.run(flow(maker))
+    unique, _ = filters.exact(made)
+    distinct, _ = filters.near(unique, synth.near_duplicate)
+    fresh, hits = filters.decontaminate(
+        distinct, source.benchmark_texts(), synth.overlap_words, synth.overlap_share
+    )
+    for_sft, for_preference = prompts.split(fresh, settings.preference_share, work.seed)
+    write_jsonl(work / "sft.jsonl", for_sft[: settings.sft])
+    truth = source.prompts(settings.truth)
+    write_jsonl(work / "preference.jsonl", [*for_preference[: settings.preference], *truth])
+    work.items = len(for_sft) + len(for_preference) + len(truth)
+    work.facts = {
+        "flows": maker.counts,
+        "copies": len(made) - len(unique),
+        "near_copies": len(unique) - len(distinct),
+        "contaminated": len(hits),
+    }
+
+
+@stage(version=1)
+def breed_code(
+    work: Work,
+    settings: s.GeneticSettings,
+    synth: s.SynthSettings,
+    sandbox: SandboxSettings,
+    source: Source,
+    writer: Completer,
+) -> None:
+    """Coding samples by Genetic Instruct, with execution and a judge as fitness."""
+    runner = Sandbox(sandbox)
+    with Ledger(work / "ledger.jsonl") as ledger:
+        maker = Maker(Ledgered(writer, ledger), synth, work.seed, work.tick)
+        bred = asyncio.run(genetic(maker, source.code_seeds(), settings, runner))
+    fresh, hits = filters.decontaminate(
+        bred, source.benchmark_texts(), synth.overlap_words, synth.overlap_share
+    )
+    work.items = write_jsonl(work / "code.jsonl", fresh)
+    work.facts = {
+        "flows": maker.counts,
+        "contaminated": len(hits),
+        "isolation": runner.isolation,
+    }
+
+
+@stage(version=1)
+def hold_dialogues(
+    work: Work,
+    synth: s.SynthSettings,
+    prompt_sets: Artifact,
+    reward: Artifact,
+    answerer: Completer,
+    user: Completer,
+) -> None:
+    """Dialogues by role-play, kept where the reward model finds them good enough."""
+    asked = list(read_jsonl(prompt_sets / "sft.jsonl", Prompt))
+    scorer = reward_scorer(reward.weights)
+
+    async def flow(maker: Maker, ledger: Ledger) -> list[Dialogue]:
+        held = await dialogues(maker, asked, Ledgered(user, ledger))
+        return await filters.by_reward(maker, held, scorer, synth.dialogue_reward)
+
+    with Ledger(work / "ledger.jsonl") as ledger:
+        maker = Maker(Ledgered(answerer, ledger), synth, work.seed, work.tick)
+        kept = asyncio.run(flow(maker, ledger))
+    work.items = write_jsonl(work / "dialogues.jsonl", kept)
+    work.facts = {"flows": maker.counts}
+
+
+@stage(version=1)
+def compare_answers(
+    work: Work,
+    synth: s.SynthSettings,
+    sandbox: SandboxSettings,
+    prompt_sets: Artifact,
+    reward: Artifact,
+    policy: Artifact,
+    answerer: Completer,
+    llm_judge: Completer,
+) -> None:
+    """Pairs of answers, judged by ground truth, by an LLM in both orders, and by reward."""
+    asked = list(read_jsonl(prompt_sets / "preference.jsonl", Prompt))
+    checked = [prompt for prompt in asked if prompt.checks]
+    unchecked = [prompt for prompt in asked if not prompt.checks]
+
+    async def flow(maker: Maker, ledger: Ledger) -> list[Comparison]:
+        scorer = LedgeredScorer(reward_scorer(reward.weights), ledger)
+        judge = Ledgered(llm_judge, ledger)
+        answerers = {
+            "policy": Ledgered(engine(policy.weights, policy.name), ledger),
+            "generator": Ledgered(answerer, ledger),
+        }
+        runner = Sandbox(sandbox)
+        by_llm = Judges(runner, judge, scorer, decide="llm")
+        by_reward = Judges(runner, judge, scorer, decide="reward")
+        return [
+            *await comparisons(maker, checked, answerers, by_reward),
+            *await comparisons(maker, unchecked[::2], answerers, by_llm),
+            *await comparisons(maker, unchecked[1::2], answerers, by_reward),
+        ]
+
+    with Ledger(work / "ledger.jsonl") as ledger:
+        maker = Maker(Ledgered(answerer, ledger), synth, work.seed, work.tick)
+        pairs = asyncio.run(flow(maker, ledger))
+    for_dpo, for_rpo, quality = filters.preference_sets(pairs, synth)
+    write_jsonl(work / "dpo.jsonl", for_dpo)
+    write_jsonl(work / "rpo.jsonl", for_rpo)
+    work.items = len(pairs)
+    work.facts = {
+        "flows": maker.counts,
+        "quality_filter": quality,
+        "decided_by": dict(Counter(pair.judge for pair in pairs)),
+        "judge": _agreement(pairs),
+    }
+
+
+def _agreement(pairs: Iterable[Comparison]) -> dict[str, dict[str, float]]:
+    """How often each judge agrees with the ground truth, over the pairs that it decided."""
+    votes: dict[str, list[int]] = {}
+    for pair in pairs:
+        if pair.judge == "truth":
+            for verdict in pair.lineage.verdicts:
+                name = verdict.judge.partition(":")[0]
+                votes.setdefault(name, []).append(verdict.preference)
+    return {
+        name: {
+            "accuracy": sum(v > 0 for v in cast) / max(1, sum(v != 0 for v in cast)),
+            "decided": sum(v != 0 for v in cast),
+            "n": len(cast),
+        }
+        for name, cast in votes.items()
+        if name != "truth"
+    }
+
+
+# ---------------------------------------------------------------- alignment
+
+
+@stage(version=1)
+def tune_on_code(work: Work, settings: s.CodeSftSettings, base: Artifact, code: Artifact) -> None:
+    """Code SFT: the first of two SFT stages, coding only (SPEC 8.1)."""
+    supervise(work, settings.train, base.weights, read_jsonl(code / "code.jsonl", Dialogue))
+
+
+@stage(version=1)
+def tune(
+    work: Work, settings: s.SftSettings, policy: Artifact, talks: Artifact, code: Artifact
+) -> None:
+    """General SFT on dialogues, with a small share of the code samples."""
+    general = list(read_jsonl(talks / "dialogues.jsonl", Dialogue))
+    coding = list(read_jsonl(code / "code.jsonl", Dialogue))
+    share = settings.code_share / (1 - settings.code_share)
+    some = coding[: round(share * len(general))]
+    supervise(work, settings.train, policy.weights, [*general, *some])
+
+
+@stage(version=1)
+def optimize_directly(
+    work: Work, settings: s.DpoSettings, policy: Artifact, pairs: Artifact
+) -> None:
+    """DPO with its SFT term; the reference is the SFT model."""
+    objective = objectives.dpo(settings.beta, settings.sft_weight)
+    records = read_jsonl(pairs / "dpo.jsonl", Comparison)
+    optimize_preference(work, settings.train, objective, policy.weights, records)
+
+
+@stage(version=1)
+def optimize_by_reward(
+    work: Work, settings: s.RpoSettings, policy: Artifact, pairs: Artifact
+) -> None:
+    """One RPO iteration; the reference is the checkpoint that it starts from."""
+    objective = objectives.rpo(settings.beta, settings.eta, settings.sft_weight)
+    records = read_jsonl(pairs / "rpo.jsonl", Comparison)
+    optimize_preference(work, settings.train, objective, policy.weights, records)
+
+
+# ---------------------------------------------------------------- evaluation
+
+
+@stage(version=1)
+def measure(
+    work: Work,
+    settings: s.EvaluateSettings,
+    label: dict,
+    sandbox: SandboxSettings,
+    source: Source,
+    reward: Artifact,
+    who: Artifact | Completer,
+) -> None:
+    """One row of the stage table: held-out prompts with truth, greedy, and the reward."""
+    held_out = source.heldout("near", settings.near) + source.heldout("far", settings.far)
+    completer = engine(who.weights, who.name) if isinstance(who, Artifact) else who
+    results = asyncio.run(
+        evaluate(
+            completer,
+            held_out,
+            labels=label,
+            scorer=reward_scorer(reward.weights),
+            sandbox=Sandbox(sandbox),
+            sampling=Sampling(max_tokens=settings.max_tokens),
+            out=work.folder,
+            tick=work.tick,
+        )
+    )
+    write_jsonl(work / "prompts.jsonl", held_out)
+    work.items = len(held_out)
+    work.facts = {"metrics": {name: value["mean"] for name, value in results.metrics.items()}}

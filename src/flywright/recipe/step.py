@@ -1,0 +1,222 @@
+"""Steps: a name, a version, settings, inputs, and a folder that is done or not.
+
+A step's fingerprint is a hash of its settings, its inputs' fingerprints, its version and the seed.
+A manifest with that fingerprint means done; a folder without one is gone on with if it was begun
+for the same fingerprint, else begun anew. So a change redoes a step and all that stands on it.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from flywright.errors import FlywrightError, UserError
+from flywright.files import digest, fsync_tree, seed_from, write_json
+from flywright.progress import Tick, silent
+
+BEGUN, MANIFEST = "begun.json", "manifest.json"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished step: where it lies and what it is."""
+
+    name: str
+    folder: Path
+    fingerprint: str
+
+    def __truediv__(self, name: str) -> Path:
+        """A file of this step."""
+        return self.folder / name
+
+    @property
+    def weights(self) -> Path:
+        """The weights folder of a training step."""
+        return self.folder / "weights"
+
+    def manifest(self) -> dict[str, Any]:
+        """What the step said of itself."""
+        return json.loads((self.folder / MANIFEST).read_text())
+
+
+@dataclass
+class Work:
+    """What a stage gets: a folder to fill, a seed, a tick; and where it says what it did."""
+
+    name: str
+    folder: Path
+    seed: int
+    tick: Tick = silent
+    tokens: int = 0
+    items: int = 0
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def __truediv__(self, name: str) -> Path:
+        """A file of this step."""
+        return self.folder / name
+
+
+Stage = Callable[..., None]
+_VERSIONS: dict[Stage, int] = {}
+
+
+def stage(version: int) -> Callable[[Stage], Stage]:
+    """Mark a function as a stage; raise its version by hand when what it makes changes."""
+
+    def mark(function: Stage) -> Stage:
+        _VERSIONS[function] = version
+        return function
+
+    return mark
+
+
+class Stop(Exception):  # noqa: N818 - not an error: --until was reached
+    """The step named by --until is done."""
+
+
+class Announce:
+    """Tells of steps: begun, skipped, finished. The command line draws bars from it."""
+
+    def begin(self, name: str) -> Tick:
+        """A step begins; the tick is its progress."""
+        return silent
+
+    def skipped(self, name: str) -> None:
+        """A step was done before."""
+
+    def finished(self, name: str, seconds: float) -> None:
+        """A step is done."""
+
+
+class Road:
+    """Does stages in order, in `root`/steps; or only names them (`plan_only`)."""
+
+    def __init__(
+        self,
+        root: Path,
+        seed: int,
+        *,
+        until: str = "",
+        plan_only: bool = False,
+        announce: Announce | None = None,
+    ):
+        self.root = root
+        self.seed = seed
+        self.names: list[str] = []
+        self._until = until
+        self._plan_only = plan_only
+        self._announce = announce or Announce()
+
+    def do(self, function: Stage, name: str, settings: BaseModel, *inputs: Any) -> Artifact:
+        """The artifact of `function(work, settings, *inputs)`; made now unless it is done.
+
+        Inputs are Artifacts, settings, whoever answers, or plain values; all of them go into the
+        fingerprint.
+        """
+        if name in self.names:
+            raise ValueError(f"two steps are named {name!r}")
+        self.names.append(name)
+        version = _VERSIONS[function]
+        folder = self.root / "steps" / f"{name}@{version}"
+        identities = [_identity(value) for value in inputs]
+        chosen = settings.model_dump(mode="json")
+        fingerprint = digest(name, version, chosen, identities, self.seed)
+        artifact = Artifact(name, folder, fingerprint)
+        if not self._plan_only:
+            self._make(function, artifact, version, settings, inputs)
+        if name == self._until:
+            raise Stop(name)
+        return artifact
+
+    def _make(
+        self,
+        function: Stage,
+        artifact: Artifact,
+        version: int,
+        settings: BaseModel,
+        inputs: tuple[Any, ...],
+    ) -> None:
+        if _recorded(artifact.folder / MANIFEST) == artifact.fingerprint:
+            self._announce.skipped(artifact.name)
+            return
+        _begin(artifact)
+        tick = self._announce.begin(artifact.name)
+        seed = seed_from(self.seed, artifact.name)
+        work = Work(artifact.name, artifact.folder, seed, tick)
+        started = time.time()
+        function(work, settings, *inputs)
+        seconds = time.time() - started
+        manifest = {
+            "name": artifact.name,
+            "version": version,
+            "fingerprint": artifact.fingerprint,
+            "inputs": {i.name: i.fingerprint for i in inputs if isinstance(i, Artifact)},
+            "settings": settings.model_dump(mode="json"),
+            "seed": self.seed,
+            "started": datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": round(seconds, 2),
+            "tokens": work.tokens,
+            "items": work.items,
+            "facts": work.facts,
+        }
+        fsync_tree(artifact.folder)
+        write_json(artifact.folder / MANIFEST, manifest)
+        (artifact.folder / BEGUN).unlink()
+        self._announce.finished(artifact.name, seconds)
+
+    def link(self, name: str, artifact: Artifact) -> None:
+        """Point `root`/`name` to the artifact's weights folder (a relative symbolic link)."""
+        if self._plan_only:
+            return
+        target = artifact.weights.relative_to(self.root)
+        temporary = self.root / f".{name}.tmp"
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(target)
+        temporary.replace(self.root / name)
+
+
+def _identity(value: Any) -> Any:
+    """What an input is for the fingerprint: its own fingerprint, settings, or a model's name."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    for name in ("fingerprint", "model"):
+        if hasattr(value, name):
+            return getattr(value, name)
+    return value
+
+
+def _recorded(path: Path) -> str:
+    """Fingerprint in a manifest or begun file; "" where there is none or it is torn."""
+    try:
+        return json.loads(path.read_text())["fingerprint"]
+    except (OSError, ValueError, KeyError):
+        return ""
+
+
+def _begin(artifact: Artifact) -> None:
+    """Make the folder ready: kept if it was begun for the same fingerprint, else empty."""
+    folder = artifact.folder
+    same = _recorded(folder / BEGUN) == artifact.fingerprint
+    if not same:
+        try:
+            if folder.exists():
+                # the manifest goes first: a half-removed folder must never look done
+                (folder / MANIFEST).unlink(missing_ok=True)
+                shutil.rmtree(folder)
+            folder.mkdir(parents=True)
+        except OSError as error:
+            raise FlywrightError(f"{folder}: cannot write: {error.strerror}") from None
+        write_json(folder / BEGUN, {"fingerprint": artifact.fingerprint})
+
+
+def check_until(names: list[str], until: str) -> None:
+    """Raise UserError when --until names no step."""
+    if until and until not in names:
+        raise UserError(f"--until {until}: no such step; steps: {', '.join(names)}")

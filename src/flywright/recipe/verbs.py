@@ -1,0 +1,166 @@
+"""What the command line's smaller verbs do: open who answers, call the room, return rows.
+
+A MODEL is a weights folder or the URL of an OpenAI-compatible server.
+"""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from flywright.ask import Completer, Sampling
+from flywright.errors import UserError
+from flywright.evals.compare import compare
+from flywright.evals.suite import run_tasks
+from flywright.files import write_text
+from flywright.model import read_spec
+from flywright.recipe.answerers import engine, generator, reward_scorer
+from flywright.recipe.console import Teller
+from flywright.recipe.settings import GeneratorSettings
+from flywright.records import (
+    Conversation,
+    Dialogue,
+    parse_lines,
+    read_jsonl,
+    weighted_reward,
+)
+from flywright.sandbox import Sandbox, SandboxSettings
+from flywright.serve import app as serving
+from flywright.serve.backend import ServeSettings
+from flywright.serve.fake import run_fake
+from flywright.spec import ModelSpec, preset
+from flywright.tokenizer import Tokenizer, chat
+
+
+def open_model(model: str) -> Completer:
+    """A weights folder by the engine in this process, or a URL by its client."""
+    if not model.startswith(("http://", "https://")) and not Path(model).is_dir():
+        raise UserError(f"{model}: neither a weights folder nor a URL")
+    return generator(GeneratorSettings(model=model, name=Path(model).name))
+
+
+def run_evaluation(
+    model: str,
+    tasks: str,
+    data: Path | None,
+    out: Path,
+    limit: int | None,
+    responses: Path | None,
+) -> list[dict[str, Any]]:
+    """`flywright eval`: rows of task, metric, mean and interval."""
+    if not model and responses is None:
+        raise UserError("eval: name a MODEL, or give answers with --responses FILE")
+    names = [name.strip() for name in tasks.split(",") if name.strip()]
+    if not names:
+        raise UserError("eval: name the tasks, e.g. --tasks ifeval,gsm8k")
+    completer = None if responses else open_model(model)
+    with Teller(out / "log.txt") as teller:
+        results = asyncio.run(
+            run_tasks(
+                completer,
+                names,
+                data or Path("data"),
+                out,
+                limit=limit or 0,
+                answers=responses,
+                sandbox=Sandbox(SandboxSettings()),
+                tick=teller.begin("eval"),
+            )
+        )
+    return [
+        {"task": task, "metric": metric, **value}
+        for task, found in results.items()
+        for metric, value in found.metrics.items()
+    ]
+
+
+def compare_results(first: Path, second: Path) -> list[dict[str, Any]]:
+    """`flywright eval --compare`: second minus first, paired, a row a metric."""
+    return [{"metric": name, **value} for name, value in compare(first, second).items()]
+
+
+def score_file(model: Path, source: Path, target: Path) -> int:
+    """Write each conversation's five attributes and weighted reward; returns how many.
+
+    A line of `source` holds {"messages": [...]}, or a record with a "conversation".
+    """
+    conversations = [_conversation(value, f"{source}:{n}") for n, value in parse_lines(source)]
+    scorer = reward_scorer(model)
+    lines = []
+    for scores in scorer.score_many(conversations):
+        row = {**scores, "reward": weighted_reward(scores)}
+        lines.append(_json_line(row))
+    write_text(target, "".join(lines))
+    return len(lines)
+
+
+def _json_line(value: dict[str, Any]) -> str:
+    import orjson
+
+    return orjson.dumps(value).decode() + "\n"
+
+
+def _conversation(value: Any, where: str) -> Conversation:
+    messages = value.get("conversation", value) if isinstance(value, dict) else value
+    try:
+        conversation = Conversation.model_validate(messages)
+    except ValueError:
+        raise UserError(f"{where}: not a conversation (expected 'messages' with roles)") from None
+    if conversation.awaits_answer:
+        raise UserError(f"{where}: the last message is not the assistant's, nothing to score")
+    return conversation
+
+
+def open_chat(model: str) -> Callable[[str], str]:
+    """A function that answers each text in one growing conversation, greedily."""
+    completer = open_model(model)
+    so_far: list[Conversation] = []
+
+    def answer(text: str) -> str:
+        asked = so_far[-1].then("user", text) if so_far else Conversation.of(text)
+        reply = asyncio.run(completer.complete(asked, Sampling(max_tokens=128)))
+        so_far.append(asked.answered(reply.text))
+        return reply.text
+
+    return answer
+
+
+def serve_folder(model: Path, reward: Path | None, host: str, port: int, nemo_strict: bool) -> None:
+    """Serve a policy folder, with a reward folder beside it if given."""
+    settings = ServeSettings(
+        host=host,
+        port=port,
+        model_name=model.name,
+        reward_name=reward.name if reward else "",
+        context_tokens=read_spec(model).context_length,
+        nemo_strict=nemo_strict,
+    )
+    completer = engine(model)
+    scorer = reward_scorer(reward) if reward else None
+    app = serving.create_app(completer, Tokenizer.load(model), scorer, settings)
+    print(f"serving {model} at http://{host}:{port} (Ctrl-C stops)", flush=True)
+    serving.run(app, host, port)
+
+
+def serve_fake(port: int, seed: int, faults: list[str]) -> None:
+    """`flywright fake-llm`."""
+    print(f"fake endpoint at http://127.0.0.1:{port} (Ctrl-C stops)", flush=True)
+    run_fake("127.0.0.1", port, faults, seed)
+
+
+def look_at(path: Path, model: Path, limit: int) -> list[dict[str, Any]]:
+    """Each token of the first `limit` dialogues: its id, piece, and whether it is trained."""
+    tokenizer = Tokenizer.load(model)
+    rows = []
+    for number, dialogue in zip(range(limit), read_jsonl(path, Dialogue), strict=False):
+        rendered = chat.render(tokenizer, dialogue.conversation)
+        for token, trained in zip(rendered.ids, rendered.mask, strict=True):
+            piece = tokenizer.piece(token).replace("\n", "\\n")
+            row = {"record": number, "id": token, "piece": piece, "trained": str(trained)}
+            rows.append(row)
+    return rows
+
+
+def named_spec(name: str) -> ModelSpec:
+    """A preset, or the spec of a weights folder."""
+    return read_spec(Path(name)) if Path(name).is_dir() else preset(name)

@@ -1,0 +1,154 @@
+"""Asking an OpenAI-compatible server: a Completer, and a Scorer over the hosted reward format.
+
+    model = HttpCompleter("http://localhost:8000", model="my-model")
+    answer = await model.complete(Conversation.of("Hello"), Sampling(max_tokens=32))
+
+Every failure is an AskError that says whether asking again may help, with the server's Retry-After;
+the retries themselves are the caller's (ask has limits for that).
+"""
+
+import asyncio
+from typing import Any
+
+from flywright.ask import AskError, Completion, Sampling
+from flywright.files import digest
+from flywright.records import ATTRIBUTES, Conversation
+from flywright.serve.http import Http
+
+
+def served_model(http: Http) -> str:
+    """The first model that /v1/models lists. Raises AskError if there is none."""
+    try:
+        return str(http.get("/v1/models")["data"][0]["id"])
+    except (KeyError, IndexError, TypeError):
+        raise http.misshapen("model in /v1/models; name one") from None
+
+
+def _fields(sampling: Sampling) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "max_tokens": sampling.max_tokens,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "seed": sampling.seed,
+    }
+    if sampling.top_k > 0:  # not OpenAI's own: sent only when asked for
+        fields["top_k"] = sampling.top_k
+    if sampling.stop:
+        fields["stop"] = list(sampling.stop)
+    return fields
+
+
+def _messages(conversation: Conversation) -> list[dict[str, str]]:
+    return [{"role": m.role, "content": m.content} for m in conversation.messages]
+
+
+class HttpCompleter:
+    """A Completer over an OpenAI-compatible server (ours, vLLM, a hosted one).
+
+    `model` is the name on the wire, by default the first that the server lists. `tag` marks the
+    endpoint's settings in ledgers: the name there is `model@tag`.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        model: str = "",
+        api_key: str = "",
+        timeout_seconds: float = 600.0,
+        tag: str = "",
+    ):
+        self.http = Http(base_url, api_key, timeout_seconds)
+        self.wire_model = model or served_model(self.http)
+        self.model = f"{self.wire_model}@{tag}" if tag else self.wire_model
+        self._echo = False
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self.http.close()
+
+    async def complete(self, prompt: Conversation | str, sampling: Sampling) -> Completion:
+        """A chat answer to a conversation, a text completion of a raw prompt."""
+        body = {"model": self.wire_model, **_fields(sampling)}
+        if isinstance(prompt, str):
+            reply = await self.http.call("/v1/completions", {**body, "prompt": prompt})
+        else:
+            body["messages"] = _messages(prompt)
+            reply = await self.http.call("/v1/chat/completions", body)
+        return self._completion(reply)
+
+    def _completion(self, reply: Any) -> Completion:
+        try:
+            choice = reply["choices"][0]
+            text = choice["message"]["content"] if "message" in choice else choice["text"]
+            usage = reply.get("usage") or {}
+        except (KeyError, IndexError, TypeError, AttributeError):
+            raise self.http.misshapen("choices") from None
+        if not isinstance(text, str):
+            raise self.http.misshapen("text")
+        return Completion(
+            text,
+            finish="length" if choice.get("finish_reason") == "length" else "stop",
+            prompt_tokens=int(usage.get("prompt_tokens") or 0),
+            completion_tokens=int(usage.get("completion_tokens") or 0),
+        )
+
+    async def logprobs(self, context: str, continuations: list[str]) -> list[float]:
+        """By /v1/logprobs of our servers; elsewhere by echo, as vLLM has it."""
+        if not self._echo:
+            body = {"model": self.wire_model, "context": context, "continuations": continuations}
+            try:
+                reply = await self.http.call("/v1/logprobs", body)
+                return [float(value) for value in reply["logprobs"]]
+            except AskError as error:
+                if "status 404" not in str(error) and "status 405" not in str(error):
+                    raise
+                self._echo = True
+            except (KeyError, TypeError, ValueError):
+                raise self.http.misshapen("logprobs") from None
+        asks = [self._echoed(context, continuation) for continuation in continuations]
+        return list(await asyncio.gather(*asks))
+
+    async def _echoed(self, context: str, continuation: str) -> float:
+        body = {
+            "model": self.wire_model,
+            "prompt": context + continuation,
+            "max_tokens": 0,
+            "temperature": 0,
+            "echo": True,
+            "logprobs": 0,
+        }
+        reply = await self.http.call("/v1/completions", body)
+        try:
+            report = reply["choices"][0]["logprobs"]
+            rows = zip(report["text_offset"], report["token_logprobs"], strict=True)
+            return sum(value for start, value in rows if start >= len(context))
+        except (KeyError, IndexError, TypeError, ValueError):
+            raise self.http.misshapen("echoed log-probabilities") from None
+
+
+class HttpScorer:
+    """A Scorer over the hosted reward format: chat.completions with attributes in logprobs."""
+
+    def __init__(
+        self, base_url: str, model: str = "", api_key: str = "", timeout_seconds: float = 600.0
+    ):
+        self.http = Http(base_url, api_key, timeout_seconds)
+        self.wire_model = model
+        self.model = model or f"reward-{digest(self.http.base_url, length=8)}"
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self.http.close()
+
+    async def score(self, conversation: Conversation) -> dict[str, float]:
+        """The five attributes of the last answer."""
+        body: dict[str, Any] = {"messages": _messages(conversation)}
+        if self.wire_model:
+            body["model"] = self.wire_model
+        reply = await self.http.call("/v1/chat/completions", body)
+        try:
+            rows = reply["choices"][0]["logprobs"]["content"]
+            found = {row["token"]: float(row["logprob"]) for row in rows}
+            return {name: found[name] for name in ATTRIBUTES}
+        except (KeyError, IndexError, TypeError, ValueError):
+            raise self.http.misshapen("reward attributes in logprobs.content") from None

@@ -1,0 +1,181 @@
+"""`flywright fake-llm`: a deterministic OpenAI-compatible endpoint for tests and rehearsals.
+
+    flywright fake-llm --port 8000 --fault rate429=0.1 --fault slow
+
+The same seed and messages always give the same answer, so a flow rehearsed against it can be run
+twice and compared. Requests for a list get a numbered list of that length, judges' prompts get a
+verdict, coding prompts get code that runs; anything else gets sentences. Faults strike by seed,
+message and attempt, so that a retry is a new draw and the order of requests changes nothing.
+"""
+
+import asyncio
+import random
+import re
+import time
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+
+from flywright.errors import UserError
+from flywright.files import digest, seed_from
+from flywright.serve import problems
+from flywright.serve.bodies import read_object
+from flywright.serve.fake_answers import fake_answer, fake_attributes
+from flywright.serve.problems import Problem
+
+MODEL = "fake-llm"
+FAULTS = ("rate429", "error500", "slow", "truncate", "badjson", "empty", "hang")
+SLOW_SECONDS, HANG_SECONDS = 0.5, 3600.0
+
+
+def parse_faults(specs: Iterable[str]) -> dict[str, float]:
+    """`NAME` or `NAME=SHARE` (default 0.1) as shares by name. Raises UserError on a bad one."""
+    faults: dict[str, float] = {}
+    for spec in specs:
+        name, _, share = spec.partition("=")
+        try:
+            value = float(share or 0.1)
+        except ValueError:
+            value = -1.0
+        if name not in FAULTS or not 0 <= value <= 1:
+            known = ", ".join(FAULTS)
+            raise UserError(f"--fault {spec}: expected NAME or NAME=SHARE (0 to 1), NAME: {known}")
+        faults[name] = value
+    return faults
+
+
+class _Faults:
+    """Draws, for each request, which fault strikes it."""
+
+    def __init__(self, shares: dict[str, float], seed: int):
+        self._shares = shares
+        self._seed = seed
+        self._attempts: Counter[str] = Counter()
+
+    def strike(self, tree: dict[str, Any]) -> set[str]:
+        """Names of the faults that hit this attempt at this request."""
+        key = digest(tree)
+        self._attempts[key] += 1
+        attempt = self._attempts[key]
+        return {
+            name
+            for name, share in self._shares.items()
+            if random.Random(seed_from(self._seed, name, key, attempt)).random() < share
+        }
+
+
+async def _suffer(struck: set[str]) -> Response | None:
+    """Live through the faults that come before an answer; some are the answer."""
+    if "hang" in struck:
+        await asyncio.sleep(HANG_SECONDS)
+    if "slow" in struck:
+        await asyncio.sleep(SLOW_SECONDS)
+    if "rate429" in struck:
+        raise Problem(429, "rate limit (a planned fault)", retry_after_seconds=1)
+    if "error500" in struck:
+        raise Problem(500, "a planned fault")
+    if "badjson" in struck:
+        return PlainTextResponse('{"choices": [{"message": {"cont', media_type="application/json")
+    return None
+
+
+def _choice(chat: bool, text: str, finish: str) -> dict[str, Any]:
+    body = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
+    return {"index": 0, **body, "logprobs": None, "finish_reason": finish}
+
+
+def _reply(tree: dict[str, Any], chat: bool, struck: set[str], seed: int) -> dict[str, Any]:
+    if chat:
+        messages = tree["messages"]
+        asked, context = str(messages[-1].get("content")), digest(messages[:-1])
+    else:
+        asked, context = str(tree["prompt"]), ""
+    if chat and messages[-1].get("role") == "assistant":
+        choice = _choice(True, "", "stop")
+        rows = fake_attributes(messages, seed).items()
+        choice["logprobs"] = {"content": [{"token": k, "logprob": v} for k, v in rows]}
+    elif tree.get("echo"):
+        choice = _choice(False, asked, "length")
+        choice["logprobs"] = _echo_report(asked, seed)
+    else:
+        # at temperature 0 the seed of the request changes nothing, as with a real model
+        drawn = tree.get("seed", 0) if tree.get("temperature") else 0
+        text = "" if "empty" in struck else fake_answer(asked, seed_from(seed, drawn), context)
+        words = re.findall(r"\s*\S+", text)
+        limit = tree.get("max_completion_tokens") or tree.get("max_tokens") or 1024
+        limit = min(limit, max(1, len(words) // 2)) if "truncate" in struck else limit
+        finish = "length" if len(words) > limit else "stop"
+        choice = _choice(chat, "".join(words[:limit]) if len(words) > limit else text, finish)
+    written = choice.get("text") or choice.get("message", {}).get("content", "")
+    counts = len(asked.split()), len(written.split())
+    return {
+        "id": f"fake-{digest(tree)}",
+        "object": "chat.completion" if chat else "text_completion",
+        "created": int(time.time()),
+        "model": MODEL,
+        "choices": [choice],
+        "usage": {
+            "prompt_tokens": counts[0],
+            "completion_tokens": counts[1],
+            "total_tokens": sum(counts),
+        },
+    }
+
+
+def _echo_report(text: str, seed: int) -> dict[str, Any]:
+    """Words as tokens with log-probabilities by hash, the first one null as vLLM gives it."""
+    spans = [match.span() for match in re.finditer(r"\s*\S+", text)]
+    tokens = [text[start:end] for start, end in spans]
+    values = [-0.1 - seed_from(seed, text[:end]) % 1000 / 200 for _, end in spans]
+    return {
+        "tokens": tokens,
+        "token_logprobs": [None, *values[1:]],
+        "text_offset": [start for start, _ in spans],
+        "top_logprobs": None,
+    }
+
+
+def create_fake_app(faults: Iterable[str] = (), seed: int = 0) -> FastAPI:
+    """The endpoint as an ASGI app. Raises UserError on an unknown fault."""
+    striking = _Faults(parse_faults(faults), seed)
+    app = FastAPI(title="Flywright fake endpoint", docs_url=None, redoc_url=None)
+    problems.install(app)
+
+    async def answer(request: Request, chat: bool) -> Response:
+        tree = await read_object(request, 16 << 20)
+        needed = "messages" if chat else "prompt"
+        if not tree.get(needed):
+            raise Problem(400, f"{needed} is required", needed)
+        if chat and not all(isinstance(m, dict) for m in tree["messages"]):
+            raise Problem(400, "messages: a list of objects", "messages")
+        struck = striking.strike(tree)
+        return await _suffer(struck) or JSONResponse(_reply(tree, chat, struck, seed))
+
+    @app.post("/v1/chat/completions")
+    async def chat(request: Request) -> Response:
+        return await answer(request, chat=True)
+
+    @app.post("/v1/completions")
+    async def text(request: Request) -> Response:
+        return await answer(request, chat=False)
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        return {"object": "list", "data": [{"id": MODEL, "object": "model"}]}
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        return {"status": "ok", "model": MODEL}
+
+    return app
+
+
+def run_fake(
+    host: str = "127.0.0.1", port: int = 8000, faults: Iterable[str] = (), seed: int = 0
+) -> None:
+    """Serve the fake endpoint until interrupted."""
+    uvicorn.run(create_fake_app(faults, seed), host=host, port=port, log_level="warning")

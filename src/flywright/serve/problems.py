@@ -1,0 +1,92 @@
+"""What goes wrong on a wire, as a status and one message; each wire has its own shape for it.
+
+`/generate` answers with a bare JSON string as NeMo does, everything else with OpenAI's
+`{"error": {"message", "type", "param", "code"}}`. No traceback ever reaches a client.
+"""
+
+import logging
+import math
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from flywright.ask import AskError
+from flywright.errors import UserError
+
+log = logging.getLogger("flywright.serve")
+
+
+class Problem(Exception):  # noqa: N818 - what it is called on the wire
+    """A request that gets no answer: HTTP status, one line, and the field it is about."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after_seconds: float = 0.0,
+    ):
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.param = param
+        self.code = code
+        self.retry_after_seconds = retry_after_seconds
+
+
+def problem_of(error: Exception) -> Problem:
+    """Any exception as a Problem: the asker's fault is 4xx, the answerer's is 5xx."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, HTTPException):
+        return Problem(error.status_code, str(error.detail))
+    if isinstance(error, UserError):
+        return Problem(400, str(error))
+    if isinstance(error, AskError):
+        wait = error.retry_after_seconds or 1.0
+        return (
+            Problem(503, str(error), retry_after_seconds=wait) if error.retryable else _bad(error)
+        )
+    log.error("unexpected failure: %s: %s", type(error).__name__, error, exc_info=error)
+    return Problem(500, "the server failed on this request; its log says why")
+
+
+def _bad(error: AskError) -> Problem:
+    return Problem(502, f"the model could not answer: {error}")
+
+
+def _kind(status: int) -> str:
+    if status == 429:
+        return "rate_limit_error"
+    return "invalid_request_error" if status < 500 else "server_error"
+
+
+def response_of(path: str, problem: Problem) -> JSONResponse:
+    """The problem in the shape of the wire that `path` belongs to."""
+    headers = {}
+    if problem.retry_after_seconds:
+        headers["Retry-After"] = str(math.ceil(problem.retry_after_seconds))
+    if path.rstrip("/") == "/generate":
+        return JSONResponse(problem.message, problem.status, headers)
+    error = {
+        "message": problem.message,
+        "type": _kind(problem.status),
+        "param": problem.param,
+        "code": problem.code,
+    }
+    return JSONResponse({"error": error}, problem.status, headers)
+
+
+def install(app: FastAPI) -> None:
+    """Let every failure of `app` leave in the shape of its wire."""
+
+    async def handle(request: Request, error: Exception) -> JSONResponse:
+        allowed = (error.headers or {}) if isinstance(error, HTTPException) else {}
+        response = response_of(request.url.path, problem_of(error))
+        response.headers.update(allowed)
+        return response
+
+    for kind in (Problem, HTTPException, AskError, UserError, Exception):
+        app.add_exception_handler(kind, handle)

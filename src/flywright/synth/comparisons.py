@@ -1,0 +1,184 @@
+"""Comparisons (SPEC 6.7): answers of several models to one prompt, and who decides between them.
+
+    prompts with checks   -> the ground truth: a right answer over a wrong one
+    decide = "llm"        -> an LLM asked in both orders, kept only if it stays with its answer
+    decide = "reward"     -> the reward model: its best answer over its worst
+
+All judges that are handed in vote, whoever decides; their votes stay in the lineage, where they can
+be compared. Both rewards go into the record, because RPO needs them later.
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from flywright.ask.limits import gather
+from flywright.ask.protocol import Completer, Sampling, Scorer
+from flywright.errors import UserError
+from flywright.files import seed_from
+from flywright.judge import pairwise, truth
+from flywright.records import Comparison, Prompt, Verdict, record_id, weighted_reward
+from flywright.synth.filters import normal
+from flywright.synth.flow import Dropped
+from flywright.synth.maker import Maker
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer, who gave it and how, and its weighted reward where there is a scorer."""
+
+    text: str
+    model: str
+    sampling: Sampling
+    reward: float | None = None
+
+
+@dataclass(frozen=True)
+class Judges:
+    """Who judges: the sandbox for ground truth in code, an LLM, a reward model; any may lack.
+
+    decide: who decides on prompts without checks, "llm" (early) or "reward" (later).
+    """
+
+    sandbox: Any = None
+    llm: Completer | None = None
+    scorer: Scorer | None = None
+    decide: Literal["llm", "reward"] = "llm"
+
+
+async def answers(
+    maker: Maker, prompt: Prompt, answerers: Sequence[Completer], scorer: Scorer | None
+) -> list[Answer]:
+    """The different answers of all answerers, settings.samples each, scored; cut ones left out."""
+
+    async def one(place: tuple[Completer, int]) -> Answer | None:
+        who, index = place
+        try:
+            text, sampling = await maker.say(who, prompt.conversation, prompt.id, who.model, index)
+        except Dropped:
+            return None
+        if scorer is None:
+            return Answer(text, who.model, sampling)
+        attributes = await scorer.score(prompt.conversation.answered(text))
+        return Answer(text, who.model, sampling, weighted_reward(attributes))
+
+    places = [(who, index) for who in answerers for index in range(maker.settings.samples)]
+    different: dict[str, Answer] = {}
+    for answer in await gather(one, places):
+        if answer is not None:
+            different.setdefault(normal(answer.text), answer)
+    return list(different.values())
+
+
+async def by_truth(
+    prompt: Prompt, found: Sequence[Answer], judges: Judges, rng: random.Random
+) -> tuple[Answer, Answer]:
+    """A right and a wrong answer. Raises Dropped if all are of one kind."""
+    right, wrong = [], []
+    for answer in found:
+        is_right = await truth.is_right(prompt, answer.text, judges.sandbox)
+        (right if is_right else wrong).append(answer)
+    if not wrong:
+        raise Dropped("all answers right")
+    if not right:
+        raise Dropped("all answers wrong")
+    return rng.choice(right), rng.choice(wrong)
+
+
+async def by_llm(
+    prompt: Prompt, found: Sequence[Answer], judges: Judges, rng: random.Random
+) -> tuple[Answer, Answer]:
+    """Two answers in the order of the LLM's preference. Raises Dropped if it does not keep to one.
+
+    The judge is deterministic and its replies are in the ledger, so that its vote asked for again
+    costs nothing.
+    """
+    if judges.llm is None:
+        raise UserError("decide = llm needs an LLM judge")
+    first, second = rng.sample(list(found), 2)
+    verdict = await pairwise.prefer(judges.llm, prompt.conversation, first.text, second.text)
+    if verdict.preference == 0:
+        raise Dropped("LLM judge undecided")
+    return (first, second) if verdict.preference > 0 else (second, first)
+
+
+def by_reward(found: Sequence[Answer]) -> tuple[Answer, Answer]:
+    """The answers of highest and lowest reward. Raises Dropped on a tie."""
+    if any(answer.reward is None for answer in found):
+        raise UserError("decide = reward needs a scorer")
+    ranked = sorted(found, key=lambda answer: answer.reward or 0.0, reverse=True)
+    if ranked[0].reward == ranked[-1].reward:
+        raise Dropped("equal rewards")
+    return ranked[0], ranked[-1]
+
+
+async def votes(
+    prompt: Prompt, chosen: Answer, rejected: Answer, judges: Judges
+) -> tuple[Verdict, ...]:
+    """What every judge says of (chosen, rejected): 1 = agrees, -1 = the other, 0 = neither.
+
+    Judges are named "truth", "llm:MODEL" and "reward:MODEL".
+    """
+    cast = []
+    if prompt.checks:
+        cast.append(Verdict(judge="truth", preference=1))
+    if judges.llm is not None:
+        asked = (prompt.conversation, chosen.text, rejected.text)
+        vote = await pairwise.prefer(judges.llm, *asked)
+        cast.append(vote.model_copy(update={"judge": f"llm:{vote.judge}"}))
+    if judges.scorer is not None and chosen.reward is not None and rejected.reward is not None:
+        margin = chosen.reward - rejected.reward
+        preference = (margin > 0) - (margin < 0)
+        name = f"reward:{judges.scorer.model}"
+        cast.append(Verdict(judge=name, preference=preference, score=margin))
+    return tuple(cast)
+
+
+async def comparisons(
+    maker: Maker, prompts: Sequence[Prompt], answerers: Mapping[str, Completer], judges: Judges
+) -> list[Comparison]:
+    """At most one pair a prompt, in the order of the prompts. `answerers`: who answers, by name.
+
+    A pair is dropped where no two answers differ, the truth finds no right or no wrong one, the LLM
+    does not keep to its choice in both orders, or rewards are equal; maker.counts tells how often.
+    """
+
+    async def step(prompt: Prompt, _ask: Completer) -> list[Comparison]:
+        found = await answers(maker, prompt, list(answerers.values()), judges.scorer)
+        if len(found) < 2:
+            raise Dropped("answers all alike")
+        rng = random.Random(seed_from(maker.seed, "pair", prompt.id))
+        if prompt.checks:
+            judge, pair = "truth", await by_truth(prompt, found, judges, rng)
+        elif judges.decide == "llm":
+            judge, pair = "llm", await by_llm(prompt, found, judges, rng)
+        else:
+            judge, pair = "reward", by_reward(found)
+        chosen, rejected = pair
+        cast = await votes(prompt, chosen, rejected, judges)
+        lineage = maker.lineage(
+            "comparisons",
+            None,
+            chosen.sampling,
+            (prompt.id,),
+            model=chosen.model,
+            answer_by="model",
+            verdicts=cast,
+        )
+        return [
+            Comparison(
+                id=record_id("comparison", prompt.id, chosen.text, rejected.text),
+                conversation=prompt.conversation,
+                chosen=chosen.text,
+                rejected=rejected.text,
+                chosen_reward=chosen.reward,
+                rejected_reward=rejected.reward,
+                judge=judge,
+                task=prompt.task,
+                rejected_model=rejected.model,
+                lineage=lineage,
+            )
+        ]
+
+    return await maker.run("comparisons", step, prompts)

@@ -1,0 +1,102 @@
+"""A flow: an async function step(record, ask) -> records, run over many records at once.
+
+Each record ends as ok (with what it gave), dropped (with the reason) or failed (with the error, to
+be tried again); never as None. Results stand in the order of the records that went in, whichever
+call ends first, so that a resumed flow writes the same file as one that was never disturbed.
+"""
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
+
+from flywright.ask.limits import gather
+from flywright.ask.protocol import AskError
+from flywright.errors import FlywrightError
+from flywright.progress import Tick, silent
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+Ask = TypeVar("Ask")
+
+
+class Dropped(Exception):  # noqa: N818 - a drop is an ending, not an error
+    """A step gives a record up, for the reason told; the flow goes on."""
+
+
+@dataclass(frozen=True)
+class Ending(Generic[Out]):
+    """How one record ended. `reason` is a drop's reason or a failure's error."""
+
+    status: Literal["ok", "dropped", "failed"]
+    records: tuple[Out, ...] = ()
+    reason: str = ""
+    retryable: bool = False
+
+
+@dataclass(frozen=True)
+class FlowResult(Generic[Out]):
+    """The endings of all records of a flow, in the order in which they went in."""
+
+    name: str
+    endings: tuple[Ending[Out], ...]
+
+    @property
+    def records(self) -> list[Out]:
+        """All that was made, in order."""
+        return [record for ending in self.endings for record in ending.records]
+
+    @property
+    def failed(self) -> list[Ending[Out]]:
+        """The endings of the records that an answerer failed on."""
+        return [ending for ending in self.endings if ending.status == "failed"]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """in, ok, out, failed, and "dropped: REASON" for each reason."""
+        reasons = Counter(e.reason for e in self.endings if e.status == "dropped")
+        return {
+            "in": len(self.endings),
+            "ok": sum(ending.status == "ok" for ending in self.endings),
+            "out": len(self.records),
+            "failed": len(self.failed),
+            **{f"dropped: {reason}": count for reason, count in sorted(reasons.items())},
+        }
+
+    def whole(self) -> list[Out]:
+        """The records, if no record failed; else FlywrightError, so that nobody takes it for done.
+
+        Replies that a ledger remembers are not paid for again when the flow is run again.
+        """
+        if self.failed:
+            raise FlywrightError(
+                f"{self.name}: {len(self.failed)} of {len(self.endings)} records failed, the first "
+                f"with: {self.failed[0].reason}; run it again to try these again"
+            )
+        return self.records
+
+
+async def run_flow(
+    step: Callable[[In, Ask], Awaitable[Iterable[Out]]],
+    records: Sequence[In],
+    ask: Ask,
+    name: str,
+    limit: int = 64,
+    tick: Tick = silent,
+) -> FlowResult[Out]:
+    """Run `step(record, ask)` over all records, at most `limit` at once; ask = who answers.
+
+    A step returns the records it made, raises `Dropped(reason)`, or lets an AskError pass (failed).
+    Any other error is a fault of the program or of the disk and is raised.
+    """
+
+    async def end(record: In) -> Ending[Out]:
+        try:
+            made = tuple(await step(record, ask))
+        except Dropped as drop:
+            return Ending("dropped", reason=str(drop))
+        except AskError as error:
+            return Ending("failed", reason=str(error), retryable=error.retryable)
+        return Ending("ok", made) if made else Ending("dropped", reason="gave nothing")
+
+    return FlowResult(name, tuple(await gather(end, records, limit, tick, name)))

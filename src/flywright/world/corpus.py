@@ -1,0 +1,149 @@
+"""The pretraining text of the small world, by source, and the question-answer texts.
+
+Every fact is stated, in many wordings; tasks are shown worked (training arguments only, or every
+argument where the family is `known`); other languages and code stand beside. One source is noisy,
+so that filters have something to drop. About 4 MB in all, each source from its own seed.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from random import Random
+
+from flywright.files import seed_from
+from flywright.records import Document
+from flywright.world.corpus_code import code_file
+from flywright.world.corpus_english import Handbook, noise, story
+from flywright.world.facts import Facts
+from flywright.world.families import Family
+from flywright.world.languages import LANGUAGES, OPENERS, draw_sentence, translate
+from flywright.world.tasks import METRIC_OF_TASK
+from flywright.world.tasks_numbers import add_by_columns
+from flywright.world.tasks_words import CHANGES, change_lesson
+
+Paragraph = Callable[[Random], str]
+
+
+@dataclass(frozen=True)
+class Source:
+    """One collection: `quality` from 0 (junk) to 1, which continued training weighs by."""
+
+    name: str
+    language: str
+    quality: float
+    characters: int
+    parts: int  # paragraphs to a document
+
+
+SOURCES = (
+    Source("handbook", "en", 1.0, 700_000, 5),
+    Source("lessons", "en", 1.0, 900_000, 6),
+    Source("sums", "en", 0.9, 300_000, 10),
+    Source("stories", "en", 0.7, 500_000, 4),
+    Source("manners", "en", 0.9, 250_000, 4),
+    Source("web", "en", 0.2, 250_000, 4),
+    Source("primer", "mixed", 0.9, 240_000, 8),
+    *(Source(f"reader-{code}", code, 0.7, 100_000, 10) for code in LANGUAGES.values()),
+    Source("python", "code", 0.9, 650_000, 3),
+)
+QUALITY: dict[str, float] = {source.name: source.quality for source in SOURCES}
+QUESTION_SOURCE = "questions"
+
+
+def worked(family: Family, rng: Random) -> str:
+    """One item of a family as the corpus shows it: a lesson with its answer."""
+    fields = family.draw(rng) if family.known else family.training_fields(rng)
+    lesson = rng.choice(family.lessons)
+    steps = add_by_columns(fields) if "{steps}" in lesson else ""
+    return lesson.format(**fields, answer=family.solve(fields), steps=steps)
+
+
+def _lesson(families: list[Family]) -> Paragraph:
+    return lambda rng: worked(rng.choice(families), rng)
+
+
+def _reader(code: str) -> Paragraph:
+    def paragraph(rng: Random) -> str:
+        if rng.random() < 0.2:
+            return rng.choice(OPENERS[code])
+        return translate(draw_sentence(rng, with_place=True), code)
+
+    return paragraph
+
+
+def _manners(instruction: Family, writing: list[Family]) -> Paragraph:
+    """Requests as people write them, with fitting answers, as in a book of manners."""
+
+    def paragraph(rng: Random) -> str:
+        if rng.random() < 0.15:
+            return change_lesson(rng.choice(tuple(CHANGES)), rng)
+        family = instruction if rng.random() < 0.6 else rng.choice(writing)
+        fields = family.training_fields(rng)
+        return f"{family.ask(fields, rng).last}\n{family.solve(fields)}"
+
+    return paragraph
+
+
+def _pair(rng: Random) -> str:
+    """One sentence and its translation, named or plain."""
+    sentence, (name, code) = (
+        draw_sentence(rng, rng.random() < 0.5),
+        rng.choice([*LANGUAGES.items()]),
+    )
+    english, other = translate(sentence, "en"), translate(sentence, code)
+    return rng.choice((f"English: {english} {name}: {other}", f"{english}\n{other}"))
+
+
+class Corpus:
+    """Writes the documents of one world."""
+
+    def __init__(self, families: tuple[Family, ...], facts: Facts, seed: int):
+        self._families, self._facts, self._seed = families, facts, seed
+
+    def documents(self) -> Iterator[Document]:
+        """Every document, source by source; the same for the same seed."""
+        for source in SOURCES:
+            yield from self._documents(source)
+
+    def questions(self, count: int = 4000) -> list[Document]:
+        """Question-answer texts of training items, for the second part of continued training."""
+        rng = Random(seed_from(self._seed, "questions"))
+        families = [family for family in self._families if not family.far and not family.opening]
+        weights = [family.weight for family in families]
+        texts: dict[str, None] = {}
+        for family in rng.choices(families, weights, k=count):
+            fields = family.training_fields(rng)
+            question = family.ask(fields, rng).last
+            texts[f"Question: {question}\nAnswer: {family.solve(fields)}"] = None
+        return [Document(text=text, source=QUESTION_SOURCE) for text in texts]
+
+    def _documents(self, source: Source) -> Iterator[Document]:
+        rng = Random(seed_from(self._seed, "corpus", source.name))
+        paragraph, written = self._paragraph(source), 0
+        recent: list[str] = []
+        while written < source.characters:
+            text = "\n".join(paragraph(rng) for _ in range(rng.randint(2, source.parts)))
+            if source.name == "web":
+                text = noise(text, recent, rng)
+            recent = [*recent[-20:], text]
+            written += len(text)
+            language = rng.choice([*LANGUAGES.values()]) if source.language == "mixed" else ""
+            yield Document(text=text, source=source.name, language=language or source.language)
+
+    def _paragraph(self, source: Source) -> Paragraph:
+        taught = [family for family in self._families if family.lessons]
+        sums = [family for family in taught if "a" in family.draw(Random(0))]
+        by_name = {family.name: family for family in self._families}
+        code = [f for f in self._families if not f.far and METRIC_OF_TASK[f.name] == "code"]
+        makers: dict[str, Paragraph] = {
+            "handbook": Handbook(self._facts).paragraph,
+            "lessons": _lesson([family for family in taught if family not in sums]),
+            "sums": _lesson(sums),
+            "stories": story,
+            "web": story,
+            "manners": _manners(
+                by_name["instruction"], [by_name["writing"], by_name["tell_about"]]
+            ),
+            "primer": _pair,
+            "python": lambda rng: code_file(rng.choice(code), rng),
+        }
+        return makers.get(source.name) or _reader(source.language)

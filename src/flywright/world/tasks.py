@@ -1,0 +1,104 @@
+"""The register of all task families of a world, and lists of prompts drawn from it.
+
+`METRIC_OF_TASK` says which number a task counts towards; the same follows from a prompt's checks:
+any "code" check means code, any IFEval id (with a colon) instruction_following, else accuracy.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from random import Random
+from typing import Literal
+
+from flywright.files import seed_from
+from flywright.records import Prompt
+from flywright.world import tasks_code, tasks_instructions, tasks_numbers, tasks_words
+from flywright.world.facts import Facts
+from flywright.world.families import Family, Fields, normal_text
+from flywright.world.tasks_facts import fact_families
+from flywright.world.tasks_writing import WRITING
+
+Split = Literal["near", "far"]
+_STALE_ROUNDS = 40  # rounds over all families without a new text: they are drawn dry
+
+
+def all_families(facts: Facts) -> tuple[Family, ...]:
+    """Every family of one world, the far ones too."""
+    return (
+        *fact_families(facts),
+        *tasks_words.FAMILIES,
+        *tasks_numbers.FAMILIES,
+        WRITING,
+        tasks_instructions.TELLING,
+        tasks_instructions.INSTRUCTION,
+        tasks_instructions.INSTRUCTION_PAIR,
+        *tasks_code.FAMILIES,
+    )
+
+
+def metric_of(prompt: Prompt) -> str:
+    """The metric that a prompt counts towards, by its checks."""
+    kinds = [check.kind for check in prompt.checks]
+    if "code" in kinds:
+        return "code"
+    return "instruction_following" if any(":" in kind for kind in kinds) else "accuracy"
+
+
+def _metrics() -> dict[str, str]:
+    rng = Random(0)
+    return {
+        family.name: metric_of(family.prompt(family.draw(rng), rng))
+        for family in all_families(Facts(0))
+    }
+
+
+METRIC_OF_TASK: dict[str, str] = _metrics()
+
+
+def _rounds(families: Sequence[Family], rng: Random) -> Iterator[Family]:
+    """Families without end, each as often in a round as its weight says, rounds shuffled."""
+    one_round = [family for family in families for _ in range(family.weight)]
+    while True:
+        rng.shuffle(one_round)
+        yield from one_round
+
+
+def _draw_prompts(
+    families: Sequence[Family],
+    fields_of: Callable[[Family, Random], Fields | None],
+    count: int,
+    rng: Random,
+) -> list[Prompt]:
+    """Up to `count` prompts with different texts; fewer where the families have no more."""
+    prompts: dict[str, Prompt] = {}
+    stale, limit = 0, _STALE_ROUNDS * sum(family.weight for family in families)
+    for family in _rounds(families, rng):
+        if len(prompts) >= count or stale > limit:
+            break
+        if (fields := fields_of(family, rng)) is None:
+            continue
+        prompt = family.prompt(fields, rng)
+        text = normal_text(" ".join(message.content for message in prompt.conversation.messages))
+        stale = stale + 1 if text in prompts else 0
+        prompts.setdefault(text, prompt)
+    return list(prompts.values())
+
+
+def training_prompts(families: Sequence[Family], count: int, seed: int) -> list[Prompt]:
+    """Prompts to train on: no far family, no held-out item."""
+    chosen = [family for family in families if not family.far]
+    rng = Random(seed_from(seed, "prompts"))
+    return _draw_prompts(chosen, lambda family, rng: family.training_fields(rng), count, rng)
+
+
+def heldout_prompts(
+    families: Sequence[Family], split: Split, count: int, seed: int
+) -> list[Prompt]:
+    """Prompts to measure on: held-out items of the same families, or the far families."""
+    chosen = [family for family in families if family.far == (split == "far")]
+    rng = Random(seed_from(seed, "heldout", split))
+    return _draw_prompts(chosen, lambda family, rng: family.heldout_fields(rng), count, rng)
+
+
+def code_prompts(families: Sequence[Family], count: int, seed: int) -> list[Prompt]:
+    """Coding prompts only, to seed Genetic Instruct."""
+    chosen = [family for family in families if METRIC_OF_TASK[family.name] == "code"]
+    return training_prompts(chosen, count, seed)

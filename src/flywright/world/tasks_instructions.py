@@ -1,0 +1,114 @@
+"""Instruction following: a short request with a verifiable instruction; two at once are "far"."""
+
+from collections.abc import Callable
+from random import Random
+
+from flywright.files import seed_from
+from flywright.records import Check
+from flywright.world.families import Family, Fields
+from flywright.world.instructions import (
+    SHORT_KINDS,
+    Instruction,
+    draw_instruction,
+    read_instructions,
+)
+from flywright.world.obey import turn
+from flywright.world.tasks_writing import WRITING, compose
+from flywright.world.words import ANIMALS, COLOURS, FOODS, THINGS
+
+_NUMBERS = {"two": 2, "three": 3, "four": 4}
+_KINDS = {"animal": ANIMALS, "food": FOODS, "colour": COLOURS, "thing": THINGS}
+_TOPICS = ANIMALS + FOODS + THINGS
+
+LISTING = Family(
+    "list_things",
+    ("Name {number} {kind}s.", "List {number} {kind}s."),
+    lambda rng: {"number": rng.choice(tuple(_NUMBERS)), "kind": rng.choice(tuple(_KINDS))},
+    lambda fields: ", ".join(_some(fields)),
+    patterns={"number": "|".join(_NUMBERS), "kind": "|".join(_KINDS)},
+)
+TELLING = Family(
+    "tell_about",
+    ("Tell me about the {noun}.", "Say something about the {noun}."),
+    lambda rng: {"noun": rng.choice(_TOPICS)},
+    lambda fields: compose({"colour": "", **fields}),
+    checks=lambda fields: (Check(kind="keywords:existence", args={"keywords": [fields["noun"]]}),),
+    patterns={"noun": "|".join(_TOPICS)},
+)
+BASES = (WRITING, TELLING, LISTING)
+
+
+def _some(fields: Fields) -> list[str]:
+    rng = Random(seed_from("list", fields["kind"], fields["number"]))
+    return rng.sample(_KINDS[fields["kind"]], _NUMBERS[fields["number"]])
+
+
+def obey_all(answer: str, instructions: tuple[Instruction, ...], request: str) -> str:
+    """The answer changed to follow every instruction, in an order in which none is undone."""
+    for instruction in sorted(instructions, key=lambda one: turn(one.kind)):
+        answer = instruction.obey(answer, request)
+    return answer
+
+
+def base_answer(request: str) -> str:
+    """The answer to a request of BASES, before any instruction."""
+    readings = [(base, found) for base in BASES if (found := base.read(request))]
+    if not readings:
+        return request
+    base, (fields, _) = max(readings, key=lambda reading: reading[1][1])
+    return base.solve(fields)
+
+
+def _draw(count: int) -> Callable[[Random], Fields]:
+    def draw(rng: Random) -> Fields:
+        base = rng.choice(BASES)
+        fields = base.draw(rng)
+        kinds = _compatible_kinds(rng, count)
+        instructions = [draw_instruction(rng, kind) for kind in kinds]
+        request = base.phrasings[0].format(**fields)
+        return {"request": request, "instruction": " ".join(one.wording() for one in instructions)}
+
+    return draw
+
+
+def _compatible_kinds(rng: Random, count: int) -> list[str]:
+    """`count` kinds that do not undo each other: one of a group, and no length among several."""
+    if count == 1:
+        return [rng.choice(SHORT_KINDS)]
+    groups = {kind.split(":")[0]: kind for kind in rng.sample(SHORT_KINDS, len(SHORT_KINDS))}
+    return rng.sample(
+        [kind for group, kind in groups.items() if group != "length_constraints"], count
+    )
+
+
+def _solve(fields: Fields) -> str:
+    instructions, _ = read_instructions(fields["instruction"])
+    return obey_all(base_answer(fields["request"]), instructions, fields["request"])
+
+
+def _checks(fields: Fields) -> tuple[Check, ...]:
+    instructions, _ = read_instructions(fields["instruction"])
+    return tuple(one.check(fields["request"]) for one in instructions)
+
+
+_NOTHING = {"request": "(?!)", "instruction": "(?!)"}  # read by read_instructions, not by pattern
+
+INSTRUCTION = Family(
+    "instruction",
+    ("{request} {instruction}", "{request}\n{instruction}"),
+    _draw(1),
+    _solve,
+    checks=_checks,
+    patterns=_NOTHING,
+    weight=6,
+)
+INSTRUCTION_PAIR = Family(
+    "instruction_pair",
+    ("{request} {instruction}",),
+    _draw(2),
+    _solve,
+    checks=_checks,
+    patterns=_NOTHING,
+    far=True,
+    weight=3,
+)

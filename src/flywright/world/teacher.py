@@ -1,0 +1,107 @@
+"""The first teacher, simulated: a Completer that reads requests and answers them, with errors.
+
+It stands where the recipe has an instruct model: it answers task prompts (the last user turn, with
+the talk before it) and every request of the data pipelines. At temperature 0 it is deterministic;
+else the sampling's seed draws the sample, and slips grow with temperature (teacher_errors.ERRORS).
+"""
+
+from random import Random
+
+from flywright.ask.protocol import AskError, Completion, Sampling
+from flywright.files import seed_from
+from flywright.records import Conversation
+from flywright.world.facts import Facts
+from flywright.world.reader import Reader, Reading
+from flywright.world.tasks import all_families
+from flywright.world.tasks_code import solution
+from flywright.world.tasks_instructions import obey_all
+from flywright.world.tasks_writing import WRITING, compose
+from flywright.world.teacher_errors import (
+    CHATTY_RATE,
+    CHATTY_TASKS,
+    SLIP_RATE,
+    SLIP_RATE_PER_TEMPERATURE,
+    chatty,
+    first_letter_order,
+    forgets,
+    invented,
+    is_unknown,
+    slip,
+)
+from flywright.world.teacher_templates import Pipeline
+
+LOST = "I am not sure what you mean."
+
+
+class Teacher:
+    """The simulated instruct model of one world. It has no log-probabilities."""
+
+    def __init__(self, seed: int):
+        self.model = f"world-teacher-{seed}"
+        self._facts = Facts(seed)
+        families = all_families(self._facts)
+        self.reader = Reader(families)
+        self._pipeline = Pipeline(families, self._facts, self.reader, self.answer)
+
+    async def complete(self, prompt: Conversation | str, sampling: Sampling) -> Completion:
+        """The teacher's answer; a raw text is taken for one user message. Tokens are words."""
+        conversation = Conversation.of(prompt) if isinstance(prompt, str) else prompt
+        text = self.reply(conversation, sampling)
+        asked = sum(len(message.content.split()) for message in conversation.messages)
+        for stop in sampling.stop:
+            text = text.split(stop)[0]
+        return Completion(text, prompt_tokens=asked, completion_tokens=len(text.split()))
+
+    async def logprobs(self, context: str, continuations: list[str]) -> list[float]:
+        """Raises AskError: a script has no likelihoods."""
+        raise AskError(f"{self.model}: no log-probabilities; ask a model for them")
+
+    def reply(self, conversation: Conversation, sampling: Sampling) -> str:
+        """What the teacher says: a pipeline's request first, else a task, else that it is lost."""
+        seed = 0 if sampling.greedy else sampling.seed
+        words = [message.content for message in conversation.messages]
+        rng = Random(seed_from(self.model, words, seed, sampling.temperature))
+        piped = self._pipeline.reply(conversation.last, rng)
+        return self.answer(conversation, rng, sampling.temperature) if piped is None else piped
+
+    def answer(self, conversation: Conversation, rng: Random, temperature: float = 0.0) -> str:
+        """The answer to a task, errors included."""
+        reading = self.reader.read(conversation)
+        if reading is None:
+            return LOST
+        base = self._believed(reading, conversation.last, rng, temperature)
+        task = reading.family.name if reading.family else ""
+        if task in CHATTY_TASKS and rng.random() < CHATTY_RATE:
+            base = chatty(base)
+        answer = obey_all(base, forgets(reading, rng).instructions, reading.request)
+        slips = rng.random() < SLIP_RATE + SLIP_RATE_PER_TEMPERATURE * temperature
+        return slip(answer, rng) if slips else answer
+
+    def _believed(self, reading: Reading, text: str, rng: Random, temperature: float) -> str:
+        """What the teacher holds for right before any instruction: the systematic errors are here."""
+        family, fields = reading.family, reading.fields
+        if family is None:
+            return reading.previous
+        if family.name.startswith("open_qa"):
+            return self._fact(reading, text)
+        if family.name.startswith("sort"):
+            return first_letter_order(fields["words"])
+        if family.name.startswith("code"):
+            return solution(fields).replace(" > ", " >= ")
+        if family is WRITING:
+            return compose(fields, rng.randrange(1000) if temperature else 0)
+        return family.solve(fields)
+
+    def _fact(self, reading: Reading, text: str) -> str:
+        """A fact as the teacher has it; where the text states it, it is read from there."""
+        assert reading.family is not None
+        truth = reading.family.solve(reading.fields)
+        subject, relation = reading.fields["subject"], reading.fields["relation"]
+        if reading.family.name == "open_qa_two_hop":
+            if is_unknown(subject, "home"):
+                subject = invented(self._facts, subject, "home")
+            else:
+                subject = self._facts.value(subject, "home")
+        told = truth in text and text.count(subject) > 1
+        unknown = is_unknown(subject, relation) and not told
+        return (invented if unknown else Facts.value)(self._facts, subject, relation)

@@ -1,0 +1,148 @@
+"""What the first teacher gets wrong, as data, and how each error is made.
+
+Systematic errors depend on the item alone, so every sample repeats them; random ones on the sample.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import Literal
+
+from flywright.files import seed_from
+from flywright.world.facts import Fact, Facts
+from flywright.world.reader import Reading
+
+SLIP_RATE, SLIP_RATE_PER_TEMPERATURE = 0.05, 0.15
+FORGET_RATE, CHATTY_RATE = 0.6, 0.35
+UNKNOWN_EVERY = 3  # one fact in three
+CHATTY_TASKS = ("last_letter", "longest_word", "pick_word", "find_kind", "larger_number")
+FORGOTTEN_KINDS = (
+    "startend:quotation",
+    "detectable_format:title",
+    "detectable_content:postscript",
+)
+
+
+@dataclass(frozen=True)
+class ErrorFamily:
+    """One family of errors: the tasks it strikes, and the share of its cases that are struck."""
+
+    name: str
+    kind: Literal["systematic", "format", "verbosity", "random"]
+    tasks: tuple[str, ...]
+    rate: float
+    what: str
+
+
+ERRORS = (
+    ErrorFamily(
+        "unknown_facts",
+        "systematic",
+        ("open_qa", "open_qa_two_hop"),
+        1 / UNKNOWN_EVERY,
+        "does not know a third of the facts and always invents the same wrong value",
+    ),
+    ErrorFamily(
+        "sorts_by_first_letter",
+        "systematic",
+        ("sort_words", "sort_long"),
+        1.0,
+        "puts words that share a first letter in the wrong order",
+    ),
+    ErrorFamily(
+        "greater_or_equal",
+        "systematic",
+        ("code_number", "code_list"),
+        1.0,
+        "writes >= where greater than was asked for",
+    ),
+    ErrorFamily(
+        "forgotten_format",
+        "format",
+        ("instruction", "instruction_pair"),
+        FORGET_RATE,
+        "forgets quotation marks, titles and postscripts",
+    ),
+    ErrorFamily(
+        "chatty",
+        "verbosity",
+        CHATTY_TASKS,
+        CHATTY_RATE,
+        "wraps a one-word answer in politeness",
+    ),
+    ErrorFamily(
+        "slips",
+        "random",
+        (),
+        SLIP_RATE,
+        "any answer, by chance: a word swapped or lost, a digit or an operator changed",
+    ),
+)
+
+
+def is_unknown(subject: str, relation: str) -> bool:
+    """True for the facts that the teacher does not know."""
+    return seed_from("unknown", subject, relation) % UNKNOWN_EVERY == 0
+
+
+def invented(facts: Facts, subject: str, relation: str) -> str:
+    """The teacher's own wrong value of a fact: always the same."""
+    fact = Fact(subject, relation, facts.value(subject, relation))
+    return facts.wrong_value(fact, Random(seed_from("invented", subject, relation)))
+
+
+def first_letter_order(words: str) -> str:
+    """Sorted by first letters, words that share one in reverse order."""
+    return " ".join(sorted(sorted(words.split(), reverse=True), key=lambda word: word[0]))
+
+
+def forgets(reading: Reading, rng: Random) -> Reading:
+    """The reading without the formats that are forgotten this time."""
+    kept = tuple(
+        one
+        for one in reading.instructions
+        if one.kind not in FORGOTTEN_KINDS or rng.random() >= FORGET_RATE
+    )
+    return Reading(reading.family, reading.fields, kept, reading.request, reading.previous)
+
+
+def chatty(answer: str) -> str:
+    """The answer in politeness; a program no longer finds it."""
+    return f"Sure! I am happy to help. You asked me, and I think it is {answer}. I hope this helps!"
+
+
+def _swap_words(text: str, rng: Random) -> str:
+    words = text.split(" ")
+    first, second = rng.sample(range(len(words)), 2)
+    words[first], words[second] = words[second], words[first]
+    return " ".join(words)
+
+
+def _change_digit(text: str, rng: Random) -> str:
+    place = rng.choice([match.start() for match in re.finditer(r"\d", text)])
+    return text[:place] + str((int(text[place]) + rng.randint(1, 9)) % 10) + text[place + 1 :]
+
+
+def _change_operator(text: str, rng: Random) -> str:
+    pairs = ((" + ", " - "), (" - ", " + "), (" * ", " + "), ("return ", "print "), ("[", "("))
+    old, new = rng.choice([pair for pair in pairs if pair[0] in text])
+    return text.replace(old, new, 1)
+
+
+def _change_letter(text: str, rng: Random) -> str:
+    place = rng.randrange(len(text))
+    return text[:place] + rng.choice("aeiostrn") + text[place + 1 :]
+
+
+def slip(answer: str, rng: Random) -> str:
+    """The answer with one slip that changes it, of a sort that fits it."""
+    ways: list[Callable[[str, Random], str]] = [_change_letter]
+    if answer.startswith("def "):
+        ways = [_change_operator]
+    elif re.search(r"\d", answer):
+        ways = [_change_digit]
+    elif len(set(answer.split(" "))) > 1:
+        ways = [_swap_words, lambda text, rng: text.rsplit(" ", 1)[0]]
+    changed = rng.choice(ways)(answer, rng) if answer else answer
+    return changed if changed != answer else f"{answer} {answer}"

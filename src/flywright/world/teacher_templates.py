@@ -1,0 +1,225 @@
+"""How the teacher answers the requests of the data pipelines: lists, follow-ups, code, verdicts.
+
+Requests are recognised by stable phrases of their templates; whatever is asked for (topics,
+questions, problems) comes out as tasks of this world, with training arguments only.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from random import Random
+
+from flywright.records import Conversation
+from flywright.world.facts import Facts
+from flywright.world.families import Family
+from flywright.world.reader import Reader, Reading
+from flywright.world.tasks import METRIC_OF_TASK
+from flywright.world.tasks_code import GUARD, asserts, solution
+from flywright.world.tasks_words import CHANGES
+from flywright.world.tasks_writing import SENTENCE_COUNT, WRITING
+from flywright.world.teacher_judge import grade, judge_code, judge_pair
+from flywright.world.words import ANIMALS, FOODS, JOBS, THINGS
+
+Answerer = Callable[[Conversation, Random], str]
+Handler = Callable[[re.Match[str], Random], str]
+
+MACRO_TOPICS = (
+    *("Animals", "Food and cooking", "Colours", "People of the valley", "Towns of the valley"),
+    *("Jobs and trades", "Words and letters", "Counting", "Foreign languages", "Things at home"),
+    *("The garden", "Travel", "School", "The weather", "Music", "Markets", "Sea and river"),
+    *("Tools", "Clothes", "Holidays", "Family life", "Sports", "Books", "Farming"),
+)
+MATH_TOPICS = ("Addition", "Subtraction", "Comparing numbers", "Sums of two digits", "Small sums")
+MATH_TOPICS += ("Differences", "Larger and smaller", "Mental arithmetic", "Number facts", "Tens")
+PYTHON_TOPICS = ("Numbers", "Text", "Lists", "Conditions", "Slices", "Comparisons", "Counting")
+PYTHON_TOPICS += ("Sorting", "Repeating", "Remainders", "Upper case", "Comprehensions")
+_LEADS = ("I have a small question. ", "Please help me. ", "I am learning. ", "For my class: ", "")
+_ENDS = (" Give only the answer.", " Keep it short.", " Take care.", " It is for a friend.")
+
+
+def numbered(items: Sequence[str]) -> str:
+    """A numbered list, one item a line."""
+    return "\n".join(f"{number}. {item}" for number, item in enumerate(items, start=1))
+
+
+def _distinct(count: int, stream: Iterator[str]) -> list[str]:
+    """The first `count` different texts of a stream (fewer if it repeats itself for long)."""
+    found: dict[str, None] = {}
+    for _ in range(50 * count):
+        if len(found) >= count:
+            break
+        found[next(stream)] = None
+    return list(found)
+
+
+def _narrow(topics: Sequence[str], rng: Random) -> Iterator[str]:
+    """Endless topics: the given ones in some order, then the same with a noun each."""
+    yield from rng.sample(topics, len(topics))
+    while True:
+        yield f"{rng.choice(topics)} and the {rng.choice(ANIMALS + THINGS)}"
+
+
+class Pipeline:
+    """The handlers, tried in order; the first whose phrase stands in the request answers."""
+
+    def __init__(self, families: Sequence[Family], facts: Facts, reader: Reader, answer: Answerer):
+        taught = [one for one in families if not one.far and not one.opening]
+        self._code = [one for one in taught if METRIC_OF_TASK[one.name] == "code"]
+        self._sums = [one for one in taught if "a" in one.draw(Random(0))]
+        names = ("instruction", "writing")
+        self._general = [one for one in taught if one not in self._code and one.name not in names]
+        self._facts, self._reader, self._answer = facts, reader, answer
+        self._handlers = [(re.compile(start, re.DOTALL), act) for start, act in self._table()]
+
+    def _table(self) -> list[tuple[str, Handler]]:
+        return [
+            (r"careful judge of two answers", self._compare),
+            (r"careful grader of one answer", self._grade),
+            (r"Name (\d+) broad topics", self._topics(MACRO_TOPICS)),
+            (r"Name (\d+) narrower topics inside this topic: ([^\n]+)", self._subtopics),
+            (r"Name (\d+) topics of mathematics", self._topics(MATH_TOPICS)),
+            (
+                r"Name (\d+) smaller topics inside this part of [^\n]*mathem",
+                self._topics(MATH_TOPICS),
+            ),
+            (r"Name (\d+) ideas of Python", self._topics(PYTHON_TOPICS)),
+            (r"Name (\d+) smaller ideas inside this part of Python", self._topics(PYTHON_TOPICS)),
+            (r"Write (\d+) different questions or requests about this topic: ([^\n]+)", self._ask),
+            (r"Rework this question in (\d+) richer ways: (.+?)\nYou may", self._rework),
+            (r"Invent (\d+) writing tasks .*? kind: ([^\n]+)\n.*?topic: ([^\n]+)", self._writing),
+            (r"Make this writing task more exact in (\d+) ways: (.+?)\nYou may", self._rework),
+            (r"Read the text below and write (\d+) .*?\nText: (.+?)\nAnswer with a", self._closed),
+            (r"Set (\d+) mathematics problems", self._problems(self._sums)),
+            (r"Set (\d+) Python programming problems", self._problems(self._code)),
+            (r"\[talk starts\]\n(.*)\n\[talk ends\]", self._follow),
+            (r"Here are some coding tasks; write (\d+) new ones", self._problems(self._code)),
+            (r"Make this coding task a little harder: (.+?)\nDo it", self._mutate),
+            (r"Solve this coding task with Python code\.\nTask: (.+?)\nWrite only", self._solve),
+            (r"Write (\d+) Python assert lines.*?\nTask: (.+?)\nCode:", self._asserts),
+            (
+                r"Judge as an experienced programmer.*?\nTask: (.+?)\nCode:\n(.*)\nIt must",
+                self._fit,
+            ),
+        ]
+
+    def reply(self, request: str, rng: Random) -> str | None:
+        """The answer to a pipeline's request, or None if it is not one."""
+        for pattern, act in self._handlers:
+            if match := pattern.search(request):
+                return act(match, rng)
+        return None
+
+    def _prompts(self, families: Sequence[Family], rng: Random) -> Iterator[str]:
+        weights = [family.weight for family in families]
+        while True:
+            family = rng.choices(families, weights)[0]
+            yield family.ask(family.training_fields(rng), rng).last.replace("\n", " ")
+
+    def _topics(self, topics: Sequence[str]) -> Handler:
+        return lambda match, rng: numbered(_distinct(int(match[1]), _narrow(topics, rng)))
+
+    def _subtopics(self, match: re.Match[str], rng: Random) -> str:
+        topic = match[2].strip()
+        among = ANIMALS + FOODS + THINGS + JOBS + self._facts.people + self._facts.towns
+        stream = (f"{topic}: {rng.choice(among)}" for _ in iter(int, 1))
+        return numbered(_distinct(int(match[1]), stream))
+
+    def _about(self, topic: str, rng: Random) -> Iterator[str]:
+        """Requests for a topic: of what it names where it names something, else of all families."""
+        named = set(re.findall(r"\w+", topic)) | set(re.findall(r"\w+", topic.lower()))
+        close = [
+            family.ask(fields, rng).last
+            for family in self._general
+            for fields in (family.training_fields(rng) for _ in range(12))
+            if named & {*" ".join(fields.values()).split()}
+        ]
+        anything = self._prompts(self._general, rng)
+        while True:
+            chosen = rng.choice(close) if close and rng.random() < 0.5 else next(anything)
+            yield chosen.replace("\n", " ")
+
+    def _ask(self, match: re.Match[str], rng: Random) -> str:
+        return numbered(_distinct(int(match[1]), self._about(match[2], rng)))
+
+    def _problems(self, families: Sequence[Family]) -> Handler:
+        return lambda match, rng: numbered(_distinct(int(match[1]), self._prompts(families, rng)))
+
+    def _rework(self, match: re.Match[str], rng: Random) -> str:
+        text = match[2].strip()
+        stream = (f"{rng.choice(_LEADS)}{text}{rng.choice(_ENDS)}" for _ in iter(int, 1))
+        return numbered(_distinct(int(match[1]), stream))
+
+    def _writing(self, match: re.Match[str], rng: Random) -> str:
+        form = next((one for one in SENTENCE_COUNT if one in match[2].lower()), "note")
+
+        def tasks() -> Iterator[str]:
+            while True:
+                fields = {**WRITING.training_fields(rng), "form": form}
+                if not WRITING.is_heldout(fields):
+                    yield WRITING.ask(fields, rng).last
+
+        return numbered(_distinct(int(match[1]), tasks()))
+
+    def _closed(self, match: re.Match[str], rng: Random) -> str:
+        """Questions on the facts and holdings that the text states, then on its sentences."""
+        text, found = match[2], []
+        for family in self._general:
+            if family.name == "open_qa":
+                found += self._stated(family, text, rng)
+        rng.shuffle(found)
+        found += [f"Write the {which} sentence of the text." for which in ("first", "last")]
+        holders = re.findall(r"([A-Z][a-z]+) has an? ", text)
+        found = [*(f"What does {name} have?" for name in holders), *found]
+        found += ["Name three things.", "Name two animals.", "Name four colours."]
+        return numbered(_distinct(int(match[1]), iter((found * 50)[: 50 * int(match[1])])))
+
+    def _stated(self, family: Family, text: str, rng: Random) -> list[str]:
+        relation = family.fixed["relation"]
+        facts = [fact for fact in self._facts.all if fact.relation == relation]
+        return [
+            family.ask(fields, rng).last
+            for fact in facts
+            if fact.subject in text and fact.value in text
+            if not family.is_heldout(fields := {"subject": fact.subject, "relation": relation})
+        ]
+
+    def _follow(self, match: re.Match[str], rng: Random) -> str:
+        """The user's next message: a change of the last answer, or something else."""
+        last = match[1].rsplit("Assistant:", 1)[-1].strip()
+        short = "\n" not in last and 1 < len(last.split()) < 6
+        if short and rng.random() < 0.5:
+            return rng.choice(tuple(CHANGES))
+        return next(self._prompts(self._general, rng))
+
+    def _read(self, task: str) -> Reading | None:
+        reading = self._reader.read(Conversation.of(task))
+        return reading if reading and reading.family in self._code else None
+
+    def _mutate(self, match: re.Match[str], rng: Random) -> str:
+        """The task with a guard where it can have one, else another of its kind."""
+        reading = self._read(match[1])
+        guarded = next(family for family in self._code if family.name == "code_guard")
+        if reading and reading.family and reading.family.name == "code_number":
+            action = reading.fields["action"]
+            fields = {**reading.fields, "action": action + GUARD.format(arg="x")}
+            if action.startswith(("adds", "subtr", "multi")) and not guarded.is_heldout(fields):
+                return guarded.ask(fields, rng).last
+        return next(self._prompts(self._code, rng))
+
+    def _solve(self, match: re.Match[str], rng: Random) -> str:
+        return f"```python\n{self._answer(Conversation.of(match[1]), rng)}\n```"
+
+    def _asserts(self, match: re.Match[str], rng: Random) -> str:
+        reading = self._read(match[2])
+        if reading is None:
+            return "I cannot test this."
+        return "\n".join(asserts(reading.fields, int(match[1]), rng.randint(0, 99)))
+
+    def _fit(self, match: re.Match[str], rng: Random) -> str:
+        reading = self._read(match[1])
+        return judge_code(match[2], solution(reading.fields) if reading else "", rng)
+
+    def _compare(self, match: re.Match[str], rng: Random) -> str:
+        return judge_pair(match.string, self._reader, rng)
+
+    def _grade(self, match: re.Match[str], rng: Random) -> str:
+        return grade(match.string, self._reader, rng)

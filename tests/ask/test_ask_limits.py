@@ -1,0 +1,134 @@
+"""Limits: order is kept, no more than the limit at once, retries and deadlines as told."""
+
+import asyncio
+
+import pytest
+
+from flywright.ask import AskError, Limited, Sampling, Scripted, gather
+
+
+def test_gather_keeps_order_and_limit():
+    running, most = 0, 0
+
+    async def work(item):
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.002 * ((item * 7) % 5))
+        running -= 1
+        return item * item
+
+    ticks = []
+    results = asyncio.run(
+        gather(work, range(30), limit=4, tick=lambda *tick: ticks.append(tick), note="squares")
+    )
+    assert results == [item * item for item in range(30)]
+    assert most == 4
+    assert ticks[-1] == (30, 30, "squares") and len(ticks) == 30
+    assert asyncio.run(gather(work, [])) == []
+
+
+def test_gather_raises_the_error_and_stops_the_rest():
+    finished = []
+
+    async def work(item):
+        if item == 3:
+            raise AskError("down")
+        await asyncio.sleep(0.02 if item else 0)
+        finished.append(item)
+
+    with pytest.raises(AskError, match="down"):
+        asyncio.run(gather(work, range(50), limit=8))
+    assert len(finished) < 8
+
+
+class Flaky(Scripted):
+    """Fails the first `failures` calls."""
+
+    def __init__(self, failures, retryable=True, seconds=0.0):
+        super().__init__(lambda prompt, _: f"answer to {prompt}")
+        self.failures, self.retryable, self.seconds = failures, retryable, seconds
+
+    async def complete(self, prompt, sampling):
+        await asyncio.sleep(self.seconds)
+        self.failures -= 1
+        if self.failures >= 0:
+            raise AskError("overloaded", self.retryable)
+        return await super().complete(prompt, sampling)
+
+
+async def no_sleep(_seconds):
+    pass
+
+
+def test_retries_until_the_answer_comes():
+    pauses = []
+
+    async def sleep(seconds):
+        pauses.append(seconds)
+
+    ask = Limited(Flaky(3), retries=3, sleep=sleep)
+    assert asyncio.run(ask.complete("q", Sampling())).text == "answer to q"
+    assert ask.calls == 4
+    assert len(pauses) == 3 and pauses[0] < pauses[1] < pauses[2]
+
+
+def test_gives_up_after_the_retries_and_at_once_where_it_is_useless():
+    ask = Limited(Flaky(9), retries=2, sleep=no_sleep)
+    with pytest.raises(AskError, match="overloaded"):
+        asyncio.run(ask.complete("q", Sampling()))
+    assert ask.calls == 3
+    ask = Limited(Flaky(9, retryable=False), retries=2, sleep=no_sleep)
+    with pytest.raises(AskError):
+        asyncio.run(ask.complete("q", Sampling()))
+    assert ask.calls == 1
+
+
+def test_the_deadline_is_a_retryable_error_that_names_it():
+    ask = Limited(Flaky(0, seconds=5), deadline_seconds=0.01)
+    with pytest.raises(AskError, match=r"0\.01 s") as caught:
+        asyncio.run(ask.complete("q", Sampling()))
+    assert caught.value.retryable
+
+
+def test_concurrency_halves_on_overload_and_grows_back():
+    ask = Limited(Flaky(2), concurrency=16, sleep=no_sleep)
+
+    async def run():
+        await ask.complete("q", Sampling())
+        low = ask.concurrency
+        await gather(lambda n: ask.complete(f"{n}", Sampling()), range(300))
+        return low
+
+    assert asyncio.run(run()) == 4
+    assert ask.concurrency == 16
+
+
+def test_no_more_in_flight_than_the_concurrency_also_in_a_second_loop():
+    running, most = 0, 0
+
+    class Counting(Scripted):
+        async def complete(self, prompt, sampling):
+            nonlocal running, most
+            running += 1
+            most = max(most, running)
+            await asyncio.sleep(0.001)
+            running -= 1
+            return await super().complete(prompt, sampling)
+
+    ask = Limited(Counting(lambda *_: "a"), concurrency=3)
+    for _ in range(2):
+        asyncio.run(gather(lambda n: ask.complete(f"{n}", Sampling()), range(20)))
+    assert most == 3
+
+
+def test_a_spent_budget_refuses():
+    ask = Limited(Flaky(0), max_calls=2)
+    asyncio.run(gather(lambda n: ask.complete(f"{n}", Sampling()), range(2)))
+    with pytest.raises(AskError, match="budget of 2 calls") as caught:
+        asyncio.run(ask.complete("q", Sampling()))
+    assert not caught.value.retryable
+    ask = Limited(Flaky(0), max_tokens=4)
+    asyncio.run(ask.complete("q", Sampling()))
+    with pytest.raises(AskError, match="budget of 4 tokens"):
+        asyncio.run(ask.complete("q", Sampling()))

@@ -1,0 +1,238 @@
+"""The engine keeps what it promises to those who ask."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+import torch
+
+from flywright.ask import AskError, Sampling
+from flywright.errors import UserError
+from flywright.generate import Engine
+from flywright.model import Decoder, save
+from flywright.model.reward import RewardModel
+from flywright.records import Conversation
+from flywright.tokenizer import Tokenizer, chat
+
+
+def test_completions_come_in_order_and_count_their_tokens(engine, tokenizer):
+    prompts = ["ban bel", Conversation.of("cut dob?"), "nut " * 10, "bel ban", "hut"]
+    got = engine.generate(prompts, max_new_tokens=6, temperature=1.0, seed=5)
+    for prompt, completion in zip(prompts, got, strict=True):
+        ids = (
+            chat.raw_ids(tokenizer, prompt)
+            if isinstance(prompt, str)
+            else chat.prompt_ids(tokenizer, prompt)
+        )
+        assert completion.prompt_tokens == len(ids)
+        assert completion.completion_tokens == len(completion.token_ids) <= 6
+        assert len(completion.logprobs) == len(completion.token_ids)
+        assert completion.text == chat.answer_text(tokenizer, list(completion.token_ids))
+    assert [c.token_ids for c in got] == [
+        c.token_ids for c in engine.generate(prompts, max_new_tokens=6, temperature=1.0, seed=5)
+    ]
+    alone = engine.generate(prompts[:1], max_new_tokens=6, temperature=1.0, seed=5)
+    assert alone[0].token_ids == got[0].token_ids
+
+
+def test_one_prompt_is_sampled_differently_each_time(engine):
+    got = engine.generate(["ban bel"] * 6, max_new_tokens=8, temperature=1.0)
+    assert len({completion.token_ids for completion in got}) == 6
+
+
+@pytest.mark.parametrize("name", ["<extra_id_1>", "</s>"])
+def test_end_tokens_stop_and_are_not_in_the_text(decoder, tokenizer, name):
+    end = tokenizer.control_id(name)
+    model = Decoder(decoder.spec)
+    model.load_state_dict(decoder.state_dict())
+    free = Engine(model, tokenizer).generate(["ban bel"], max_new_tokens=12)[0]
+    assert free.finish == "length" and len(free.token_ids) == 12
+    fifth = free.token_ids[4]
+    with torch.no_grad():  # what was said fifth is now an end token
+        weight = model.lm_head.weight
+        weight[[end, fifth]] = weight[[fifth, end]]
+    cut = Engine(model, tokenizer).generate(["ban bel"], max_new_tokens=12)[0]
+    assert cut.finish == "stop"
+    assert cut.token_ids[-1] == end and end not in cut.token_ids[:-1]
+    first = free.token_ids.index(fifth)
+    assert cut.text == tokenizer.decode(free.token_ids[:first]).removesuffix("\n")
+
+
+def test_stop_strings_are_cut_from_the_text(engine, tokenizer):
+    free = engine.generate(["ban bel", "cut"], max_new_tokens=30, temperature=1.0, seed=1)
+    stop = free[0].text[9:12]
+    got = engine.generate(
+        ["ban bel", "cut"], max_new_tokens=30, temperature=1.0, seed=1, stop=[stop]
+    )
+    assert got[0].finish == "stop"
+    assert got[0].text == free[0].text[: free[0].text.index(stop)]
+    assert stop in tokenizer.decode(got[0].token_ids)
+    assert stop not in tokenizer.decode(got[0].token_ids[:-1])
+
+
+def test_an_answer_is_clipped_at_the_context(engine, tokenizer):
+    prompt = "ban bel cut dob " * 3
+    length = len(tokenizer.encode(prompt))
+    (got,) = engine.generate([prompt], max_new_tokens=1000)
+    assert got.finish == "length"
+    assert got.prompt_tokens + got.completion_tokens == 64 and got.prompt_tokens == length
+
+
+def test_a_prompt_without_room_is_refused_in_one_line(engine):
+    with pytest.raises(AskError, match=r"prompt is \d+ tokens.* room for 63") as caught:
+        engine.generate(["ban " * 200])
+    assert "\n" not in str(caught.value)
+    with pytest.raises(AskError, match="max_tokens is 0"):
+        engine.generate(["ban"], max_new_tokens=0)
+
+
+def test_padded_vocabulary_is_never_drawn(decoder, tokenizer):
+    spec = decoder.spec.model_copy(update={"vocab_size": tokenizer.vocab_size + 32})
+    wide = Decoder(spec, seed=8)
+    with torch.no_grad():
+        wide.lm_head.weight[tokenizer.vocab_size :] *= 50
+    (got,) = Engine(wide, tokenizer).generate(["ban"], max_new_tokens=20, temperature=2.0)
+    assert max(got.token_ids) < tokenizer.vocab_size
+
+
+def test_logprobs_equal_one_forward_pass(engine, decoder, tokenizer):
+    continuations = [" bel", "cut dob", "", "\n<extra_id_1>"]
+
+    async def ask():
+        return await asyncio.gather(
+            engine.logprobs("ban", continuations), engine.logprobs("", ["ban bel"])
+        )
+
+    got, from_start = asyncio.run(ask())
+    for text, value in zip(continuations, got, strict=True):
+        assert value == pytest.approx(_naive_logprob(decoder, tokenizer, "ban", text), abs=1e-4)
+    expected = _naive_logprob(decoder, tokenizer, "</s>", "ban bel")
+    assert from_start == [pytest.approx(expected, abs=1e-4)]
+    assert got[2] == 0.0
+
+
+def _naive_logprob(decoder: Decoder, tokenizer: Tokenizer, context: str, text: str) -> float:
+    before, after = chat.raw_ids(tokenizer, context), chat.raw_ids(tokenizer, text)
+    logprobs_TV = decoder(torch.tensor([before + after]))[0].log_softmax(-1)
+    return sum(float(logprobs_TV[len(before) + i - 1, token]) for i, token in enumerate(after))
+
+
+def test_a_cancelled_request_leaves_and_the_rest_go_on(engine):
+    async def ask():
+        tasks = [
+            asyncio.create_task(engine.complete(text, Sampling(max_tokens=40)))
+            for text in ("ban", "bel", "cut", "dob", "nut")
+        ]
+        await asyncio.sleep(0)
+        tasks[1].cancel()
+        tasks[4].cancel()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    got = asyncio.run(ask())
+    expected = engine.generate(["ban", "bel", "cut", "dob", "nut"], max_new_tokens=40)
+    for index, completion in enumerate(got):
+        if index in (1, 4):
+            assert isinstance(completion, asyncio.CancelledError)
+        else:
+            assert completion == expected[index]
+    assert not engine._scheduler.busy
+
+
+def test_a_request_cancelled_while_it_waits_costs_nothing(engine, decoder, monkeypatch):
+    rows, real = [], decoder.hidden
+
+    async def ask():
+        task = asyncio.create_task(engine.complete("bel", Sampling(max_tokens=40)))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(ask())
+    monkeypatch.setattr(
+        decoder, "hidden", lambda ids_BT, **kw: rows.append(len(ids_BT)) or real(ids_BT, **kw)
+    )
+    engine.generate(["ban"], max_new_tokens=1)
+    assert rows == [1]
+
+
+def test_a_request_cancelled_while_it_runs_leaves_at_once(engine, decoder, monkeypatch):
+    steps, real = [], decoder.hidden
+
+    async def ask():
+        loop = asyncio.get_running_loop()
+        task = asyncio.create_task(engine.complete("bel", Sampling(max_tokens=50)))
+
+        def hidden(*args, **kwargs):
+            steps.append(1)
+            if len(steps) == 5:
+                loop.call_soon_threadsafe(task.cancel)
+                asyncio.run_coroutine_threadsafe(asyncio.sleep(0.01), loop).result(timeout=5)
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(decoder, "hidden", hidden)
+        await asyncio.gather(task, return_exceptions=True)
+        return await engine.complete("ban", Sampling(max_tokens=2))
+
+    assert asyncio.run(ask()).completion_tokens == 2
+    assert len(steps) == 5 + 2
+
+
+def test_the_event_loop_stays_free_while_the_model_computes(engine, decoder, monkeypatch):
+    real = decoder.hidden
+
+    async def ask():
+        loop = asyncio.get_running_loop()
+
+        def hidden(*args, **kwargs):  # the loop answers, or this times out
+            asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result(timeout=5)
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(decoder, "hidden", hidden)
+        return await engine.complete("ban", Sampling(max_tokens=3))
+
+    assert asyncio.run(ask()).completion_tokens >= 1
+
+
+def test_an_error_reaches_everyone_and_the_engine_goes_on(engine, decoder, monkeypatch):
+    def broken(*_args, **_kwargs):
+        raise RuntimeError("out of memory")
+
+    async def ask():
+        return await asyncio.gather(
+            *(engine.complete(text, Sampling(max_tokens=4)) for text in ("ban", "bel") * 3),
+            return_exceptions=True,
+        )
+
+    before = engine.generate(["ban"], max_new_tokens=4)
+    with monkeypatch.context() as patch:
+        patch.setattr(decoder, "hidden", broken)
+        assert [str(error) for error in asyncio.run(ask())] == ["out of memory"] * 6
+    assert engine.generate(["ban"], max_new_tokens=4) == before
+
+
+def test_progress_is_told(engine):
+    told = []
+    engine.generate(["ban", "bel"], max_new_tokens=2, tick=lambda *step: told.append(step[:2]))
+    assert told == [(1, 2), (2, 2)]
+
+
+def test_an_engine_opens_a_folder_and_refuses_a_reward_model(tmp_path: Path, decoder, tokenizer):
+    save(decoder, tmp_path / "policy")
+    tokenizer.save(tmp_path / "policy")
+    folder = tmp_path / "policy"
+    opened = Engine(folder)
+    assert opened.model == str(folder)
+    expected = Engine(decoder, tokenizer).generate(["ban bel"], max_new_tokens=8)
+    assert opened.generate(["ban bel"], max_new_tokens=8) == expected
+    save(RewardModel.from_decoder(decoder, seed=0), tmp_path / "reward")
+    with pytest.raises(UserError, match="reward model"):
+        Engine(tmp_path / "reward", tokenizer)
+
+
+def test_another_precision_decodes_on_a_copy(decoder, tokenizer):
+    half = Engine(decoder, tokenizer, dtype=torch.bfloat16)
+    (got,) = half.generate(["ban bel cut"], max_new_tokens=3)
+    (exact,) = Engine(decoder, tokenizer).generate(["ban bel cut"], max_new_tokens=3)
+    assert got.logprobs[0] == pytest.approx(exact.logprobs[0], abs=0.1)
+    assert got.logprobs != exact.logprobs
+    assert decoder.lm_head.weight.dtype == torch.float32

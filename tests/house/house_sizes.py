@@ -1,0 +1,125 @@
+"""House rules about sizes: files, functions, lines, settings and the budget of the package."""
+
+import ast
+from statistics import median, quantiles
+
+from house_tree import Tree
+
+FILE_MEDIAN, FILE_MOST = 150, 500
+FUNCTION_MEDIAN, FUNCTION_P90, FUNCTION_MOST = 10, 45, 120
+LINE_LENGTH = 100
+SETTINGS_FIELDS = 25
+PACKAGE_LINES = 18_000
+BUDGETS = {
+    "model tokenizer": 2500,
+    "train data": 3000,
+    "parallel plan": 2000,
+    "generate serve": 3000,
+    "ask synth judge": 3500,
+    "evals": 2500,
+}
+REST_LINES = 1500
+
+
+def files_are_short(tree: Tree) -> list[str]:
+    lengths = [len(module.lines) for module in tree.modules]
+    complaints = [
+        f"{tree.where(module)}: {len(module.lines)} lines, at most {FILE_MOST}"
+        for module in tree.modules
+        if len(module.lines) > FILE_MOST
+    ]
+    if median(lengths) > FILE_MEDIAN:
+        complaints.append(f"median file has {median(lengths)} lines, at most {FILE_MEDIAN}")
+    return complaints
+
+
+def functions_are_short(tree: Tree) -> list[str]:
+    """Counted from `def` to the last line, docstring and blank lines included."""
+    sized = [
+        ((node.end_lineno or 0) - node.lineno + 1, f"{tree.where(m, node.lineno)} {node.name}")
+        for m in tree.modules
+        for node in m.functions()
+    ]
+    complaints = [
+        f"{place}: {length} lines, at most {FUNCTION_MOST}"
+        for length, place in sized
+        if length > FUNCTION_MOST
+    ]
+    lengths = [length for length, _ in sized]
+    if lengths and median(lengths) > FUNCTION_MEDIAN:
+        complaints.append(f"median function has {median(lengths)} lines, at most {FUNCTION_MEDIAN}")
+    if len(lengths) > 1 and quantiles(lengths, n=10)[-1] > FUNCTION_P90:
+        worst = "; ".join(f"{place} {length}" for length, place in sorted(sized)[-3:])
+        complaints.append(f"a tenth of the functions exceed {FUNCTION_P90} lines, as {worst}")
+    return complaints
+
+
+def lines_are_short(tree: Tree) -> list[str]:
+    return [
+        f"{tree.where(module, number)}: {len(line)} characters, at most {LINE_LENGTH}"
+        for module in tree.modules
+        for number, line in enumerate(module.lines, 1)
+        if len(line) > LINE_LENGTH
+    ]
+
+
+def rooms_keep_their_budget(tree: Tree) -> list[str]:
+    """Lines of each group of rooms, of the rest, and of the package (HOUSE section 3)."""
+    counts: dict[str, int] = {}
+    for module in tree.modules:
+        counts[module.room] = counts.get(module.room, 0) + len(module.lines)
+    named = {room for rooms in BUDGETS for room in rooms.split()}
+    sums = [
+        (rooms, sum(counts.get(room, 0) for room in rooms.split()), most)
+        for rooms, most in BUDGETS.items()
+    ]
+    sums.append(("the rest", sum(n for r, n in counts.items() if r not in named), REST_LINES))
+    sums.append(("the package", sum(counts.values()), PACKAGE_LINES))
+    return [
+        f"{what}: {count} lines, budget {most}: cut a feature and say so"
+        for what, count, most in sums
+        if count > most
+    ]
+
+
+def settings_are_few(tree: Tree) -> list[str]:
+    """A settings class has at most 25 fields, inherited ones counted."""
+    classes = {
+        node.name: (node, tree.where(module, node.lineno))
+        for module in tree.modules
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.ClassDef)
+    }
+    own = {name: _fields(node) for name, (node, _) in classes.items()}
+    complaints = []
+    for name, (_, place) in classes.items():
+        ancestors = _ancestors(name, classes)
+        count = sum(own.get(each, 0) for each in {name, *ancestors})
+        if "Settings" in ancestors and count > SETTINGS_FIELDS:
+            complaints.append(f"{place} {name}: {count} settings, at most {SETTINGS_FIELDS}")
+    return complaints
+
+
+def _fields(node: ast.ClassDef) -> int:
+    annotated = [part for part in node.body if isinstance(part, ast.AnnAssign)]
+    return sum("ClassVar" not in ast.unparse(part.annotation) for part in annotated)
+
+
+def _ancestors(name: str, classes: dict[str, tuple[ast.ClassDef, str]]) -> set[str]:
+    found: set[str] = set()
+    waiting = [name]
+    while waiting:
+        node = classes.get(waiting.pop(), (None, ""))[0]
+        bases = [ast.unparse(base).rpartition(".")[2] for base in node.bases] if node else []
+        waiting += [base for base in bases if base not in found]
+        found.update(bases)
+    return found
+
+
+RULES = [
+    files_are_short,
+    functions_are_short,
+    lines_are_short,
+    rooms_keep_their_budget,
+    settings_are_few,
+]

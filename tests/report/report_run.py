@@ -1,0 +1,194 @@
+"""A small run directory, written file by file in the formats of HOUSE section 7."""
+
+import json
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+from flywright.stats import bootstrap_mean
+
+HOSTILE = "<script>alert('x')</script> & \"$x_1^2$\" </svg> \ud800 {{ 7*7 }}"
+RATES = {"teacher": 0.62, "base": 0.08, "code_sft": 0.3, "sft": 0.55, "dpo": 0.6}
+STAGES = [*RATES, "rpo1", "rpo2", "rpo3"]
+
+
+class RunWriter:
+    """Writes the steps of a run; every method leaves a finished step behind."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.clock = 1_700_000_000.0
+        (folder / "steps").mkdir(parents=True)
+
+    def step(self, name: str, version: str = "1", **manifest: Any) -> Path:
+        """A step with a manifest; returns its folder."""
+        folder = self.folder / "steps" / f"{name}@{version}"
+        folder.mkdir(parents=True)
+        seconds = manifest.get("seconds", 12.5)
+        whole = {
+            "name": name,
+            "version": version,
+            "fingerprint": "f0",
+            "inputs": {},
+            "settings": {},
+            "seed": 1,
+            "started": self.clock,
+            "finished": self.clock + seconds,
+            "seconds": seconds,
+            "tokens": 1000,
+            "items": 10,
+            "facts": {},
+            **manifest,
+        }
+        self.clock += seconds
+        (folder / "manifest.json").write_text(json.dumps(whole))
+        return folder
+
+    def lines(self, path: Path, rows: list[dict[str, Any]]) -> None:
+        """A JSONL file."""
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def evaluation(
+        self,
+        turn: int,
+        stage: str,
+        rate: float,
+        count: int = 40,
+        code: float | None = None,
+        **item: Any,
+    ) -> None:
+        """An evaluation whose items are right at about this rate, the same items at any stage.
+
+        `code` is the rate of the code items where it differs.
+        """
+        folder = self.step(f"{turn}-eval-{stage}", seconds=8.0)
+        rows = []
+        for metric in ("accuracy", "instruction_following", "code", "reward"):
+            for index in range(count):
+                hard = random.Random(f"{metric}{index}").random()
+                right = hard < (code if metric == "code" and code is not None else rate)
+                row = {
+                    "id": f"{metric[:3]}{index}",
+                    "task": {"accuracy": ["sort_words", "sum"][index % 2]}.get(metric, metric),
+                    "split": "near",
+                    "metric": metric,
+                    "score": 4 * rate + hard if metric == "reward" else float(right),
+                    "answer": ""  # evaluations do not repeat the answer beside its reward
+                    if metric == "reward"
+                    else "wrong " * (1 + index % 5) + ("right" if right else ""),
+                    "truth": "right",
+                    "prompt": f"Question {index}?",
+                }
+                rows.append({**row, **item})
+        self.lines(folder / "items.jsonl", rows)
+        by_metric: dict[str, list[float]] = {}
+        for row in rows:
+            by_metric.setdefault(row["metric"], []).append(row["score"])
+        metrics = {name: bootstrap_mean(values).as_dict() for name, values in by_metric.items()}
+        results = {"turn": turn, "stage": stage, "model": "m", "metrics": metrics, "by_task": {}}
+        (folder / "results.json").write_text(json.dumps(results))
+
+    def training(self, name: str, steps: int = 60, start: float = 4.0, **facts: Any) -> None:
+        """A training step with a falling loss; preference steps have margins too."""
+        folder = self.step(name, seconds=60.0, tokens=200_000, facts=facts)
+        rng, rows = random.Random(name), []
+        preference = "dpo" in name or "rpo" in name
+        for step in range(1, steps + 1):
+            row = {
+                "step": step,
+                "tokens": step * 512,
+                "loss": start * math.exp(-step / steps) + rng.gauss(0, 0.08),
+                "learning_rate": 1e-3,
+                "grad_norm": 1.0,
+                "seconds": 0.1,
+            }
+            if preference:
+                row |= {"accuracy": 0.5 + step / steps / 3, "margin": step / 20}
+                row |= {"chosen_logprob": -20 - step / 10}
+            rows.append(row)
+        self.lines(folder / "metrics.jsonl", rows)
+
+
+def lineage(answer_by: str = "model", **more: Any) -> dict[str, Any]:
+    """A record's lineage as JSON."""
+    return {"source": "synthetic", "answer_by": answer_by, "model": "first", **more}
+
+
+def conversation(*texts: str) -> dict[str, Any]:
+    """A conversation as JSON, the user first."""
+    roles = ("user", "assistant")
+    return {"messages": [{"role": roles[i % 2], "content": t} for i, t in enumerate(texts)]}
+
+
+def dialogue(name: str, answer_by: str = "model", **more: Any) -> dict[str, Any]:
+    """A Dialogue as JSON."""
+    record = {"id": name, "conversation": conversation("Q?", "A."), "task": "open_qa"}
+    return {**record, "lineage": lineage(answer_by, **more)}
+
+
+def comparison(name: str, judge: str = "ground_truth", **more: Any) -> dict[str, Any]:
+    """A Comparison as JSON."""
+    return {
+        "id": name,
+        "conversation": conversation("Q?"),
+        "chosen": "good",
+        "rejected": "bad",
+        "chosen_reward": 2.0,
+        "rejected_reward": 1.0,
+        "judge": judge,
+        "lineage": lineage(**more),
+    }
+
+
+def write_turn(run: RunWriter, turn: int) -> None:
+    """All steps of one turn: data, training and evaluations."""
+    t = f"t{turn}"
+    prompts = run.step(f"{turn}-prompts", items=2)
+    prompt = {"id": f"{t}-prompt", "conversation": conversation("Q?"), "lineage": lineage("")}
+    run.lines(prompts / "prompts.jsonl", [prompt])
+    code = run.step(f"{turn}-code", facts={"filters": {"does not run": 14, "repeats": 3}})
+    run.lines(code / "code.jsonl", [dialogue(f"{t}-code{i}") for i in range(8)])
+    made = run.step(f"{turn}-dialogues", facts={"filters": {"reward_below_threshold": 21}})
+    rows = [dialogue(f"{t}-d{i}", parents=[f"{t}-prompt"]) for i in range(6)]
+    rows.append(dialogue(f"{t}-human", "human", source="people"))
+    run.lines(made / "dialogues.jsonl", rows)
+    judge = {
+        "llm": {"accuracy": 0.71, "n": 120, "note": "scripted"},
+        "reward": {"accuracy": 0.83, "n": 120},
+    }
+    inputs = {f"{turn}-prompts": "f0", f"{turn}-dialogues": "f0"}
+    pairs = run.step(f"{turn}-comparisons", facts={"judge": judge}, inputs=inputs)
+    vote = {"judge": "llm", "preference": 1}
+    rows = [
+        comparison(f"{t}-c{i}", "llm", parents=[f"{t}-prompt", f"{t}-d0"], verdicts=[vote])
+        for i in range(3)
+    ]
+    run.lines(pairs / "dpo.jsonl", rows)
+    run.lines(pairs / "rpo.jsonl", [*rows, comparison(f"{t}-c9", "reward")])
+    for name in ("code-sft", "sft", "dpo", "rpo1", "rpo2", "rpo3"):
+        run.training(f"{turn}-{name}", start=2.0)
+
+
+def write_whole(run: RunWriter) -> RunWriter:
+    """Write two turns of everything into an empty run."""
+    notes = [
+        "The first model that answers is scripted.",
+        "The annotators are simulated: " + HOSTILE,
+    ]
+    run.step("documents", facts={"notes": notes, "machine": "2 cores", "recipe": "laptop"})
+    run.step("tokenizer")
+    run.step("shards")
+    run.training("pretrain", 200, 8.0)
+    run.training("continue", 80)
+    ratings = run.step("ratings")
+    rating = {"id": "r1", "conversation": conversation("Q?", "A."), "helpfulness": 3.0}
+    run.lines(ratings / "ratings.jsonl", [{**rating, "lineage": lineage("human")}])
+    run.training("reward", 50, 1.0, pair_accuracy=0.86, length_only=0.6, by_attribute={"help": 0.9})
+    for turn in (1, 2):
+        for index, stage in enumerate(STAGES):
+            if turn == 1 or stage != "teacher":
+                rate = RATES.get(stage, 0.6 + 0.05 * (index - 4)) + 0.04 * (turn - 1)
+                run.evaluation(turn, stage, rate, code=0.35 if stage == "dpo" else None)
+        write_turn(run, turn)
+    return run

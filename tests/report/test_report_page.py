@@ -1,0 +1,180 @@
+"""The page: complete, self-contained, safe against what models write, there on a partial run."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from report_run import HOSTILE, RunWriter, comparison, write_whole
+
+from flywright.errors import FlywrightError, UserError
+from flywright.report import curves, pictures, write_report
+from flywright.report.read import read_run
+
+SECTIONS = (
+    *("stages", "wins", "judges", "answers", "training"),
+    *("data", "examples", "lineage", "cost"),
+)
+VOID = {"meta", "br", "link", "img"}
+
+
+class Page(HTMLParser):
+    """Collects tags, ids and links, and checks that every tag is closed in order."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.ids: list[str] = []
+        self.targets: list[str] = []
+        self.events: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        for name, value in attrs:
+            if name == "id":
+                self.ids.append(value)
+            if name in ("href", "src", "xlink:href"):
+                self.targets.append(value)
+            if name.startswith("on"):
+                self.events.append(name)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def html(tmp_path_factory) -> str:
+    """The page of a whole run, drawn once."""
+    run = write_whole(RunWriter(tmp_path_factory.mktemp("page") / "tiny"))
+    for path in run.folder.glob("steps/*-eval-*/items.jsonl"):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        hostile = {"answer": HOSTILE, "prompt": HOSTILE, "task": HOSTILE, "truth": HOSTILE}
+        run.lines(path, [{**row, **hostile} for row in rows])
+    pairs = run.folder / "steps" / "2-comparisons@1" / "dpo.jsonl"
+    run.lines(pairs, [comparison("x", HOSTILE, parents=[HOSTILE], model=HOSTILE)])
+    return write_report(run.folder).read_text()
+
+
+def test_every_section_is_filled_by_a_whole_run(html):
+    page = Page(html)
+    assert set(SECTIONS) <= set(page.ids)
+    assert "Not run yet" not in html
+    assert page.tags.count("svg") == 7
+
+
+def test_the_page_needs_nothing_from_outside_and_runs_nothing(html):
+    page = Page(html)
+    assert "script" not in page.tags
+    assert page.events == []
+    outside = [t for t in page.targets if not t.startswith("#")]
+    assert sorted(outside) == ["facts.json", "stages.json"]
+    assert not re.search(r"url\((?!#)|@import", html)
+
+
+def test_what_models_write_is_shown_and_never_obeyed(html):
+    assert "<script>" not in html
+    assert "&lt;script&gt;alert" in html
+    assert "{{ 7*7 }}" in html
+    assert "\ud800" not in html
+
+
+def test_ids_are_unique_and_inner_links_arrive(html):
+    page = Page(html)
+    assert len(page.ids) == len(set(page.ids))
+    inner = [t[1:] for t in page.targets if t.startswith("#")]
+    inner += re.findall(r"url\(#([^)]*)\)", html)
+    assert set(inner) <= set(page.ids)
+
+
+def test_a_fall_is_told_in_words(html):
+    assert "Code from General SFT to DPO: −" in html
+
+
+def test_colours_follow_the_page(html):
+    assert "prefers-color-scheme: dark" in html
+    drawn = "".join(re.findall(r"<svg.*?</svg>", html, re.DOTALL))
+    assert "var(--blue)" in drawn
+    assert re.findall(r"#[0-9a-f]{6}", drawn) == []
+
+
+def test_an_empty_run_says_that_nothing_ran(run):
+    html = write_report(run.folder).read_text()
+    assert html.count("Not run yet") == len(SECTIONS) + 2  # two pictures more
+    assert json.loads((run.folder / "report" / "stages.json").read_text()) == []
+    facts = json.loads((run.folder / "report" / "facts.json").read_text())
+    assert facts == {"reward_model": {}, "judge": {}, "synthetic_share": None, "steps": {}}
+
+
+def test_a_partial_run_shows_what_there_is(run):
+    run.training("pretrain", 5)
+    run.step("1-comparisons")  # finished, but holds no record
+    folder = run.step("1-eval-base")
+    metrics = {"accuracy": {"mean": 0.5, "low": None, "high": None, "n": 1}, "odd": {"x": 1}}
+    results = {"turn": 1, "stage": "base", "model": "m", "metrics": metrics}
+    (folder / "results.json").write_text(json.dumps(results))  # and no items.jsonl
+    run.step("1-eval-sft")  # not even results.json
+    html = write_report(run.folder).read_text()
+    assert "50.0" in html
+    assert "Not run yet: no DPO or RPO step is finished" in html
+    assert "Not run yet: no training step" not in html
+    Page(html)
+
+
+def test_the_same_artifacts_give_the_same_report(run):
+    run.evaluation(1, "sft", 0.5, count=4)
+    first = write_report(run.folder).read_bytes()
+    assert write_report(run.folder).read_bytes() == first
+    names = {path.name for path in (run.folder / "report").iterdir()}
+    assert names == {"index.html", "stages.json", "facts.json"}
+
+
+def test_bad_input_is_named(run, tmp_path):
+    with pytest.raises(UserError, match="not a run directory"):
+        write_report(tmp_path / "nowhere")
+    folder = run.step("1-sft")
+    (folder / "metrics.jsonl").write_text('{"step": 1, "loss": 2}\n{"step": 2, "lo')
+    with pytest.raises(UserError, match=r"metrics\.jsonl:2"):
+        write_report(run.folder)
+    (folder / "manifest.json").write_text("[1]")
+    with pytest.raises(UserError, match=r"manifest\.json: expected a JSON object"):
+        write_report(run.folder)
+
+
+def test_a_disk_that_refuses_leaves_no_half_page(run, monkeypatch):
+    run.step("documents")
+    good = write_report(run.folder).read_text()
+    run.step("tokenizer")
+
+    def refuse(self, *_args, **_kwargs):
+        Path(self).touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    with pytest.raises(FlywrightError, match="No space left"):
+        write_report(run.folder)
+    monkeypatch.undo()
+    assert (run.folder / "report" / "index.html").read_text() == good
+    assert not list((run.folder / "report").glob(".*"))
+
+
+def test_curves_with_gaps_or_one_point_are_drawn(run):
+    folder = run.step("1-dpo")
+    rows = [{"step": 1, "loss": 2.0, "margin": float("nan")}, {"step": 2, "margin": 1.0}]
+    run.lines(folder / "metrics.jsonl", rows)
+    run.lines(run.step("1-rpo1") / "metrics.jsonl", [{"step": 1, "loss": 1.0}])
+    found = read_run(run.folder).curves
+    assert "<svg" in curves.losses(found)
+    assert "<svg" in curves.preferences(found)
+    assert pictures.stages([]) == pictures.rewards([]) == pictures.lengths([]) == ""

@@ -1,0 +1,66 @@
+"""A record is followed back to what it was made from and forward to what was made of it."""
+
+import pytest
+from report_run import comparison, conversation, dialogue, lineage
+
+from flywright.errors import UserError
+from flywright.report.trace import trace
+
+
+@pytest.fixture
+def chain(run):
+    """topic -> prompt -> dialogue -> pair, a training step that reads it, and an evaluation."""
+    topic = {"id": "topic1", "text": "rivers", "lineage": lineage("")}
+    prompt = {"id": "prompt1", "conversation": conversation("Name a river.")}
+    prompts = run.step("1-prompts")
+    run.lines(prompts / "topics.jsonl", [topic])
+    row = {**prompt, "lineage": lineage("", parents=["topic1", "gone"])}
+    run.lines(prompts / "prompts.jsonl", [row, {**row, "id": "prompt2"}])
+    talk = dialogue("talk1", parents=["prompt1"], scores={"reward": 3.25}, sampling="greedy")
+    run.lines(run.step("1-dialogues") / "d.jsonl", [talk])
+    verdict = {"judge": "llm", "preference": -1}
+    pair = comparison("pair1", "llm", parents=["talk1"], verdicts=[verdict], filters=["quality"])
+    run.lines(run.step("1-comparisons") / "c.jsonl", [pair])
+    run.step("1-dpo", inputs={"1-comparisons": "f0"})
+    return run
+
+
+def test_backward_reaches_the_first_ancestor(chain):
+    lines = trace(chain.folder, "pair1")
+    back = lines[lines.index("came from") + 1 : lines.index("what came from it")]
+    assert [line.split()[0] for line in back] == ["talk1", "prompt1", "topic1", "gone"]
+    assert [len(line) - len(line.lstrip()) for line in back] == [2, 4, 6, 6]
+    assert "not a record of this run" in back[-1]
+    assert "1-prompts@1/prompts.jsonl:1" in back[1]
+    text = "\n".join(lines)
+    assert "“good” preferred over “bad”" in text
+    assert "vote of llm: the second" in text
+    assert "passed quality" in text
+
+
+def test_forward_reaches_the_last_descendant_and_the_steps_that_read_it(chain):
+    lines = trace(chain.folder, "topic1")
+    ahead = lines[lines.index("what came from it") + 1 :]
+    assert [line.split()[0] for line in ahead] == ["prompt1", "talk1", "pair1", "prompt2"]
+    assert "  step 1-dpo read it" in trace(chain.folder, "pair1")
+
+
+def test_evaluated_items_are_told(chain):
+    chain.evaluation(1, "sft", 1.0, count=1, id="prompt1")
+    text = "\n".join(trace(chain.folder, "prompt1"))
+    assert "1-eval-sft@1/items.jsonl:1  accuracy 1.0" in text
+
+
+def test_a_circle_of_parents_ends(run):
+    rows = [dialogue("a", parents=["b"]), dialogue("b", parents=["a"])]
+    run.lines(run.step("1-dialogues") / "d.jsonl", rows)
+    lines = trace(run.folder, "a")
+    assert sum(line.strip().startswith("b ") for line in lines) == 2  # once each way
+
+
+def test_the_beginning_of_an_id_is_enough_when_it_is_unambiguous(chain):
+    assert trace(chain.folder, "tal")[0].startswith("talk1  ")
+    with pytest.raises(UserError, match="begins 2 records"):
+        trace(chain.folder, "prompt")
+    with pytest.raises(UserError, match="'nowhere' is in no JSONL file"):
+        trace(chain.folder, "nowhere")

@@ -1,0 +1,124 @@
+"""Comparisons: each judge decides as it should, all votes stay, both rewards are carried."""
+
+import asyncio
+
+import pytest
+
+from flywright.ask import Scripted, ScriptedScorer
+from flywright.errors import UserError
+from flywright.records import ATTRIBUTES, Check, weighted_reward
+from flywright.synth import Maker
+from flywright.synth.comparisons import Judges, comparisons
+
+
+def answerer(name, text):
+    return Scripted(lambda prompt, sampling: text.format(seed=sampling.seed % 10007), model=name)
+
+
+def rate(conversation):
+    """Longer answers score higher."""
+    return dict.fromkeys(ATTRIBUTES, float(len(conversation.last)))
+
+
+def reward(text):
+    return weighted_reward(dict.fromkeys(ATTRIBUTES, float(len(text))))
+
+
+def prefers(word):
+    """An LLM judge that likes answers with `word`; it names A where both or none have it."""
+
+    def judge(prompt, _sampling):
+        first, second = prompt.last.split("<answer B>")
+        first = first.split("<answer A>")[1]
+        second = second.split("</answer B>")[0]
+        return "[[B]]" if word in second and word not in first else "[[A]]"
+
+    return Scripted(judge, model="judge")
+
+
+@pytest.fixture
+def compare(small):
+    def run(prompts, answerers, judges, seed=3):
+        maker = Maker(Scripted(lambda *_: ""), small, seed=seed)
+        named = {who.model: who for who in answerers}
+        return maker, asyncio.run(comparisons(maker, prompts, named, judges))
+
+    return run
+
+
+def test_the_ground_truth_decides_where_there_is_one(compare, make_prompt):
+    checks = (Check(kind="number", args={"answer": 4}),)
+    prompts = [make_prompt(f"2 + 2, time {n}", checks=checks) for n in range(4)]
+    right, wrong = answerer("right", "It is 4"), answerer("wrong", "I think that it is 5")
+    judges = Judges(llm=prefers("think"), scorer=ScriptedScorer(rate, model="rm"))
+    maker, pairs = compare(prompts, [wrong, right], judges)
+    assert len(pairs) == 4
+    for pair, prompt in zip(pairs, prompts, strict=True):
+        assert (pair.chosen, pair.rejected, pair.judge) == (
+            "It is 4",
+            "I think that it is 5",
+            "truth",
+        )
+        assert (pair.lineage.model, pair.rejected_model) == ("right", "wrong")
+        assert pair.lineage.parents == (prompt.id,) and pair.lineage.synthetic
+        votes = {vote.judge: vote.preference for vote in pair.lineage.verdicts}
+        assert votes == {"truth": 1, "llm:judge": -1, "reward:rm": -1}
+        assert pair.chosen_reward == pytest.approx(reward(pair.chosen))
+        assert pair.rejected_reward == pytest.approx(reward(pair.rejected))
+    maker, pairs = compare(prompts, [right, answerer("too", "4")], judges)
+    assert not pairs and maker.counts["comparisons"]["dropped: all answers right"] == 4
+    maker, pairs = compare(prompts, [wrong, answerer("too", "6")], judges)
+    assert not pairs and maker.counts["comparisons"]["dropped: all answers wrong"] == 4
+
+
+def test_the_llm_decides_only_where_it_keeps_to_its_choice(compare, prompts):
+    good, bad = answerer("good", "a good one"), answerer("bad", "a poor one")
+    _, pairs = compare(prompts, [good, bad], Judges(llm=prefers("good")))
+    assert [pair.chosen for pair in pairs] == ["a good one"] * len(prompts)
+    assert all(pair.judge == "llm" and pair.chosen_reward is None for pair in pairs)
+    assert all(pair.lineage.verdicts[0].preference == 1 for pair in pairs)
+    maker, pairs = compare(prompts, [good, bad], Judges(llm=prefers("neither")))
+    assert not pairs
+    assert maker.counts["comparisons"]["dropped: LLM judge undecided"] == len(prompts)
+
+
+def test_the_reward_model_takes_its_best_and_its_worst(compare, prompts):
+    many = [
+        answerer("a", "mid length {seed}"),
+        answerer("b", "x"),
+        answerer("c", "the longest " * 4),
+    ]
+    judges = Judges(llm=prefers("x"), scorer=ScriptedScorer(rate, model="rm"), decide="reward")
+    _, pairs = compare(prompts, many, judges)
+    for pair in pairs:
+        assert (pair.chosen, pair.rejected) == (("the longest " * 4).strip(), "x")
+        assert pair.judge == "reward"
+        votes = {vote.judge: vote.preference for vote in pair.lineage.verdicts}
+        assert votes == {"llm:judge": -1, "reward:rm": 1}
+
+
+def test_like_answers_make_no_pair(compare, prompts):
+    same = [answerer("a", "The same."), answerer("b", "the  same")]
+    maker, pairs = compare(prompts, same, Judges(llm=prefers("same")))
+    assert not pairs and maker.counts["comparisons"]["dropped: answers all alike"] == len(prompts)
+
+
+def test_samples_differ_by_seed_and_order_does_not_matter(small, prompts, late):
+    def noisy(prompt, sampling):
+        return f"answer {sampling.seed % 100003} at {sampling.temperature}"
+
+    runs = []
+    for seed in range(2):
+        maker = Maker(late(seed), small, seed=3)
+        named = {"one": late(seed + 5, noisy)}
+        judges = Judges(scorer=ScriptedScorer(rate), decide="reward")
+        runs.append(asyncio.run(comparisons(maker, prompts, named, judges)))
+    assert runs[0] == runs[1] and len(runs[0]) > 0
+
+
+def test_a_missing_judge_is_said(compare, prompts):
+    two = [answerer("a", "one"), answerer("b", "two")]
+    with pytest.raises(UserError, match="LLM judge"):
+        compare(prompts, two, Judges())
+    with pytest.raises(UserError, match="scorer"):
+        compare(prompts, two, Judges(decide="reward"))
