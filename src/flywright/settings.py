@@ -65,7 +65,9 @@ def parse_settings(kind: type[AnySettings], tree: dict[str, Any], where: str) ->
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
-        first = error.errors()[0]
+        # a misspelt key is also a missing one: tell of the misspelling
+        found = sorted(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+        first = found[0]
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             raise UserError(

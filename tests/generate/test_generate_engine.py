@@ -206,6 +206,7 @@ def test_an_error_reaches_everyone_and_the_engine_goes_on(engine, decoder, monke
     before = engine.generate(["ban"], max_new_tokens=4)
     with monkeypatch.context() as patch:
         patch.setattr(decoder, "hidden", broken)
+        patch.setattr("flywright.generate.score.BATCH_TOKENS", 16)  # prompts one by one
         assert [str(error) for error in asyncio.run(ask())] == ["out of memory"] * 6
     assert engine.generate(["ban"], max_new_tokens=4) == before
 

@@ -38,7 +38,8 @@ Prompt = Conversation | str
 class Engine:
     """Completes conversations and raw texts; `model` names it for ledgers and lineage.
 
-    Give a model and its tokenizer, or a weights folder. `dtype` decodes in another precision than
+    Give a model and its tokenizer, or a weights folder. At most `max_batch` requests run at a time,
+    each with room for the whole context in the cache (see KVCache for its bytes). `dtype` decodes in another precision than
     the model's own, on a copy; where the same answers are promised, that is float32.
 
     A completion's `logprobs` are the model's own: natural log-softmax in fp32 of the untempered,
@@ -153,14 +154,16 @@ class Engine:
     # computing, in the worker's thread
 
     def _step(self) -> None:
+        admitted: list[Request] = []
         try:
             with torch.inference_mode():
                 for slot in reversed(self._scheduler.cancelled()):
                     self._leave(slot)
-                self._prefill(self._scheduler.admit())
+                admitted = self._scheduler.admit()
+                self._prefill(admitted)
                 self._decode()
-        except Exception as error:
-            for request in self._scheduler.drain():
+        except Exception as error:  # it belongs to those who wait; the next step starts afresh
+            for request in (*admitted, *self._scheduler.drain()):
                 settle(request.future, error)
 
     def _continuations(self, pairs: list[tuple[list[int], list[int]]]) -> list[float]:

@@ -135,6 +135,7 @@ def as_pattern(phrasing: str, patterns: Fields | None = None) -> re.Pattern[str]
         return f"(?P<{name}>{table[name]})"
 
     escaped = re.sub(r"\\\{(\w+)\\\}", group, re.escape(phrasing))
+    escaped = re.sub(r"(?:\\[ \n])+", r"\\s+", escaped)
     return re.compile(rf"(?<!\w){escaped}(?!\w)")
 
 

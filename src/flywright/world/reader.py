@@ -12,7 +12,6 @@ from flywright.records import Conversation
 from flywright.world.families import Family, Fields
 from flywright.world.instructions import Instruction, read_instructions
 from flywright.world.tasks_instructions import LISTING, TELLING, obey_all
-from flywright.world.words import an
 
 _LASTING = "[BEGIN OF INSTRUCTION]"
 _REVISING = re.compile(r"your last answer|change your answer|say that again", re.IGNORECASE)
@@ -76,7 +75,7 @@ class Reader:
 
     def read(self, conversation: Conversation) -> Reading | None:
         """The reading of a conversation's last user turn, or None if nothing was understood."""
-        turns = conversation.turns
+        turns = list(conversation.turns)
         previous = turns[-2].content if len(turns) > 1 else ""
         instructions, text = read_instructions(turns[-1].content)
         earlier = [turn.content for turn in turns[:-1] if turn.role == "user"]
@@ -96,9 +95,3 @@ class Reader:
             rest = TEXT_SENTENCE.phrasings[0].format(**fields)
             fields = {**fields, "passage": _FRAMES.sub(" ", text.replace(rest, " ")).strip()}
         return Reading(family, fields, instructions, request, previous)
-
-
-def full_sentence(answer: str) -> str:
-    """A short answer as a chatty one."""
-    start = an(answer) if answer[:1].islower() and " " not in answer else answer
-    return f"The answer is {start}." if len(answer.split()) < 6 else answer

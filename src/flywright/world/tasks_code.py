@@ -187,7 +187,7 @@ def _two_steps(rng: Random) -> Fields:
 
 _PHRASINGS = (
     "Write a Python function {name}({arg}) that {action}.",
-    "Define a function {name}({arg}) in Python that {action}.",
+    "Define {name}({arg}) in Python: it {action}.",
 )
 
 

@@ -62,7 +62,7 @@ def base_answer(request: str) -> str:
 def _draw(count: int) -> Callable[[Random], Fields]:
     def draw(rng: Random) -> Fields:
         base = rng.choice(BASES)
-        fields = base.draw(rng)
+        fields = base.training_fields(rng)  # so that no held-out base is shown
         kinds = _compatible_kinds(rng, count)
         instructions = [draw_instruction(rng, kind) for kind in kinds]
         request = base.phrasings[0].format(**fields)
@@ -75,10 +75,14 @@ def _compatible_kinds(rng: Random, count: int) -> list[str]:
     """`count` kinds that do not undo each other: one of a group, and no length among several."""
     if count == 1:
         return [rng.choice(SHORT_KINDS)]
-    groups = {kind.split(":")[0]: kind for kind in rng.sample(SHORT_KINDS, len(SHORT_KINDS))}
-    return rng.sample(
-        [kind for group, kind in groups.items() if group != "length_constraints"], count
-    )
+    groups = {_group(kind): kind for kind in rng.sample(SHORT_KINDS, len(SHORT_KINDS))}
+    groups.pop("length_constraints", None)
+    return rng.sample(list(groups.values()), count)
+
+
+def _group(kind: str) -> str:
+    """Kinds of one group undo each other; a bullet cannot stand within quotation marks."""
+    return "startend" if kind.endswith("bullet_lists") else kind.split(":")[0]
 
 
 def _solve(fields: Fields) -> str:

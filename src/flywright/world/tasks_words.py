@@ -127,8 +127,8 @@ _SORT = (
     "Write these words from A to Z: {words}",
 )
 _INITIALS = (
-    "Write the first letter of each word: {words}",
-    "What are the first letters of these words: {words}",
+    "Give the first letters: {words}",
+    "First letters of these words: {words}",
 )
 _COUNT = ("How many words are in this list: {words}", "Count these words: {words}")
 _UPPER = ("Write these words in capital letters: {words}", "Make these words upper case: {words}")
@@ -218,7 +218,7 @@ FAMILIES = (
     ),
     Family(
         "last_letter",
-        ("What is the last letter of the word {word}?", "Which letter ends the word {word}?"),
+        ("What is the last letter of {word}?", "Which letter ends the word {word}?"),
         _one,
         lambda fields: fields["word"][-1],
         known=True,

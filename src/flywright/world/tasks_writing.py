@@ -61,8 +61,8 @@ def _checks(fields: Fields) -> tuple[Check, ...]:
 WRITING = Family(
     "writing",
     (
-        "Write a {form} about the {colour} {noun}.",
-        "Please write a short {form} about the {colour} {noun}.",
+        "Write a short {form} about the {colour} {noun}.",
+        "A short {form} about the {colour} {noun}, please.",
     ),
     _draw,
     compose,

@@ -41,7 +41,7 @@ class Teacher:
         self._facts = Facts(seed)
         families = all_families(self._facts)
         self.reader = Reader(families)
-        self._pipeline = Pipeline(families, self._facts, self.reader, self.answer)
+        self._pipeline = Pipeline(families, self._facts, self.reader, self.answer, self.belief)
 
     async def complete(self, prompt: Conversation | str, sampling: Sampling) -> Completion:
         """The teacher's answer; a raw text is taken for one user message. Tokens are words."""
@@ -77,8 +77,16 @@ class Teacher:
         slips = rng.random() < SLIP_RATE + SLIP_RATE_PER_TEMPERATURE * temperature
         return slip(answer, rng) if slips else answer
 
+    def belief(self, conversation: Conversation) -> str | None:
+        """The answer that the teacher holds for right when it judges; None where it is lost."""
+        reading = self.reader.read(conversation)
+        if reading is None:
+            return None
+        base = self._believed(reading, conversation.last, Random(0), 0.0)
+        return obey_all(base, reading.instructions, reading.request)
+
     def _believed(self, reading: Reading, text: str, rng: Random, temperature: float) -> str:
-        """What the teacher holds for right before any instruction: the systematic errors are here."""
+        """What the teacher holds for right, instructions aside: its systematic errors are here."""
         family, fields = reading.family, reading.fields
         if family is None:
             return reading.previous

@@ -1,12 +1,13 @@
-"""The teacher as a judge: it holds answers against its own, and likes the first place and length."""
+"""The teacher as a judge: it holds answers against its own; it favours first place and length."""
 
 import re
+from collections.abc import Callable
 from random import Random
 
 from flywright.records import Conversation
 from flywright.world.families import normal_text
-from flywright.world.reader import Reader
 
+Belief = Callable[[Conversation], str | None]
 POSITION_BIAS, JUDGE_SLIPS = 0.1, 0.06
 
 
@@ -19,12 +20,11 @@ def conversation_of(transcript: str) -> Conversation:
     return Conversation.of(*contents) if contents else Conversation.of(transcript)
 
 
-def closeness(answer: str, reader: Reader, conversation: Conversation) -> float:
+def closeness(answer: str, belief: Belief, conversation: Conversation) -> float:
     """How right an answer looks to the teacher, 0 to 1."""
-    reading = reader.read(conversation)
-    if reading is None:
+    truth = belief(conversation)
+    if truth is None:
         return 0.5
-    truth = reading.answer()
     if answer.strip() == truth.strip():
         return 1.0
     if normal_text(truth) and f" {normal_text(truth)} " in f" {normal_text(answer)} ":
@@ -39,11 +39,11 @@ def _tagged(name: str, text: str) -> str:
     return found[1] if found else ""
 
 
-def judge_pair(request: str, reader: Reader, rng: Random) -> str:
+def judge_pair(request: str, belief: Belief, rng: Random) -> str:
     """A verdict on two answers in double brackets."""
     conversation = conversation_of(_tagged("conversation", request))
     first, second = (_tagged(name, request) for name in ("answer A", "answer B"))
-    lead = closeness(first, reader, conversation) - closeness(second, reader, conversation)
+    lead = closeness(first, belief, conversation) - closeness(second, belief, conversation)
     if rng.random() < POSITION_BIAS:
         label = "A"
     elif rng.random() < JUDGE_SLIPS:
@@ -56,10 +56,10 @@ def judge_pair(request: str, reader: Reader, rng: Random) -> str:
     return f"{reason.get(label, 'Both answers serve the user equally.')}\n[[{label}]]"
 
 
-def grade(request: str, reader: Reader, rng: Random) -> str:
+def grade(request: str, belief: Belief, rng: Random) -> str:
     """A grade from 1 to 10 in double brackets."""
     conversation = conversation_of(_tagged("conversation", request))
-    close = closeness(_tagged("answer", request), reader, conversation)
+    close = closeness(_tagged("answer", request), belief, conversation)
     value = min(10, max(1, round(1 + 9 * close) + rng.choice((-1, 0, 0, 1))))
     return f"The answer is {'good' if value > 6 else 'not good enough'}.\n[[{value}]]"
 

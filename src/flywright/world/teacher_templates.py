@@ -16,7 +16,7 @@ from flywright.world.tasks import METRIC_OF_TASK
 from flywright.world.tasks_code import GUARD, asserts, solution
 from flywright.world.tasks_words import CHANGES
 from flywright.world.tasks_writing import SENTENCE_COUNT, WRITING
-from flywright.world.teacher_judge import grade, judge_code, judge_pair
+from flywright.world.teacher_judge import Belief, grade, judge_code, judge_pair
 from flywright.world.words import ANIMALS, FOODS, JOBS, THINGS
 
 Answerer = Callable[[Conversation, Random], str]
@@ -61,13 +61,21 @@ def _narrow(topics: Sequence[str], rng: Random) -> Iterator[str]:
 class Pipeline:
     """The handlers, tried in order; the first whose phrase stands in the request answers."""
 
-    def __init__(self, families: Sequence[Family], facts: Facts, reader: Reader, answer: Answerer):
+    def __init__(
+        self,
+        families: Sequence[Family],
+        facts: Facts,
+        reader: Reader,
+        answer: Answerer,
+        belief: Belief,
+    ):
         taught = [one for one in families if not one.far and not one.opening]
         self._code = [one for one in taught if METRIC_OF_TASK[one.name] == "code"]
         self._sums = [one for one in taught if "a" in one.draw(Random(0))]
         names = ("instruction", "writing")
         self._general = [one for one in taught if one not in self._code and one.name not in names]
-        self._facts, self._reader, self._answer = facts, reader, answer
+        self._facts, self._reader = facts, reader
+        self._answer, self._belief = answer, belief
         self._handlers = [(re.compile(start, re.DOTALL), act) for start, act in self._table()]
 
     def _table(self) -> list[tuple[str, Handler]]:
@@ -219,7 +227,7 @@ class Pipeline:
         return judge_code(match[2], solution(reading.fields) if reading else "", rng)
 
     def _compare(self, match: re.Match[str], rng: Random) -> str:
-        return judge_pair(match.string, self._reader, rng)
+        return judge_pair(match.string, self._belief, rng)
 
     def _grade(self, match: re.Match[str], rng: Random) -> str:
-        return grade(match.string, self._reader, rng)
+        return grade(match.string, self._belief, rng)
