@@ -98,8 +98,9 @@ def test_ratings_round_trip(db, tmp_path):
     assert len(ratings) == summary["ratings"] == 4
     assert ratings[0].attributes == (3, 4, 4, 1, 2)
     assert ratings[0].lineage.model == "SECRET-MODEL"
-    labels = (tmp_path / "out" / "labels.jsonl").read_text().splitlines()
-    assert len(labels) == 12
+    votes = ratings[0].lineage.verdicts
+    assert [vote.judge for vote in votes] == ["ann", "bob", "cleo"]
+    assert json.loads(votes[0].detail) == RATING  # nothing that people said is lost
     assert export(db, tmp_path / "out") == summary  # again, over its own files
     (tmp_path / "out" / "mine.txt").write_text("x")
     with pytest.raises(UserError, match="holds other files"):
@@ -127,14 +128,12 @@ def test_comparisons_round_trip_blind_and_unswapped(pairs, tmp_path):
         for shown in work_through(client, name, judge):
             sides.append(shown["left"])
             assert "SECRET" not in json.dumps(shown)
-            assert "first" not in shown
+            assert "chosen" not in shown
     assert 4 <= sides.count("good") <= 20  # both orders occur
     summary = export(pairs, tmp_path / "out")
     comparisons = list(read_jsonl(tmp_path / "out" / "comparisons.jsonl", Comparison))
     assert [(c.chosen, c.rejected) for c in comparisons] == [("good", "bad")] * 8
-    judged = summary["judgements"]["chosen against rejected"]
-    assert (judged["win"], judged["tie"], judged["loss"]) == (24, 0, 0)
-    assert judged["length"] == {"chosen": {"right": 24}, "rejected": {"too long": 24}}
+    assert summary["comparisons"] == 8
 
 
 def test_sides_are_drawn_from_annotator_and_item(pairs):
@@ -176,7 +175,7 @@ def test_bad_labels_are_refused_with_a_reason_and_not_kept(db, label):
     client = TestClient(create_app(db))
     response = send(client, "ann", "d00", label)
     assert response.status_code == 400
-    assert response.json()["error"]
+    assert response.json()["detail"]
     assert following(client, "ann")["done"] == 0
 
 
@@ -197,7 +196,7 @@ def test_a_label_sent_twice_is_kept_once_and_the_later_counts(db):
     send(client, "ann", "d00", RATING)
     send(client, "ann", "d00", {**RATING, "helpfulness": 1})
     [labels] = [labels for item, labels in store.everything(db) if item.id == "d00"]
-    assert [(who, label.helpfulness) for who, label in labels] == [("ann", 1)]
+    assert [(who, label.model_dump()["helpfulness"]) for who, label in labels] == [("ann", 1)]
 
 
 def test_the_page_is_there_and_loads_nothing_from_elsewhere(db):
@@ -239,7 +238,7 @@ def test_acknowledged_labels_survive_kill_9(db):
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(KILLED), str(db)])
     assert done.returncode == -9
     [labels] = [labels for item, labels in store.everything(db) if item.id == "d00"]
-    assert [label.helpfulness for _, label in labels] == [0, 1, 2, 3, 4]
+    assert [label.model_dump()["helpfulness"] for _, label in labels] == [0, 1, 2, 3, 4]
     with store.opened(db) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         assert connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
@@ -250,17 +249,19 @@ def write(path: Path, *values) -> Path:
     return path
 
 
-def test_import_takes_plain_pairs_and_is_repeatable(tmp_path):
+def test_import_is_repeatable(tmp_path):
     conversation = {"messages": [{"role": "user", "content": "Q"}]}
-    row = {"id": "x", "conversation": conversation, "first": "a", "second": "b", "first_model": "m"}
+    lineage = {"source": "test"}
+    row = {"id": "x", "conversation": conversation, "chosen": "a", "rejected": "b"}
+    row["lineage"] = lineage
     db, path = tmp_path / "w.db", write(tmp_path / "in.jsonl", row)
     assert import_items(db, path) == 1
     assert import_items(db, path) == 0
     with pytest.raises(UserError, match=r"in.jsonl:1: item 'x' is there with other content"):
-        import_items(db, write(path, {**row, "second": "c"}))
+        import_items(db, write(path, {**row, "rejected": "c"}))
 
 
-@pytest.mark.parametrize("value", [{}, [], 3, {"id": "x", "first": "a"}, {"chosen": "a"}])
+@pytest.mark.parametrize("value", [{}, [], 3, {"id": "x"}, {"chosen": "a"}])
 def test_import_names_the_bad_line_and_adds_nothing(tmp_path, value):
     good = Dialogue(id="d", conversation=Conversation.of("Q", "A"), lineage=LINEAGE)
     path = write(tmp_path / "in.jsonl", good.model_dump(mode="json"), value)

@@ -4,21 +4,18 @@ import pytest
 
 from flywright.annotate.aggregate import (
     aggregate_ratings,
-    agreement,
     is_open,
     most_agreeing,
     preferred,
     wanted_labels,
 )
-from flywright.annotate.labels import Item, PairLabel, RatingLabel, View
-from flywright.records import Conversation, Lineage
+from flywright.annotate.labels import PairLabel, RatingLabel, Skip, View
+from flywright.records import Comparison, Conversation, Dialogue, Lineage
 
 LINEAGE = Lineage(source="test", answer_by="model")
 
 
-def label(helpfulness, others=2, skip=""):
-    if skip:
-        return RatingLabel(skip=skip)
+def label(helpfulness, others=2):
     return RatingLabel(
         helpfulness=helpfulness,
         correctness=others,
@@ -33,9 +30,8 @@ def signed(*labels):
     return [(f"p{index}", one) for index, one in enumerate(labels)]
 
 
-def rating_item(name, group="g"):
-    conversation = Conversation.of("Q", name)
-    return Item(id=name, kind="rating", group=group, conversation=conversation, lineage=LINEAGE)
+def answer(name, prompt="Q"):
+    return Dialogue(id=name, conversation=Conversation.of(prompt, name), lineage=LINEAGE)
 
 
 @pytest.mark.parametrize(
@@ -47,11 +43,11 @@ def test_two_more_if_helpfulness_is_more_than_two_apart(values, wanted):
 
 
 def test_an_item_closes_when_it_has_enough_labels_or_two_flags():
-    assert is_open([2, 2], flags=1)
-    assert not is_open([2, 2, 2], flags=0)
-    assert is_open([0, 4, 4], flags=0)
-    assert not is_open([0, 4, 4, 4, 4], flags=0)
-    assert not is_open([], flags=2)
+    assert is_open([2, 2, None])
+    assert not is_open([2, 2, 2])
+    assert is_open([0, 4, 4])
+    assert not is_open([0, 4, 4, 4, 4])
+    assert not is_open([None, None])
 
 
 def test_the_three_that_agree_most_are_kept():
@@ -68,8 +64,7 @@ def test_ties_do_not_depend_on_the_order_of_arrival():
 
 
 def test_the_label_is_the_rounded_mean_of_the_kept():
-    result = aggregate_ratings([(rating_item("a"), signed(label(3), label(4), label(4)))])
-    [rating] = result.kept
+    [rating], _ = aggregate_ratings([(answer("a"), signed(label(3), label(4), label(4)))])
     assert rating.helpfulness == 4.0  # 3.67
     assert rating.correctness == 2.0
     assert [v.judge for v in rating.lineage.verdicts] == ["p0", "p1", "p2"]
@@ -80,62 +75,53 @@ def test_a_prompt_whose_annotators_disagree_goes_with_all_its_answers():
     torn = signed(*(label(h) for h in (0, 0, 2, 4, 4)))
     split = signed(*(label(h) for h in (0, 3, 0, 3, 4)))
     calm = signed(label(2), label(2), label(3))
-    rows = [(rating_item("a"), torn), (rating_item("b"), calm), (rating_item("c", "h"), split)]
-    result = aggregate_ratings(rows)
-    assert [rating.id for rating in result.kept] == ["a", "b", "c"]  # best three within 2
+    rows = [(answer("a"), torn), (answer("b"), calm), (answer("c", "other"), split)]
+    kept, _ = aggregate_ratings(rows)
+    assert [rating.id for rating in kept] == ["a", "b", "c"]  # best three within 2
     short = signed(label(0), label(3), label(3))
-    rows[0] = (rating_item("a"), short)
-    result = aggregate_ratings(rows)
-    assert [rating.id for rating in result.kept] == ["c"]
-    assert result.dropped == {"too few labels": 2}
+    rows[0] = (answer("a"), short)
+    kept, dropped = aggregate_ratings(rows)
+    assert [rating.id for rating in kept] == ["c"]
+    assert dropped == {"too few labels": 2}
 
 
 def test_spread_of_the_kept_above_two_drops_the_prompt():
     labels = signed(label(0, 2), label(3, 2), label(3, 2), label(1, 4), label(4, 0))
     assert [one.helpfulness for _, one in most_agreeing(labels)] == [0, 3, 3]
     calm = signed(label(2), label(2), label(3))
-    result = aggregate_ratings([(rating_item("a"), labels), (rating_item("b"), calm)])
-    assert result.kept == []
-    assert result.dropped == {"annotators disagree": 2}
+    kept, dropped = aggregate_ratings([(answer("a"), labels), (answer("b"), calm)])
+    assert kept == []
+    assert dropped == {"annotators disagree": 2}
 
 
 def test_flags_drop_a_prompt_and_do_not_count_as_labels():
-    flagged = signed(label(2), label(0, skip="coding"), label(0, skip="coding"))
-    rows = [(rating_item("a"), flagged), (rating_item("b"), signed(*[label(2)] * 3))]
-    result = aggregate_ratings(rows)
-    assert result.kept == []
-    assert result.dropped == {"flagged": 2}
-
-
-def test_agreement_is_one_when_all_agree_and_symmetric():
-    same = [[label(value), label(value)] for value in range(5)]
-    assert agreement(same)["helpfulness"] == pytest.approx(1)
-    apart = [[label(0), label(4)], [label(4), label(0)]]
-    assert agreement(apart)["helpfulness"] == pytest.approx(-1)
-    assert agreement([[label(1)]]) == {}
+    flagged = signed(label(2), Skip(skip="coding"), Skip(skip="coding"))
+    rows = [(answer("a"), flagged), (answer("b"), signed(*[label(2)] * 3))]
+    kept, dropped = aggregate_ratings(rows)
+    assert kept == []
+    assert dropped == {"flagged": 2}
 
 
 def pair(first, second):
     views = [View(helpfulness=h, truthfulness=t, length="right") for h, t in (first, second)]
-    return PairLabel(first=views[0], second=views[1])
+    return PairLabel(chosen=views[0], rejected=views[1])
 
 
 def test_the_majority_prefers():
-    item = Item(
+    item = Comparison(
         id="x",
-        kind="comparison",
-        group="g",
         conversation=Conversation.of("Q"),
-        first="one",
-        second="two",
-        lineage=LINEAGE,
+        chosen="one",
+        rejected="two",
+        rejected_model="m2",
+        lineage=Lineage(source="test", model="m1"),
     )
     win, loss, tie = pair((5, 5), (1, 5)), pair((1, 1), (1, 5)), pair((2, 3), (3, 2))
     assert [one.preference for one in (win, loss, tie)] == [1, -1, 0]
-    assert win.swapped().preference == -1
     found = preferred(item, [("a", loss), ("b", loss), ("c", win)])
     assert found is not None
     assert (found.chosen, found.rejected) == ("two", "one")
+    assert (found.lineage.model, found.rejected_model) == ("m2", "m1")
     assert [v.preference for v in found.lineage.verdicts] == [-1, -1, 1]
     assert preferred(item, [("a", win), ("b", loss), ("c", tie)]) is None
     assert preferred(item, [("a", win), ("b", win)]) is None

@@ -198,10 +198,8 @@ def test_an_error_reaches_everyone_and_the_engine_goes_on(engine, decoder, monke
         raise RuntimeError("out of memory")
 
     async def ask():
-        return await asyncio.gather(
-            *(engine.complete(text, Sampling(max_tokens=4)) for text in ("ban", "bel") * 3),
-            return_exceptions=True,
-        )
+        asked = [engine.complete(text, Sampling(max_tokens=4)) for text in ("ban", "bel") * 3]
+        return await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), timeout=30)
 
     before = engine.generate(["ban"], max_new_tokens=4)
     with monkeypatch.context() as patch:

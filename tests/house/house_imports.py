@@ -6,8 +6,8 @@ from house_tree import Import, Module, Tree, room_of
 
 FLOORS = [
     "records spec settings stats errors files progress",
-    "ask tokenizer model parallel plan sandbox world annotate report",
-    "data generate judge",
+    "ask tokenizer model parallel plan sandbox annotate report",
+    "data generate judge world",  # world: its first model is a Completer, so it stands on ask
     "train serve synth evals",
     "recipe",
     "cli",

@@ -45,7 +45,7 @@ def test_labels_that_disagree_are_none() -> None:
 def test_the_reward_judge_weighs_all_five_attributes() -> None:
     def rate(conversation: Conversation) -> dict[str, float]:
         wordy = 4.0 if "long" in conversation.last else 1.0
-        return {name: 1.0 for name in ATTRIBUTES} | {"verbosity": wordy}
+        return {**dict.fromkeys(ATTRIBUTES, 1.0), "verbosity": wordy}
 
     verdict = asyncio.run(reward.prefer(ScriptedScorer(rate, "r@1"), ASKED, "short", "long"))
     assert verdict.preference == 1 and verdict.judge == "r@1"

@@ -24,8 +24,10 @@ def right(answer: str, *checks: Check, which: truth.Which = "shown") -> bool:
 
 @pytest.mark.parametrize(
     "answer",
-    ["red fox", "Red fox.", "  red   fox\n", "I think so.\nred fox", "Answer: red fox"]
-    + ["The answer is red fox."],  # noqa: RUF005
+    [
+        *("red fox", "Red fox.", "  red   fox\n", "I think so.\nred fox"),
+        *("Answer: red fox", "The answer is red fox."),
+    ],
 )
 def test_exact_takes_the_answer_alone_or_as_the_last_line(answer: str) -> None:
     assert truth.is_exact(answer, "red fox")

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from flywright.errors import UserError
 from flywright.model import Decoder, RewardModel, load, save
-from flywright.model.attention import packed, packed_positions
+from flywright.model.attention import dense_causal, fused_causal, packed
 from flywright.spec import preset
 
 
@@ -28,24 +28,20 @@ def test_published_counts():
     assert spec.kv_bytes_per_token() == 589_824
 
 
-def test_packed_rows_equal_documents_alone(tiny_spec):
+@pytest.mark.parametrize("lengths", [[5, 7, 4, 40], [16], [8, 8, 8]])
+def test_packed_documents_equal_documents_alone(tiny_spec, lengths):
     model = Decoder(tiny_spec, seed=0)
-    lengths = [[5, 7, 4], [16]]  # rows of unlike documents
-    ids = torch.randint(0, 400, (2, 16), generator=torch.Generator().manual_seed(0))
-    together = model.hidden(ids, packed_positions(lengths), packed(lengths))
-    start = 0
-    for length in lengths[0]:
-        alone = model.hidden(ids[:1, start : start + length])
-        torch.testing.assert_close(together[:1, start : start + length], alone)
-        start += length
+    ids = torch.randint(0, 400, (1, sum(lengths)), generator=torch.Generator().manual_seed(0))
+    positions = torch.cat([torch.arange(length) for length in lengths])[None]
+    together = model.hidden(ids, positions, packed(lengths))
+    alone = [model.hidden(part) for part in ids.split(lengths, dim=1)]
+    torch.testing.assert_close(together, torch.cat(alone, dim=1))
 
 
-def test_equal_documents_in_one_row_equal_a_batch(tiny_spec):
-    model = Decoder(tiny_spec, seed=0)
-    ids = torch.randint(0, 400, (3, 8), generator=torch.Generator().manual_seed(0))
-    lengths = [[8, 8, 8]]
-    row = model.hidden(ids.reshape(1, 24), packed_positions(lengths), packed(lengths))
-    torch.testing.assert_close(row.reshape(3, 8, -1), model.hidden(ids))
+def test_dense_attention_equals_the_fused_kernel():
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(3, heads, 20, 8, generator=generator) for heads in (4, 2, 2))
+    torch.testing.assert_close(dense_causal(q, k, v), fused_causal(q, k, v))
 
 
 def test_missing_head_is_an_error(tiny_spec, tmp_path):

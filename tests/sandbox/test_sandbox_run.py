@@ -220,7 +220,6 @@ def test_outcomes_keep_the_order_of_the_jobs() -> None:
     jobs = [Job(slow, ("assert double(1) == 2",)), Job(DOUBLE, ("assert double(1) == 3",))]
     outcomes = asyncio.run(SANDBOX.run_many([*jobs, jobs[0]]))
     assert [outcome.passed for outcome in outcomes] == [True, False, True]
-    assert {outcome.isolation for outcome in outcomes} == {SANDBOX.isolation}
 
 
 def test_strict_refuses_where_only_limits_work(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,8 +4,7 @@
     run(create_app(Path("work.db")))            # http://127.0.0.1:8001
     export(Path("work.db"), Path("out"))        # ratings.jsonl, comparisons.jsonl, summary.json
 
-labels.py says what a label is, store.py keeps them, aggregate.py makes one rating of several
-annotators' (SPEC 5.6), export.py writes records, app.py and page/ are what annotators see.
+labels.py says what a label is, store.py keeps it, aggregate.py makes one rating of several.
 """
 
 from flywright.annotate.app import create_app, run

@@ -6,37 +6,32 @@ that agree most are kept; a prompt stays only if, for each of its answers, the k
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from itertools import combinations
 
-from flywright.annotate.labels import Item, PairLabel, RatingLabel
-from flywright.records import ATTRIBUTES, Comparison, Rating, Verdict
-from flywright.stats import cohen_kappa
+from flywright.annotate.labels import Label, PairLabel, RatingLabel, group_of
+from flywright.records import ATTRIBUTES, Comparison, Dialogue, Rating, Verdict
 
 FEW, MANY, KEPT = 3, 5, 3
-MAX_SPREAD = 2
-FLAGS_TO_DROP = 2
+MAX_SPREAD, FLAGS_TO_DROP = 2, 2
+Signed = tuple[str, RatingLabel]  # who gave it, and the label
 
 
-def spread(values: Iterable[int]) -> int:
-    """Highest minus lowest."""
-    values = list(values)
-    return max(values) - min(values)
+def apart(helpfulness: Sequence[int]) -> bool:
+    """True if the values lie more than 2 apart."""
+    return max(helpfulness) - min(helpfulness) > MAX_SPREAD
 
 
 def wanted_labels(helpfulness: Sequence[int]) -> int:
     """How many annotators an answer needs, given the helpfulness values so far."""
-    disagree = len(helpfulness) >= FEW and spread(helpfulness) > MAX_SPREAD
-    return MANY if disagree else FEW
+    return MANY if len(helpfulness) >= FEW and apart(helpfulness) else FEW
 
 
-def is_open(helpfulness: Sequence[int], flags: int) -> bool:
-    """True while an item needs more labels; two flags close it."""
-    return flags < FLAGS_TO_DROP and len(helpfulness) < wanted_labels(helpfulness)
-
-
-Signed = tuple[str, RatingLabel]
+def is_open(helpfulness: Sequence[int | None]) -> bool:
+    """True while an item needs more labels; None stands for a flag, and two flags close it."""
+    values = [value for value in helpfulness if value is not None]
+    flags = len(helpfulness) - len(values)
+    return flags < FLAGS_TO_DROP and len(values) < wanted_labels(values)
 
 
 def most_agreeing(labels: Sequence[Signed]) -> list[Signed]:
@@ -56,89 +51,68 @@ def most_agreeing(labels: Sequence[Signed]) -> list[Signed]:
     return list(min(combinations(ordered, KEPT), key=distance))
 
 
-@dataclass
-class Ratings:
-    """Aggregated ratings, what was dropped and why, and the labels before and after."""
+def aggregate_ratings(
+    rows: Sequence[tuple[Dialogue, list[tuple[str, Label]]]],
+) -> tuple[list[Rating], Counter[str]]:
+    """Ratings of all answers, and how many answers were dropped by reason.
 
-    kept: list[Rating] = field(default_factory=list)
-    dropped: Counter[str] = field(default_factory=Counter)
-    all_labels: list[list[RatingLabel]] = field(default_factory=list)
-    kept_labels: list[list[RatingLabel]] = field(default_factory=list)
-
-
-def aggregate_ratings(rows: Sequence[tuple[Item, list[Signed]]]) -> Ratings:
-    """Ratings of all items; a group with one answer that fails is dropped with all its answers."""
-    result = Ratings()
+    A prompt with one answer that fails is dropped with all its answers.
+    """
     reasons: dict[str, str] = {}
-    chosen: list[tuple[Item, list[Signed]]] = []
-    for item, signed in rows:
-        usable = [(name, label) for name, label in signed if not label.skip]
-        reason = _fault(usable, flags=len(signed) - len(usable))
-        if reason:
-            reasons.setdefault(item.group, reason)
+    kept: list[tuple[Dialogue, list[Signed]]] = []
+    for dialogue, signed in rows:
+        usable = [(name, label) for name, label in signed if isinstance(label, RatingLabel)]
+        if fault := _fault(usable, flags=len(signed) - len(usable)):
+            reasons.setdefault(group_of(dialogue), fault)
         else:
-            chosen.append((item, most_agreeing(usable)))
-        result.all_labels.append([label for _, label in usable])
-    for item, kept in chosen:
-        if spread(label.values[0] for _, label in kept) > MAX_SPREAD:
-            reasons.setdefault(item.group, "annotators disagree")
-    for item, kept in chosen:
-        if item.group not in reasons:
-            result.kept.append(_rating(item, kept))
-            result.kept_labels.append([label for _, label in kept])
-    result.dropped = Counter(reasons[item.group] for item, _ in rows if item.group in reasons)
-    return result
+            kept.append((dialogue, most_agreeing(usable)))
+    ratings = [_rating(*row) for row in kept if group_of(row[0]) not in reasons]
+    groups = (group_of(dialogue) for dialogue, _ in rows)
+    return ratings, Counter(reasons[group] for group in groups if group in reasons)
 
 
 def _fault(usable: Sequence[Signed], flags: int) -> str:
+    """Why an answer gets no rating, or an empty string."""
     if flags >= FLAGS_TO_DROP:
         return "flagged"
-    helpfulness = [label.values[0] for _, label in usable]
-    return "too few labels" if len(usable) < wanted_labels(helpfulness) else ""
+    if len(usable) < wanted_labels([label.helpfulness for _, label in usable]):
+        return "too few labels"
+    kept = most_agreeing(usable)
+    return "annotators disagree" if apart([label.helpfulness for _, label in kept]) else ""
 
 
-def _rating(item: Item, kept: Sequence[Signed]) -> Rating:
+def _rating(dialogue: Dialogue, kept: Sequence[Signed]) -> Rating:
     columns = zip(*(label.values for _, label in kept), strict=True)
-    means = {name: sum(c) / len(c) for name, c in zip(ATTRIBUTES, columns, strict=True)}
+    means = [float(round(sum(column) / len(column))) for column in columns]
     verdicts = tuple(
-        Verdict(judge=name, score=label.values[0], detail=",".join(map(str, label.values)))
+        Verdict(judge=name, score=label.helpfulness, detail=label.model_dump_json())
         for name, label in kept
     )
     return Rating(
-        id=item.id,
-        conversation=item.conversation,
-        lineage=item.lineage.model_copy(update={"verdicts": verdicts}),
-        **{name: float(round(mean)) for name, mean in means.items()},
+        id=dialogue.id,
+        conversation=dialogue.conversation,
+        lineage=dialogue.lineage.model_copy(update={"verdicts": verdicts}),
+        **dict(zip(ATTRIBUTES, means, strict=True)),
     )
 
 
-def agreement(labels: Sequence[Sequence[RatingLabel]]) -> dict[str, float]:
-    """Quadratic-weighted kappa of each attribute over all pairs of annotators, in both orders."""
-    pairs = [
-        pair for group in labels for a, b in combinations(group, 2) for pair in ((a, b), (b, a))
-    ]
-    if not pairs:
-        return {}
-    return {
-        name: cohen_kappa([a.values[i] for a, _ in pairs], [b.values[i] for _, b in pairs])
-        for i, name in enumerate(ATTRIBUTES)
-    }
-
-
-def preferred(item: Item, signed: Sequence[tuple[str, PairLabel]]) -> Comparison | None:
+def preferred(pair: Comparison, signed: Sequence[tuple[str, Label]]) -> Comparison | None:
     """The pair as the majority of at least three judged it; None for a tie or too few."""
-    votes = [(name, label.preference) for name, label in signed if not label.skip]
+    votes = [(name, label.preference) for name, label in signed if isinstance(label, PairLabel)]
     total = sum(vote for _, vote in votes)
     if len(votes) < FEW or total == 0:
         return None
     verdicts = tuple(Verdict(judge=name, preference=vote) for name, vote in votes)
-    chosen, rejected = (item.first, item.second) if total > 0 else (item.second, item.first)
+    better, worse = (pair.chosen, pair.lineage.model), (pair.rejected, pair.rejected_model)
+    if total < 0:
+        better, worse = worse, better
     return Comparison(
-        id=item.id,
-        conversation=item.conversation,
-        chosen=chosen,
-        rejected=rejected,
+        id=pair.id,
+        conversation=pair.conversation,
+        chosen=better[0],
+        rejected=worse[0],
         judge="human",
-        task=item.task,
-        lineage=item.lineage.model_copy(update={"verdicts": verdicts}),
+        task=pair.task,
+        rejected_model=worse[1],
+        lineage=pair.lineage.model_copy(update={"verdicts": verdicts, "model": better[1]}),
     )

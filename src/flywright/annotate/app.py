@@ -13,57 +13,44 @@ from typing import Annotated, Any
 import uvicorn
 from fastapi import FastAPI, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse, Response
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from fastapi.responses import JSONResponse, Response
+from fastapi.staticfiles import StaticFiles
+from pydantic import BaseModel, Field, ValidationError
 
 from flywright.annotate import store
-from flywright.annotate.labels import Item, PairLabel, RatingLabel
+from flywright.annotate.labels import Item, label_of
 from flywright.errors import UserError
 from flywright.files import seed_from
+from flywright.records import Comparison
 
 PAGE = Path(__file__).parent / "page"
 Annotator = Annotated[str, Field(min_length=1, max_length=60, pattern=r"^[\w .@-]+$")]
 
 
 class Answered(BaseModel):
-    """What the page sends: who, which item, and the label in the order shown."""
-
-    model_config = ConfigDict(extra="forbid")
+    """What the page sends: who, which item, and the label by the sides shown."""
 
     annotator: Annotator
     item: str
     label: dict[str, Any]
 
 
-def swapped(annotator: str, item: Item) -> bool:
-    """True if this annotator sees the second answer on the left."""
-    return seed_from("side", annotator, item.id) % 2 == 1
+def sides(annotator: str, item: Item) -> dict[str, str]:
+    """Which of a comparison's answers stands left and which right for this annotator."""
+    names = ["chosen", "rejected"]
+    if seed_from("side", annotator, item.id) % 2:
+        names.reverse()
+    return dict(zip(("left", "right"), names, strict=True))
 
 
 def shown(annotator: str, item: Item) -> dict[str, Any]:
     """An item as the browser gets it."""
-    messages = [{"role": m.role, "content": m.content} for m in item.conversation.messages]
-    value = {"item": item.id, "kind": item.kind, "messages": messages}
-    if item.kind == "comparison":
-        sides = (item.first, item.second)
-        left, right = reversed(sides) if swapped(annotator, item) else sides
-        value |= {"left": left, "right": right}
+    messages = [message.model_dump() for message in item.conversation.messages]
+    value = {"item": item.id, "kind": "rating", "messages": messages}
+    if isinstance(item, Comparison):
+        texts = {side: getattr(item, name) for side, name in sides(annotator, item).items()}
+        value |= {"kind": "comparison", **texts}
     return value
-
-
-def label_of(annotator: str, item: Item, label: dict[str, Any]) -> RatingLabel | PairLabel:
-    """The label in the item's own order. Raises pydantic's ValidationError."""
-    if item.kind == "rating":
-        return RatingLabel.model_validate(label)
-    sides = {"left": "first", "right": "second"}
-    pair = PairLabel.model_validate({sides.get(key, key): value for key, value in label.items()})
-    return pair.swapped() if swapped(annotator, item) else pair
-
-
-def _reason(errors: Any) -> str:
-    first = errors[0]
-    where = ".".join(str(part) for part in first["loc"])
-    return f"{where}: {first['msg']}".removeprefix(": ").replace("Value error, ", "")
 
 
 def create_app(db_path: Path) -> FastAPI:
@@ -76,32 +63,18 @@ def create_app(db_path: Path) -> FastAPI:
     async def only_our_own_scripts(request: Request, call_next: Any) -> Response:
         response = await call_next(request)
         response.headers["Content-Security-Policy"] = "default-src 'self'; frame-ancestors 'none'"
-        response.headers["X-Content-Type-Options"] = "nosniff"
         return response
 
     @app.exception_handler(RequestValidationError)
-    async def bad_request(_request: Request, error: RequestValidationError) -> JSONResponse:
-        return JSONResponse({"error": _reason(error.errors())}, 400)
-
-    @app.exception_handler(HTTPException)
-    async def refused(_request: Request, error: HTTPException) -> JSONResponse:
-        return JSONResponse({"error": error.detail}, error.status_code)
+    @app.exception_handler(ValidationError)
+    async def bad_request(_request: Request, error: Any) -> JSONResponse:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        return JSONResponse({"detail": f"{where}: {first['msg']}"}, 400)
 
     @app.exception_handler(UserError)
     async def broken(_request: Request, error: UserError) -> JSONResponse:
-        return JSONResponse({"error": str(error)}, 500)
-
-    @app.get("/")
-    def page() -> FileResponse:
-        return FileResponse(PAGE / "index.html")
-
-    @app.get("/page.css")
-    def style() -> FileResponse:
-        return FileResponse(PAGE / "page.css")
-
-    @app.get("/page.js")
-    def script() -> FileResponse:
-        return FileResponse(PAGE / "page.js")
+        return JSONResponse({"detail": str(error)}, 500)
 
     @app.get("/api/next")
     def following(annotator: Annotated[Annotator, Query()]) -> dict[str, Any]:
@@ -114,13 +87,12 @@ def create_app(db_path: Path) -> FastAPI:
         item = store.item(db_path, answered.item)
         if item is None:
             raise HTTPException(404, f"no item {answered.item[:80]!r}")
-        try:
-            given = label_of(answered.annotator, item, answered.label)
-        except ValidationError as error:
-            raise HTTPException(400, _reason(error.errors())) from None
-        store.add_label(db_path, item.id, answered.annotator, given)
+        names = sides(answered.annotator, item)
+        value = {names.get(key, key): part for key, part in answered.label.items()}
+        store.add_label(db_path, item.id, answered.annotator, label_of(item, value))
         return {"status": "kept"}
 
+    app.mount("/", StaticFiles(directory=PAGE, html=True))
     return app
 
 

@@ -1,81 +1,40 @@
 """What people are asked, and what they may answer (SPEC 5.7, 10.7).
 
-A rating is five attributes 0-4, a confidence and a safety verdict on one answer; a comparison is
-two answers on the 6-point scale (0 = complete failure, 5 = best) with their perceived length.
-Either may be flagged and skipped instead.
+A Dialogue's last answer is rated: five attributes 0-4, a confidence, a safety verdict. The answers
+of a Comparison are judged side by side, whichever was preferred before: on the 6-point scale (0 =
+complete failure, 5 = best) with their perceived length. Either may be flagged and skipped.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from flywright.records import ATTRIBUTES, Conversation, Lineage, Record
+from flywright.files import digest
+from flywright.records import ATTRIBUTES, Comparison, Dialogue, Record
 
-Kind = Literal["rating", "comparison"]
-SkipReason = Literal["", "personal", "language", "coding", "identity"]
-Issue = Literal[
-    "incorrect",
-    "irrelevant",
-    "missing",
-    "false_premise",
-    "repetition",
-    "style_change",
-    "contradiction",
-]
+Incorrect = Literal["incorrect", "irrelevant", "missing", "false_premise"]
+Incoherent = Literal["repetition", "style_change", "contradiction"]
 Level = Annotated[int, Field(strict=True, ge=0, le=4)]
-Confidence = Annotated[int, Field(strict=True, ge=0, le=2)]
 Quality = Annotated[int, Field(strict=True, ge=0, le=5)]
-Length = Literal["too short", "right", "too long"]
-
-
-class Item(Record):
-    """Something to judge. A rating item's conversation ends with the answer, a comparison's not.
-
-    Items of one `group` (answers to the same prompt) are shown one after the other.
-    """
-
-    id: str
-    kind: Kind
-    group: str
-    conversation: Conversation
-    first: str = ""
-    second: str = ""
-    first_model: str = "first"
-    second_model: str = "second"
-    task: str = ""
-    lineage: Lineage
-
-    @model_validator(mode="after")
-    def _has_what_is_judged(self) -> "Item":
-        if self.conversation.awaits_answer != (self.kind == "comparison"):
-            raise ValueError("a rating needs an answer at the end, a comparison a question")
-        return self
+Item = Dialogue | Comparison
 
 
 class RatingLabel(Record):
-    """One annotator's rating, or the reason for skipping. `confidence` 0-2 is about correctness."""
+    """One annotator's rating of an answer. `confidence` 0-2 is about correctness."""
 
-    helpfulness: Level | None = None
-    correctness: Level | None = None
-    coherence: Level | None = None
-    complexity: Level | None = None
-    verbosity: Level | None = None
-    confidence: Confidence | None = None
+    helpfulness: Level
+    correctness: Level
+    coherence: Level
+    complexity: Level
+    verbosity: Level
+    confidence: Annotated[int, Field(strict=True, ge=0, le=2)]
     safe: bool = True
-    issues: tuple[Issue, ...] = ()
-    skip: SkipReason = ""
-
-    @model_validator(mode="after")
-    def _whole_or_skipped(self) -> "RatingLabel":
-        missing = [n for n in (*ATTRIBUTES, "confidence") if getattr(self, n) is None]
-        if missing and not self.skip:
-            raise ValueError(f"{', '.join(missing)}: not answered")
-        return self
+    issues: tuple[Incorrect | Incoherent, ...] = ()
 
     @property
     def values(self) -> tuple[int, ...]:
-        """The five values in the order of ATTRIBUTES; only for a label that was not skipped."""
-        return tuple(int(getattr(self, name)) for name in ATTRIBUTES)
+        """The five values in the order of ATTRIBUTES."""
+        return tuple(getattr(self, name) for name in ATTRIBUTES)
 
 
 class View(Record):
@@ -83,34 +42,46 @@ class View(Record):
 
     helpfulness: Quality
     truthfulness: Quality
-    length: Length
+    length: Literal["too short", "right", "too long"]
 
 
 class PairLabel(Record):
-    """One annotator's comparison, in the item's own order; or the reason for skipping."""
+    """One annotator's views of a comparison's two answers."""
 
-    first: View | None = None
-    second: View | None = None
-    skip: SkipReason = ""
-
-    @model_validator(mode="after")
-    def _whole_or_skipped(self) -> "PairLabel":
-        if not self.skip and (self.first is None or self.second is None):
-            raise ValueError("both answers must be judged")
-        return self
+    chosen: View
+    rejected: View
 
     @property
     def preference(self) -> int:
-        """1 = the first is better, -1 = the second, 0 = a tie: by the sum of the two axes."""
-        if self.first is None or self.second is None:
-            return 0
-        ours = self.first.helpfulness + self.first.truthfulness
-        theirs = self.second.helpfulness + self.second.truthfulness
+        """1 = `chosen` is better, -1 = `rejected`, 0 = a tie: by the sum of the two axes."""
+        ours = self.chosen.helpfulness + self.chosen.truthfulness
+        theirs = self.rejected.helpfulness + self.rejected.truthfulness
         return (ours > theirs) - (ours < theirs)
 
-    def swapped(self) -> "PairLabel":
-        """The same label with the two answers in the other order."""
-        return PairLabel(first=self.second, second=self.first, skip=self.skip)
+
+class Skip(Record):
+    """Flagged and skipped: the item should not be judged at all."""
+
+    skip: Literal["personal", "language", "coding", "identity"]
 
 
-Label = RatingLabel | PairLabel
+Label = RatingLabel | PairLabel | Skip
+
+
+def group_of(item: Item) -> str:
+    """The prompt that is answered; answers to one prompt are judged one after the other."""
+    talk = item.conversation
+    prompt = talk if isinstance(item, Comparison) else talk.without_answer()
+    return digest(prompt.model_dump())
+
+
+def item_of(value: Any) -> Item:
+    """JSON as a Comparison or a Dialogue. Raises pydantic's ValidationError."""
+    compares = isinstance(value, dict) and "chosen" in value
+    return (Comparison if compares else Dialogue).model_validate(value)
+
+
+def label_of(item: Item, value: dict[str, Any]) -> Label:
+    """JSON as a label for this item. Raises pydantic's ValidationError."""
+    kind = PairLabel if isinstance(item, Comparison) else RatingLabel
+    return (Skip if "skip" in value else kind).model_validate(value)

@@ -6,7 +6,7 @@ this process, an HTTP endpoint and the `Scripted` fake all keep them.
 
 from flywright.ask.ledger import Ledger, Ledgered, LedgeredScorer
 from flywright.ask.limits import Limited, gather
-from flywright.ask.protocol import AskError, Completer, Completion, Sampling, Scorer
+from flywright.ask.protocol import AskError, Completer, Completion, Sampling, Scorer, TooLong
 from flywright.ask.scripted import Scripted, ScriptedScorer
 
 __all__ = [
@@ -21,5 +21,6 @@ __all__ = [
     "Scorer",
     "Scripted",
     "ScriptedScorer",
+    "TooLong",
     "gather",
 ]

@@ -17,6 +17,10 @@ class AskError(FlywrightError):
         self.retry_after_seconds = retry_after_seconds
 
 
+class TooLong(AskError):  # noqa: N818 - reads as what happened
+    """What was asked does not fit the model's context: this record can never be answered."""
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How to draw an answer. temperature 0 is greedy; `stop` strings are cut from the text.

@@ -28,4 +28,4 @@ def load(path: Path) -> Iterator[Prompt]:
         )
 
 
-GSM8K = Task("gsm8k", load, verifiable.score, max_tokens=512)
+GSM8K = Task("gsm8k", load, verifiable.score, max_tokens=512, request=REQUEST)

@@ -65,4 +65,4 @@ async def score(prompt: Prompt, answer: str, sandbox: Sandbox | None) -> list[It
     return [item_of(prompt, "code", float(outcome.passed), answer, detail=outcome.error)]
 
 
-HUMANEVAL = Task("humaneval", load, score, max_tokens=512)
+HUMANEVAL = Task("humaneval", load, score, max_tokens=512, request=REQUEST)

@@ -44,13 +44,15 @@ class Task:
     """A benchmark: where its prompts come from, and how an answer becomes items.
 
     `load(path)` takes the data folder (with the benchmark's folder in it), the benchmark's folder,
-    or its file, and yields prompts in the file's order. `version` is bumped when scoring changes.
+    or its file, and yields prompts in the file's order. `request` is what we add to the problem's
+    own words. `version` is bumped when scoring changes.
     """
 
     name: str
     load: Callable[[Path], Iterator[Prompt]]
     score: ScoreAnswer
     max_tokens: int = 512
+    request: str = ""
     version: int = 1
 
 

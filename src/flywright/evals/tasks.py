@@ -35,15 +35,14 @@ def load_prompts(task: Task, data: Path, limit: int = 0) -> list[Prompt]:
 
 
 def benchmark_texts(data: Path) -> Iterator[tuple[str, str]]:
-    """(benchmark, text of a prompt) of every public benchmark whose files are there.
+    """(benchmark, a problem's own words) of every public benchmark whose files are there.
 
     It is what training data is compared with for decontamination.
     """
     for name in PUBLIC:
         try:
             for prompt in TASKS[name].load(Path(data)):
-                args = prompt.checks[0].args if prompt.checks else {}
-                yield name, args.get("head") or prompt.conversation.last
+                yield name, prompt.conversation.last.replace(TASKS[name].request, "")
         except UserError as error:
             if "found neither" not in str(error):
                 raise

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flywright.ask.protocol import AskError, Completion, Sampling
+from flywright.ask.protocol import AskError, Completion, Sampling, TooLong
 from flywright.errors import UserError
 from flywright.files import seed_from
 from flywright.generate.cache import ROWS, KVCache, pad_rows, round_up
@@ -39,8 +39,9 @@ class Engine:
     """Completes conversations and raw texts; `model` names it for ledgers and lineage.
 
     Give a model and its tokenizer, or a weights folder. At most `max_batch` requests run at a time,
-    each with room for the whole context in the cache (see KVCache for its bytes). `dtype` decodes in another precision than
-    the model's own, on a copy; where the same answers are promised, that is float32.
+    each with room for the whole context in the cache (KVCache tells its bytes). `dtype` decodes in
+    another precision than the model's own, on a copy; where the same answers are promised, that is
+    float32.
 
     A completion's `logprobs` are the model's own: natural log-softmax in fp32 of the untempered,
     uncut logits at each generated token, the end token included. An answer does not depend on
@@ -84,7 +85,7 @@ class Engine:
     async def complete(self, prompt: Prompt, sampling: Sampling) -> Completion:
         """The answer to a conversation, or the continuation of a raw prompt.
 
-        Raises AskError where the prompt leaves no room in the context. An answer that reaches the
+        Raises TooLong where the prompt leaves no room in the context. An answer that reaches the
         context's end finishes as "length". Cancelling the await takes the request back.
         """
         request = self._request(prompt, sampling)
@@ -139,7 +140,7 @@ class Engine:
 
     def _fits(self, count: int, room: int) -> None:
         if count > room:
-            raise AskError(f"the prompt is {count} tokens, the model has room for {room}")
+            raise TooLong(f"the prompt is {count} tokens, the model has room for {room}")
 
     def _request(self, prompt: Prompt, sampling: Sampling) -> Request:
         if isinstance(prompt, str):

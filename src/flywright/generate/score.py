@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from flywright.ask.protocol import AskError
+from flywright.ask.protocol import TooLong
 from flywright.generate.cache import TOKENS, pad_rows, round_up
 from flywright.generate.worker import Gathering
 from flywright.model import Decoder, RewardModel
@@ -94,7 +94,7 @@ class RewardScorer:
     async def score(self, conversation: Conversation) -> dict[str, float]:
         """The five attributes of the last answer, by name.
 
-        Raises AskError where the conversation is longer than the model's context.
+        Raises TooLong where the conversation is longer than the model's context.
         """
         return await self._gathering.ask(self._ids(conversation))
 
@@ -106,7 +106,7 @@ class RewardScorer:
         ids = chat.reward_ids(self._tokenizer, conversation)
         longest = self._weights.spec.context_length
         if len(ids) > longest:
-            raise AskError(f"cannot score {len(ids)} tokens: the model reads at most {longest}")
+            raise TooLong(f"cannot score {len(ids)} tokens: the model reads at most {longest}")
         return ids
 
     @torch.inference_mode()

@@ -17,8 +17,11 @@ _CONTRACTION = re.compile(r"(?i)(?<=[a-z])(n't|'(?:s|m|d|ll|re|ve))\b")
 
 
 def _ends_sentence(text: str, match: re.Match[str]) -> bool:
-    if not match.group().startswith(".") or match.group().startswith(".."):
+    if not match.group().startswith("."):
         return True
+    following = text[match.end() :].lstrip()
+    if match.group().startswith(".."):
+        return not following[:1].islower()
     before = text[: match.start()]
     last = before.split()[-1].lower().lstrip("(\"'“*[") if before.split() else ""
     if last in _ABBREVIATIONS or re.fullmatch(r"[a-z]", last):
@@ -26,7 +29,6 @@ def _ends_sentence(text: str, match: re.Match[str]) -> bool:
     at_line_start = before.rstrip(" ").rpartition("\n")[2].strip(" *-#") == last
     if last.isdigit() and at_line_start:
         return False  # the number of a list item: "1. Bread"
-    following = text[match.end() :].lstrip()
     return not following[:1].islower()
 
 

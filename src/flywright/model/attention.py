@@ -16,18 +16,84 @@ from flywright.spec import ModelSpec
 Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
+DENSE_TOKENS = 512  # beyond it the T x T scores cost more than the fused kernel saves
+BUCKET = 32  # packed documents are padded to a multiple of this, for attention only
+
+
 def causal(
     _layer: int, q_BHTK: torch.Tensor, k_BGTK: torch.Tensor, v_BGTK: torch.Tensor
 ) -> torch.Tensor:
-    """Every position attends to itself and all before it in its row."""
+    """Every position attends to itself and all before it in its row.
+
+    Training in bf16 on a CPU takes the dense form: the fused kernel's backward is the slower one
+    there (benchmarks/attention.py). Everywhere else the fused one.
+    """
+    short = q_BHTK.shape[2] <= DENSE_TOKENS
+    if short and q_BHTK.requires_grad and q_BHTK.is_cpu and q_BHTK.dtype == torch.bfloat16:
+        return dense_causal(q_BHTK, k_BGTK, v_BGTK)
+    return fused_causal(q_BHTK, k_BGTK, v_BGTK)
+
+
+def fused_causal(q_BHTK: torch.Tensor, k_BGTK: torch.Tensor, v_BGTK: torch.Tensor) -> torch.Tensor:
+    """Causal attention by torch's fused kernel."""
     return F.scaled_dot_product_attention(q_BHTK, k_BGTK, v_BGTK, is_causal=True, enable_gqa=True)
 
 
-def _uniform(documents: int) -> Attend:
-    """One row of `documents` documents of equal length, attended to as a batch."""
+def dense_causal(q_BHTK: torch.Tensor, k_BGTK: torch.Tensor, v_BGTK: torch.Tensor) -> torch.Tensor:
+    """The same through the full score matrix; query heads of a group share one product."""
+    B, H, T, K = q_BHTK.shape
+    G = k_BGTK.shape[1]
+    grouped = q_BHTK.reshape(B, G, H // G * T, K) * K**-0.5
+    scores_BHTT = (grouped @ k_BGTK.transpose(-1, -2)).view(B, H, T, T)
+    future_TT = torch.ones(T, T, dtype=torch.bool, device=q_BHTK.device).triu(1)
+    weights_BHTT = scores_BHTT.masked_fill(future_TT, float("-inf")).softmax(-1)
+    return (weights_BHTT.view(B, G, H // G * T, T) @ v_BGTK).view(B, H, T, K)
 
-    def split(x_1HTK: torch.Tensor) -> torch.Tensor:
-        return x_1HTK[0].unflatten(1, (documents, -1)).transpose(0, 1)
+
+def packed(lengths: Sequence[int]) -> Attend:
+    """One row [1, H, N, K] of documents end to end, each attended to alone; lengths add up to N.
+
+    Documents of similar length go through `causal` as one batch, padded at their ends, where the
+    causal mask hides the padding. Positions have to restart at each document.
+    """
+    if len(set(lengths)) == 1:
+        return _equal(len(lengths))
+    starts = [0, *torch.tensor(lengths).cumsum(0).tolist()]
+    buckets: dict[int, list[int]] = {}
+    for document, length in enumerate(lengths):
+        buckets.setdefault(-(-length // BUCKET) * BUCKET, []).append(document)
+    takes = []
+    for width, documents in buckets.items():
+        first_D1 = torch.tensor([starts[d] for d in documents])[:, None]
+        length_D1 = torch.tensor([lengths[d] for d in documents])[:, None]
+        offset_T = torch.arange(width)
+        takes.append((first_D1 + offset_T.clamp(max=length_D1 - 1), offset_T < length_D1))
+    order_N = torch.cat([place[valid] for place, valid in takes]).argsort()
+    kept_N = torch.cat([valid.flatten() for _, valid in takes]).nonzero()[:, 0][order_N]
+
+    def attend(
+        layer: int, q_BHTK: torch.Tensor, k_BGTK: torch.Tensor, v_BGTK: torch.Tensor
+    ) -> torch.Tensor:
+        parts = []
+        for place_DT, _ in takes:
+            q, k, v = (_taken(x, place_DT) for x in (q_BHTK, k_BGTK, v_BGTK))
+            parts.append(causal(layer, q, k, v).transpose(0, 1).flatten(1, 2))
+        return torch.cat(parts, dim=1).index_select(1, kept_N)[None]
+
+    return attend
+
+
+def _taken(x_1HNK: torch.Tensor, place_DT: torch.Tensor) -> torch.Tensor:
+    """Positions of a row as a batch [D, H, T, K]."""
+    flat = x_1HNK[0].index_select(1, place_DT.flatten())
+    return flat.unflatten(1, tuple(place_DT.shape)).transpose(0, 1)
+
+
+def _equal(documents: int) -> Attend:
+    """A row of documents of one length: a batch without any copying."""
+
+    def split(x_1HNK: torch.Tensor) -> torch.Tensor:
+        return x_1HNK[0].unflatten(1, (documents, -1)).transpose(0, 1)
 
     def attend(
         layer: int, q_BHTK: torch.Tensor, k_BGTK: torch.Tensor, v_BGTK: torch.Tensor
@@ -36,38 +102,6 @@ def _uniform(documents: int) -> Attend:
         return out_DHTK.transpose(0, 1).flatten(1, 2)[None]
 
     return attend
-
-
-def packed(lengths: Sequence[Sequence[int]]) -> Attend:
-    """Rows that hold several documents, each alone: lengths[b] are the documents' in row b.
-
-    Lengths of a row add up to T. A loop of causal attention per document is the fastest way on a
-    CPU, and exact; documents of one length go as one batch. Positions have to restart at each
-    document (`packed_positions`).
-    """
-    flat = [length for row in lengths for length in row]
-    if len(lengths) == 1 and len(set(flat)) == 1:
-        return _uniform(len(flat))
-
-    def attend(
-        layer: int, q_BHTK: torch.Tensor, k_BGTK: torch.Tensor, v_BGTK: torch.Tensor
-    ) -> torch.Tensor:
-        rows = []
-        for row, row_lengths in enumerate(lengths):
-            start, parts = 0, []
-            for length in row_lengths:
-                span = (slice(row, row + 1), slice(None), slice(start, start + length))
-                parts.append(causal(layer, q_BHTK[span], k_BGTK[span], v_BGTK[span]))
-                start += length
-            rows.append(torch.cat(parts, dim=2))
-        return torch.cat(rows, dim=0)
-
-    return attend
-
-
-def packed_positions(lengths: Sequence[Sequence[int]]) -> torch.Tensor:
-    """Positions [B, T] that restart at 0 with each document."""
-    return torch.stack([torch.cat([torch.arange(n) for n in row]) for row in lengths])
 
 
 class Attention(nn.Module):

@@ -1,11 +1,11 @@
 """Runs inside the child, before any untrusted line: a bare root, no rights, hard limits.
 
 This file is not imported by flywright: its text is handed to `python -I -S -c`, in front of
-`solution.py` or `tester.py`, so it may use the standard library only. `build_root` runs where
-`unshare` made the namespaces (bubblewrap builds its own root): a tmpfs with read-only binds of the
-system's folders, a small writable /tmp, no /proc, no /home, nothing else. Afterwards the process
-gives up every capability for good, and a first process stays behind which ends the whole
-namespace when the time is up, even if whoever started it was killed.
+`child.py`, so it may use the standard library only. `build_root` runs where `unshare` made the
+namespaces (bubblewrap builds its own root): a tmpfs with read-only binds of the system's folders,
+a small writable /tmp, no /proc, no /home, nothing else. Afterwards the process gives up every
+capability for good, and a first process stays behind which ends the whole namespace when the time
+is up, even if whoever started it was killed.
 """
 
 import ctypes
@@ -17,7 +17,7 @@ from typing import Any
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_REMOUNT = 1, 2, 4, 32
 MS_BIND, MS_REC, MS_PRIVATE, MNT_DETACH = 4096, 16384, 1 << 18, 2
-PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 4, 24, 38
+PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 4, 24, 38
 CAPABILITY_VERSION_3 = 0x20080522
 
 
@@ -55,14 +55,8 @@ def build_root(binds: list[str], scratch_bytes: int) -> None:
     for path in binds:
         _bind_read_only(libc, path, root)
     os.mkdir(root + "/tmp")  # noqa: PTH102
-    _mount(
-        libc,
-        "tmpfs",
-        root + "/tmp",
-        "tmpfs",
-        MS_NOSUID | MS_NODEV,
-        f"mode=1777,size={scratch_bytes}",
-    )
+    scratch = f"mode=1777,size={scratch_bytes}"
+    _mount(libc, "tmpfs", root + "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, scratch)
     os.chdir(root)
     _check(libc.pivot_root(b".", b"."), "pivot_root")
     _check(libc.umount2(b".", MNT_DETACH), "umount")
@@ -93,25 +87,11 @@ def stay_behind(wall_seconds: float) -> None:
     ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)  # untrusted code cannot trace it
     signal.signal(signal.SIGALRM, lambda *_: os._exit(124))
     signal.setitimer(signal.ITIMER_REAL, wall_seconds)
-    for handle in (0, 1, 2, *range(3, 64)):
-        try:
-            os.close(handle)
-        except OSError:
-            continue
-    status = 0
+    os.closerange(0, 64)
     while True:
         ended, status = os.waitpid(-1, 0)
         if ended == child:
             os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
-
-
-def limit(limits: dict[str, int]) -> None:
-    """Set each `RLIMIT_<name>`, soft and hard; never above the hard limit already in force."""
-    for name, value in limits.items():
-        kind = getattr(resource, f"RLIMIT_{name}")
-        hard = resource.getrlimit(kind)[1]
-        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(kind, (value, value))
 
 
 def confine(plan: dict[str, Any]) -> None:
@@ -121,4 +101,8 @@ def confine(plan: dict[str, Any]) -> None:
         build_root(plan["binds"], plan["scratch_bytes"])
         stay_behind(plan["wall_seconds"])
     drop_rights(plan["user"])
-    limit(plan["limits"])
+    for name, value in plan["limits"].items():
+        kind = getattr(resource, f"RLIMIT_{name}")
+        hard = resource.getrlimit(kind)[1]  # already in force: only root may raise it
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(kind, (value, value))

@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -28,9 +27,8 @@ TRUSTED_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 class Isolation:
     """One way to start a child. `command` stands before the interpreter.
 
-    `binds` are the folders that `confine.py` mounts itself (empty where bubblewrap does, or where
-    nothing is mounted). `user` is whom the child becomes (0: nobody else): process limits do not
-    bind root. `name` is what outcomes and reports say.
+    `binds` are the folders that `confine.py` mounts itself (none where bubblewrap does). `user` is
+    whom the child becomes (0: nobody else), because process limits do not bind root.
     """
 
     name: Literal["bubblewrap", "namespaces", "limits"]
@@ -48,18 +46,14 @@ def interpreter() -> str:
 @functools.cache
 def visible_paths() -> tuple[str, ...]:
     """What a child may read: the system's libraries and the interpreter's own; nothing else."""
-    binary = Path(interpreter())
-    prefix = Path(sys.base_prefix)
-    own = [binary, prefix / f"lib/python{sys.version_info.major}.{sys.version_info.minor}"]
-    own += sorted((prefix / "lib").glob("libpython*.so*"))
+    library = Path(sys.base_prefix) / "lib"
+    own = [Path(interpreter()), library / f"python{sys.version_info[0]}.{sys.version_info[1]}"]
+    own += sorted(library.glob("libpython*.so*"))
     outside = [str(path) for path in own if not str(path).startswith("/usr/")]
     return tuple(path for path in (*SYSTEM_PATHS, *outside) if Path(path).exists())
 
 
-def _bubblewrap(user: int) -> Isolation | None:
-    program = shutil.which("bwrap", path=TRUSTED_PATH)
-    if program is None:
-        return None
+def _bubblewrap(program: str, user: int) -> Isolation:
     walls = "--unshare-ipc --unshare-pid --unshare-net --unshare-uts"
     rights = "--cap-add CAP_SETUID --cap-add CAP_SETGID --cap-add CAP_SETPCAP"
     command = [program, *(f"{walls} {rights}".split() if user else ["--unshare-all"])]
@@ -69,18 +63,14 @@ def _bubblewrap(user: int) -> Isolation | None:
             command += ["--perms", "0755", "--dir", str(parent)]
         command += ["--dev-bind" if path in DEVICES else "--ro-bind", path, path]
     command += ["--perms", "1777", "--size", str(SCRATCH_BYTES), "--tmpfs", "/tmp"]
-    command += ["--remount-ro", "/"]
-    return Isolation("bubblewrap", (*command, "--chdir", "/tmp", "--"), user=user)
+    command += ["--remount-ro", "/", "--chdir", "/tmp", "--"]
+    return Isolation("bubblewrap", tuple(command), user=user)
 
 
-def _namespaces(user: int) -> Isolation | None:
-    program = shutil.which("unshare", path=TRUSTED_PATH)
-    if program is None:
-        return None
-    walls = "--net --ipc --uts --mount --pid --fork --kill-child"
-    command = [program, *walls.split()]
-    command += [] if user else ["--user", "--map-root-user"]
-    return Isolation("namespaces", tuple(command), (*visible_paths(), *DEVICES), user)
+def _namespaces(program: str, user: int) -> Isolation:
+    walls = ["--net", "--ipc", "--uts", "--mount", "--pid", "--fork", "--kill-child"]
+    walls += [] if user else ["--user", "--map-root-user"]
+    return Isolation("namespaces", (program, *walls), (*visible_paths(), *DEVICES), user)
 
 
 def _limits() -> Isolation:
@@ -90,48 +80,34 @@ def _limits() -> Isolation:
     return Isolation("limits", user=NOBODY if drop else 0)
 
 
-def child_program(
-    isolation: Isolation, files: Sequence[str], plan: dict[str, Any], call: str
-) -> str:
-    """The child's whole text: these files of this folder without our imports, then the calls."""
-    texts = [(Path(__file__).parent / name).read_text(encoding="utf-8") for name in files]
-    lines = [line for text in texts for line in text.splitlines()]
-    kept = [line for line in lines if not line.startswith("from flywright")]
-    plan = {
-        **plan,
-        "binds": isolation.binds,
-        "user": isolation.user,
-        "scratch_bytes": SCRATCH_BYTES,
-    }
-    return "\n".join([*kept, f"confine({plan!r})", call])
+def child_command(isolation: Isolation, plan: dict[str, Any], call: str) -> list[str]:
+    """Walls, interpreter and the child's whole program, which ends with the call."""
+    folder = Path(__file__).parent
+    texts = [(folder / name).read_text(encoding="utf-8") for name in ("confine.py", "child.py")]
+    own = {"binds": isolation.binds, "user": isolation.user, "scratch_bytes": SCRATCH_BYTES}
+    program = "\n".join([*texts, f"confine({plan | own!r})", call])
+    return [*isolation.command, interpreter(), "-I", "-S", "-c", program]
 
 
 def _works(isolation: Isolation) -> bool:
-    plan = {"wall_seconds": PROBE_SECONDS, "limits": {}}
-    proof = "import json; open('/dev/null', 'r+b').close(); print('inside')"
-    program = child_program(isolation, ["confine.py"], plan, proof)
+    proof = "open('/dev/null', 'r+b').close(); print('inside')"
+    command = child_command(isolation, {"wall_seconds": PROBE_SECONDS, "limits": {}}, proof)
     try:
-        result = subprocess.run(
-            [*isolation.command, interpreter(), "-I", "-S", "-c", program],
-            cwd="/",
-            env={},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=PROBE_SECONDS,
-            check=False,
+        done = subprocess.run(
+            command, env={}, stdin=subprocess.DEVNULL, capture_output=True, timeout=PROBE_SECONDS
         )
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, subprocess.TimeoutExpired):
         return False
-    return result.stdout.strip() == b"inside"
+    return done.stdout == b"inside\n"
 
 
 @functools.cache
 def _strongest() -> Isolation:
     users = (NOBODY, 0) if os.geteuid() == 0 else (0,)
-    for build in (_bubblewrap, _namespaces):
-        for user in users:
-            candidate = build(user)
-            if candidate is not None and _works(candidate):
+    for name, build in (("bwrap", _bubblewrap), ("unshare", _namespaces)):
+        program = shutil.which(name, path=TRUSTED_PATH)
+        for candidate in (build(program, user) for user in users if program):
+            if _works(candidate):
                 return candidate
     return _limits()
 

@@ -3,11 +3,10 @@
     sandbox = Sandbox(SandboxSettings())
     outcome = await sandbox.run("def double(x): return 2 * x", ["assert double(2) == 4"])
 
-Two children, each behind its own walls: one runs the code, the other the tests, and only plain
-data passes between them. So code that knows the usual tricks (an object equal to everything, a walk
-up the frames to the result, sys.exit, a stolen file descriptor) has nothing to forge: expected
-values and the verdict's nonce are never in its process. The parent believes a verdict only with
-this run's nonce.
+Two children, each behind its own walls: one runs the code, the other the tests (child.py). So code
+that knows the usual tricks (an object equal to everything, a walk up the frames to the result,
+sys.exit, a stolen file descriptor) has nothing to forge: expected values and the verdict's nonce,
+without which the parent believes nothing, are never in its process.
 """
 
 import asyncio
@@ -17,7 +16,6 @@ import math
 import os
 import re
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
@@ -26,27 +24,21 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from pydantic import Field
 
-from flywright.sandbox.isolation import (
-    Isolation,
-    child_program,
-    find_isolation,
-    interpreter,
-)
+from flywright.sandbox.isolation import Isolation, Policy, child_command, find_isolation
 from flywright.settings import Settings
 
 VERDICT_BYTES = 64 << 10
-MAX_CODE_CHARACTERS = 200_000
 
 
 class SandboxSettings(Settings):
     """Walls and limits. `seconds`: wall time from the children's start, and CPU time of each."""
 
-    policy: Literal["strict", "limited-ok"] = "strict"
+    policy: Policy = "strict"
     seconds: float = Field(default=10.0, gt=0)
     memory_bytes: int = Field(default=512 << 20, ge=64 << 20)
     processes: int = Field(default=16, ge=1)
@@ -61,7 +53,6 @@ class Outcome:
     passed: bool
     error: str
     seconds: float
-    isolation: str
 
 
 @dataclass(frozen=True)
@@ -107,122 +98,83 @@ class Sandbox:
 
 def run_job(job: Job, settings: SandboxSettings, isolation: Isolation) -> Outcome:
     """Run one job to its verdict, blocking. Everything it started is dead when this returns."""
-    start = time.monotonic()
-
-    def outcome(error: str) -> Outcome:
-        return Outcome(not error, error, time.monotonic() - start, isolation.name)
-
     if not job.tests:
-        return outcome("no tests: nothing was verified")
-    if len(job.code) > MAX_CODE_CHARACTERS:
-        return outcome(f"the code is longer than {MAX_CODE_CHARACTERS} characters")
-    folder = tempfile.mkdtemp(prefix="sandbox-") if isolation.name == "limits" else ""
-    try:
-        if folder and isolation.user:
-            os.chown(folder, isolation.user, isolation.user)
-        return outcome(_supervise(job, settings, isolation, folder or "/"))
-    finally:
-        if folder:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _supervise(job: Job, settings: SandboxSettings, isolation: Isolation, folder: str) -> str:
-    """Start both children, wait for the verdict or the deadline, end both; the error or ""."""
-    ours, theirs = socket.socketpair()
+        return Outcome(False, "no tests: nothing was verified", 0.0)
+    start = time.monotonic()
     nonce = secrets.token_hex(16)
+    with tempfile.TemporaryDirectory(prefix="sandbox-", ignore_cleanup_errors=True) as folder:
+        if isolation.user:
+            os.chown(folder, isolation.user, isolation.user)
+        reply = _supervise({**asdict(job), "nonce": nonce}, settings, isolation, folder)
+    seconds = time.monotonic() - start
+    error = _error_in(reply, nonce)
+    if error and seconds >= settings.seconds:
+        error = f"timed out after {settings.seconds:g} s"
+    return Outcome(not error, error, seconds)
+
+
+def _supervise(
+    job: dict[str, Any], settings: SandboxSettings, isolation: Isolation, folder: str
+) -> bytes:
+    """Start both children, read the verdict or what there is of one, end both by the deadline."""
     children: list[subprocess.Popen[bytes]] = []
-    late = threading.Event()
 
     def end() -> None:
         for child in children:
-            _kill(child)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)  # its namespaces die with it
 
-    def deadline() -> None:
-        late.set()
-        end()
-
-    timer = threading.Timer(settings.seconds, deadline)
+    timer = threading.Timer(settings.seconds, end)
+    ours, theirs = socket.socketpair()
     try:
         with ours, theirs:
-            for role, end_of_pair in (("solution", theirs), ("tester", ours)):
-                child = _start(role, end_of_pair.fileno(), settings, isolation, folder)
-                children.append(child)
+            children.append(_start("serve", theirs.fileno(), settings, isolation, folder))
+            children.append(_start("judge", ours.fileno(), settings, isolation, folder))
         timer.start()
-        reply = _exchange(children[1], {**job.__dict__, "nonce": nonce})
+        tests, verdict = children[1].stdin, children[1].stdout
+        assert tests is not None and verdict is not None
+        with verdict:
+            with contextlib.suppress(BrokenPipeError), tests:
+                tests.write(json.dumps(job).encode())
+            return verdict.read(VERDICT_BYTES)
     finally:
         timer.cancel()
         end()
         for child in children:
             child.wait()
-            for pipe in (child.stdin, child.stdout):
-                if pipe is not None:
-                    pipe.close()
-    return _verdict(
-        reply, nonce, f"timed out after {settings.seconds:g} s" if late.is_set() else ""
-    )
 
 
 def _start(
     role: str, handle: int, settings: SandboxSettings, isolation: Isolation, folder: str
 ) -> "subprocess.Popen[bytes]":
     """Start one child; its end of the pair keeps the number `handle`."""
-    plan = {
-        "wall_seconds": settings.seconds + 1,
-        "limits": {
-            "AS": settings.memory_bytes,
-            "CPU": math.ceil(settings.seconds),
-            "NPROC": settings.processes,
-            "FSIZE": settings.file_bytes,
-            "NOFILE": 64,
-            "CORE": 0,
-        },
+    limits = {
+        "AS": settings.memory_bytes,
+        "CPU": math.ceil(settings.seconds),
+        "NPROC": settings.processes,
+        "FSIZE": settings.file_bytes,
+        "NOFILE": 64,
+        "CORE": 0,
     }
-    entry = {"solution": "serve", "tester": "judge"}[role]
-    files = ("confine.py", "plain.py", f"{role}.py")
-    program = child_program(isolation, files, plan, f"{entry}({handle})")
-    is_tester = role == "tester"
+    plan = {"wall_seconds": settings.seconds + 1, "limits": limits}
+    private = subprocess.PIPE if role == "judge" else subprocess.DEVNULL
     return subprocess.Popen(
-        [*isolation.command, interpreter(), "-I", "-S", "-c", program],
+        child_command(isolation, plan, f"{role}({handle})"),
         cwd=folder,
         env={},
-        stdin=subprocess.PIPE if is_tester else subprocess.DEVNULL,
-        stdout=subprocess.PIPE if is_tester else subprocess.DEVNULL,
+        stdin=private,
+        stdout=private,
         stderr=subprocess.DEVNULL,
         pass_fds=(handle,),
         start_new_session=True,
     )
 
 
-def _exchange(tester: "subprocess.Popen[bytes]", job: dict[str, Any]) -> bytes:
-    """Hand the job to the tester and read its verdict, or what there is of one."""
-    assert tester.stdin is not None and tester.stdout is not None
-    try:
-        tester.stdin.write(json.dumps(job).encode())
-        tester.stdin.close()
-    except BrokenPipeError:
-        return b""
-    return tester.stdout.read(VERDICT_BYTES)
-
-
-def _verdict(reply: bytes, nonce: str, late: str) -> str:
-    """The error that the verdict states; no verdict, or one without the nonce, is an error."""
-    try:
+def _error_in(reply: bytes, nonce: str) -> str:
+    """The error that the verdict states, empty if the tests passed; no verdict is an error too."""
+    with contextlib.suppress(ValueError, KeyError, TypeError):
         verdict = json.loads(reply)
-        if secrets.compare_digest(str(verdict["nonce"]), nonce):
-            return (
-                "" if verdict["passed"] is True else late or _same_each_run(str(verdict["error"]))
-            )
-    except (ValueError, KeyError, TypeError):
-        pass
-    return late or "the tests ended without a verdict"
-
-
-def _same_each_run(text: str) -> str:
-    """Without memory addresses: the same failure reads the same, so evaluations repeat exactly."""
-    return re.sub(r"0x[0-9a-fA-F]{6,}", "0x...", text)
-
-
-def _kill(child: "subprocess.Popen[bytes]") -> None:
-    """End a child with its whole process group; the namespaces die with their first process."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGKILL)
+        if secrets.compare_digest(verdict["nonce"], nonce):
+            # without memory addresses, so that the same failure reads the same in each run
+            return re.sub(r"0x[0-9a-fA-F]{6,}", "0x...", verdict["error"])
+    return "the tests ended without a verdict"

@@ -4,33 +4,36 @@
     app = create_app(completer, tokenizer, scorer, ServeSettings(context_tokens=512))
 
 It binds 127.0.0.1:1424 unless told otherwise. The tokenizer counts prompts against the context and
-names tokens on the NeMo wire; without one, requests are not measured and tokens are not reported.
+names tokens on the NeMo wire.
 """
 
 import uvicorn
 from fastapi import FastAPI
 
 from flywright.ask import Completer, Scorer
-from flywright.errors import UserError
-from flywright.serve import health, nemo_wire, openai_wire, problems, reward_wire
+from flywright.serve import nemo_wire, openai_wire, problems, reward_wire
 from flywright.serve.backend import Backend, ServeSettings
 from flywright.tokenizer import Tokenizer
 
 
 def create_app(
-    completer: Completer | None,
-    tokenizer: Tokenizer | None = None,
+    completer: Completer,
+    tokenizer: Tokenizer,
     scorer: Scorer | None = None,
     settings: ServeSettings | None = None,
 ) -> FastAPI:
-    """An ASGI app over who answers. Raises UserError if there is neither completer nor scorer."""
-    if completer is None and scorer is None:
-        raise UserError("nothing to serve: give a model, a reward model, or both")
+    """An ASGI app over who answers; without a scorer there are no rewards."""
     backend = Backend(completer, tokenizer, scorer, settings or ServeSettings())
     app = FastAPI(title="Flywright", docs_url="/docs", redoc_url=None)
     problems.install(app)
-    for wire in (nemo_wire, openai_wire, reward_wire, health):
+    for wire in (nemo_wire, openai_wire, reward_wire):
         app.include_router(wire.router(backend))
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        names = {"model": backend.model_name, "reward_model": backend.reward_name}
+        return {"status": "ok", **names}
+
     return app
 
 

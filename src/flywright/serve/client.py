@@ -10,7 +10,7 @@ the retries themselves are the caller's (ask has limits for that).
 import asyncio
 from typing import Any
 
-from flywright.ask import AskError, Completion, Sampling
+from flywright.ask import Completion, Sampling
 from flywright.files import digest
 from flywright.records import ATTRIBUTES, Conversation
 from flywright.serve.http import Http
@@ -60,7 +60,6 @@ class HttpCompleter:
         self.http = Http(base_url, api_key, timeout_seconds)
         self.wire_model = model or served_model(self.http)
         self.model = f"{self.wire_model}@{tag}" if tag else self.wire_model
-        self._echo = False
 
     async def close(self) -> None:
         """Close the connections."""
@@ -93,18 +92,7 @@ class HttpCompleter:
         )
 
     async def logprobs(self, context: str, continuations: list[str]) -> list[float]:
-        """By /v1/logprobs of our servers; elsewhere by echo, as vLLM has it."""
-        if not self._echo:
-            body = {"model": self.wire_model, "context": context, "continuations": continuations}
-            try:
-                reply = await self.http.call("/v1/logprobs", body)
-                return [float(value) for value in reply["logprobs"]]
-            except AskError as error:
-                if "status 404" not in str(error) and "status 405" not in str(error):
-                    raise
-                self._echo = True
-            except (KeyError, TypeError, ValueError):
-                raise self.http.misshapen("logprobs") from None
+        """By echo, for servers that have it (vLLM has, ours has not yet)."""
         asks = [self._echoed(context, continuation) for continuation in continuations]
         return list(await asyncio.gather(*asks))
 

@@ -1,6 +1,6 @@
 """`flywright fake-llm`: a deterministic OpenAI-compatible endpoint for tests and rehearsals.
 
-    flywright fake-llm --port 8000 --fault rate429=0.1 --fault slow
+    flywright fake-llm --port 8000 --fault rate429=0.1 --fault hang=0.01
 
 The same seed and messages always give the same answer, so a flow rehearsed against it can be run
 twice and compared. Requests for a list get a numbered list of that length, judges' prompts get a
@@ -28,8 +28,8 @@ from flywright.serve.fake_answers import fake_answer, fake_attributes
 from flywright.serve.problems import Problem
 
 MODEL = "fake-llm"
-FAULTS = ("rate429", "error500", "slow", "truncate", "badjson", "empty", "hang")
-SLOW_SECONDS, HANG_SECONDS = 0.5, 3600.0
+FAULTS = ("rate429", "error500", "truncate", "badjson", "hang")
+HANG_SECONDS = 3600.0
 
 
 def parse_faults(specs: Iterable[str]) -> dict[str, float]:
@@ -72,8 +72,6 @@ async def _suffer(struck: set[str]) -> Response | None:
     """Live through the faults that come before an answer; some are the answer."""
     if "hang" in struck:
         await asyncio.sleep(HANG_SECONDS)
-    if "slow" in struck:
-        await asyncio.sleep(SLOW_SECONDS)
     if "rate429" in struck:
         raise Problem(429, "rate limit (a planned fault)", retry_after_seconds=1)
     if "error500" in struck:
@@ -98,13 +96,10 @@ def _reply(tree: dict[str, Any], chat: bool, struck: set[str], seed: int) -> dic
         choice = _choice(True, "", "stop")
         rows = fake_attributes(messages, seed).items()
         choice["logprobs"] = {"content": [{"token": k, "logprob": v} for k, v in rows]}
-    elif tree.get("echo"):
-        choice = _choice(False, asked, "length")
-        choice["logprobs"] = _echo_report(asked, seed)
     else:
         # at temperature 0 the seed of the request changes nothing, as with a real model
         drawn = tree.get("seed", 0) if tree.get("temperature") else 0
-        text = "" if "empty" in struck else fake_answer(asked, seed_from(seed, drawn), context)
+        text = fake_answer(asked, seed_from(seed, drawn), context)
         words = re.findall(r"\s*\S+", text)
         limit = tree.get("max_completion_tokens") or tree.get("max_tokens") or 1024
         limit = min(limit, max(1, len(words) // 2)) if "truncate" in struck else limit
@@ -123,19 +118,6 @@ def _reply(tree: dict[str, Any], chat: bool, struck: set[str], seed: int) -> dic
             "completion_tokens": counts[1],
             "total_tokens": sum(counts),
         },
-    }
-
-
-def _echo_report(text: str, seed: int) -> dict[str, Any]:
-    """Words as tokens with log-probabilities by hash, the first one null as vLLM gives it."""
-    spans = [match.span() for match in re.finditer(r"\s*\S+", text)]
-    tokens = [text[start:end] for start, end in spans]
-    values = [-0.1 - seed_from(seed, text[:end]) % 1000 / 200 for _, end in spans]
-    return {
-        "tokens": tokens,
-        "token_logprobs": [None, *values[1:]],
-        "text_offset": [start for start, _ in spans],
-        "top_logprobs": None,
     }
 
 

@@ -40,10 +40,10 @@ class Http:
             await self._pool.aclose()
         self._pool = None
 
-    async def call(self, path: str, body: dict[str, Any], method: str = "POST") -> Any:
+    async def call(self, path: str, body: dict[str, Any]) -> Any:
         """The JSON answer. Raises AskError, retryable where asking again may help."""
         try:
-            response = await self._client().request(method, self.base_url + path, json=body)
+            response = await self._client().post(self.base_url + path, json=body)
         except httpx2.HTTPError as error:
             raise self._unreachable(error) from None
         return self._value(response)

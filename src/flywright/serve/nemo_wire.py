@@ -5,12 +5,11 @@
 
 A bad value answers with NeMo's message as a bare JSON string and status 400. With `nemo_strict` the
 statuses are the original's (200 with that string, 500 for missing sentences) and `true` passes for
-an integer where it did there. Keys that are unknown or have no effect here are logged and named in
-the header X-Flywright-Ignored. Sentences are raw prompts: control texts in them are parsed.
+an integer where it did there. Keys that are unknown or have no effect here are logged. Sentences
+are raw prompts: control texts in them are parsed.
 """
 
 import logging
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +19,6 @@ from fastapi.responses import JSONResponse
 
 from flywright.ask import Completion, Sampling
 from flywright.serve.backend import Backend, seeds_for
-from flywright.serve.bodies import read_object
 from flywright.serve.problems import Problem
 from flywright.tokenizer import Tokenizer
 
@@ -28,7 +26,6 @@ log = logging.getLogger("flywright.serve")
 
 MAX_SENTENCES = 128
 END_OF_TEXT = "<|endoftext|>"  # NeMo's name for the end token
-IGNORED = "X-Flywright-Ignored"
 
 
 @dataclass(frozen=True)
@@ -38,85 +35,49 @@ class Row:
     key: str
     default: Any
     holds: Callable[[Any], bool]
-    message: str
+    message: str  # {} is the key
 
 
-def _whole(value: Any) -> bool:
-    return isinstance(value, int)
+def _whole(least: int) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, int) and value >= least
 
 
-def _number(value: Any) -> bool:
-    return type(value) in (int, float)
+def _number(least: float, most: float = float("inf")) -> Callable[[Any], bool]:
+    return lambda value: type(value) in (int, float) and least <= value <= most
 
 
-def _bool(value: Any) -> bool:
-    return isinstance(value, bool)
+def _to_100(value: Any) -> bool:
+    return _number(0, 100)(value) and value > 0
 
 
-def _flag(key: str) -> Row:
-    return Row(key, False, _bool, f"{key} must be a boolean value")
+def _seed(value: Any) -> bool:
+    return value is None or _whole(0)(value)
 
 
 def _strings(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(text, str) for text in value)
 
 
+def _flag(key: str) -> Row:
+    return Row(key, False, lambda value: isinstance(value, bool), "{} must be a boolean value")
+
+
 # in NeMo's order: the first failure is the one that is reported
 ROWS = (
-    Row(
-        "task_ids",
-        None,
-        lambda v: v is None,
-        "task_ids cannot be used: this server has no prompt-tuned tasks",
-    ),
-    Row(
-        "tokens_to_generate",
-        64,
-        lambda v: _whole(v) and v >= 1,
-        "tokens_to_generate must be an integer greater than 0",
-    ),
+    Row("task_ids", None, lambda v: v is None, "{} cannot be used: no prompt-tuned tasks here"),
+    Row("tokens_to_generate", 64, _whole(1), "{} must be an integer greater than 0"),
     _flag("all_probs"),
-    Row(
-        "temperature",
-        1.0,
-        lambda v: _number(v) and 0 < v <= 100,
-        "temperature must be a positive number less than or equal to 100.0",
-    ),
+    Row("temperature", 1.0, _to_100, "{} must be a positive number less than or equal to 100.0"),
     _flag("add_BOS"),
     _flag("greedy"),
-    Row("top_k", 0, lambda v: _number(v) and v >= 0, "top_k must be a positive integer number"),
-    Row(
-        "top_p",
-        0.9,
-        lambda v: _number(v) and 0 <= v <= 1,
-        "top_p must be a positive number less than or equal to 1.0",
-    ),
-    Row(
-        "repetition_penalty",
-        1.2,
-        lambda v: _number(v) and v >= 1,
-        "repetition_penalty must be a positive number no less than 1.0",
-    ),
-    Row("end_strings", [END_OF_TEXT], _strings, "expect end_strings to be a list of strings"),
-    Row(
-        "min_tokens_to_generate",
-        0,
-        lambda v: _whole(v) and v >= 0,
-        "min_tokens_to_generate must be an integer no less than 0",
-    ),
-    Row(
-        "neighbors",
-        0,
-        lambda v: _whole(v) and v >= 0,
-        "num of neighbors must be an integer no less than 0",
-    ),
+    Row("top_k", 0, _number(0), "{} must be a positive integer number"),
+    Row("top_p", 0.9, _number(0, 1), "{} must be a positive number less than or equal to 1.0"),
+    Row("repetition_penalty", 1.2, _number(1), "{} must be a positive number no less than 1.0"),
+    Row("end_strings", [END_OF_TEXT], _strings, "expect {} to be a list of strings"),
+    Row("min_tokens_to_generate", 0, _whole(0), "{} must be an integer no less than 0"),
+    Row("neighbors", 0, _whole(0), "num of {} must be an integer no less than 0"),
     _flag("compute_logprob"),
-    Row(
-        "random_seed",
-        None,
-        lambda v: v is None or (_whole(v) and v >= 0),
-        "random_seed must be a positive integer number or None",
-    ),
+    Row("random_seed", None, _seed, "{} must be a positive integer number or None"),
 )
 _WHOLE_KEYS = ("tokens_to_generate", "min_tokens_to_generate", "neighbors", "random_seed")
 
@@ -128,7 +89,7 @@ def check(tree: dict[str, Any], strict: bool) -> dict[str, Any]:
         value = tree.get(row.key, row.default)
         wrong_bool = not strict and row.key in _WHOLE_KEYS and isinstance(value, bool)
         if row.key in tree and (wrong_bool or not row.holds(value)):
-            raise Problem(200 if strict else 400, row.message, row.key)
+            raise Problem(200 if strict else 400, row.message.format(row.key), row.key)
         values[row.key] = value
     if values["all_probs"]:
         raise Problem(400, "all_probs true is not supported by this server", "all_probs")
@@ -147,27 +108,20 @@ def _sentences(tree: dict[str, Any], strict: bool) -> list[str]:
     return list(sentences)
 
 
-def _harmless(text: str) -> str:
-    return re.sub(r"[^\w,. -]", "?", text, flags=re.ASCII)[:500]
-
-
-def ignored_keys(tree: dict[str, Any], values: dict[str, Any]) -> list[str]:
-    """Keys of the request that change nothing here, each logged."""
-    unknown = [key for key in tree if key != "sentences" and key not in {r.key for r in ROWS}]
-    for key in unknown:
-        log.error("The request key %s is not allowed", _harmless(key))
+def log_ignored(tree: dict[str, Any], values: dict[str, Any]) -> None:
+    """Log keys of the request that change nothing here."""
+    for key in tree.keys() - values.keys():
+        log.error("The request key %.100r is not allowed", key)  # escaped: it comes from outside
+    # NeMo applies the penalty only where log-probabilities are computed, never when greedy
+    penalised = values["compute_logprob"] and not values["greedy"]
     unused = {
         "min_tokens_to_generate": values["min_tokens_to_generate"] > 1,
-        # NeMo applies the penalty only where log-probabilities are computed, never when greedy
-        "repetition_penalty": values["compute_logprob"]
-        and not values["greedy"]
-        and values["repetition_penalty"] != 1,
+        "repetition_penalty": penalised and values["repetition_penalty"] != 1,
         "neighbors": values["neighbors"] > 0,
     }
-    named = [key for key, matters in unused.items() if matters and key in tree]
-    for key in named:
-        log.warning("%s=%s has no effect on this server", key, values[key])
-    return unknown + named
+    for key, matters in unused.items():
+        if matters and key in tree:
+            log.warning("%s=%s has no effect on this server", key, values[key])
 
 
 def sampling_of(values: dict[str, Any], max_tokens: int, seed: int) -> Sampling:
@@ -208,17 +162,14 @@ def router(backend: Backend) -> APIRouter:
 
     @wire.put("/generate")
     async def generate(request: Request) -> JSONResponse:
-        settings = backend.settings
-        tree = await read_object(request, settings.max_body_bytes, settings.body_seconds)
-        values = check(tree, settings.nemo_strict)
-        ignored = ignored_keys(tree, values)
+        tree = await backend.read(request)
+        values = check(tree, backend.settings.nemo_strict)
+        log_ignored(tree, values)
         prompts, rooms = _asked(backend, values)
         seeds = seeds_for(values["random_seed"], len(prompts))
         samplings = [sampling_of(values, *pair) for pair in zip(rooms, seeds, strict=True)]
         done = await backend.complete(list(zip(prompts, samplings, strict=True)))
-        # keys come from the client: only harmless characters may enter a header or the log
-        headers = {IGNORED: _harmless(", ".join(ignored))} if ignored else {}
-        return JSONResponse(reply(backend, values, prompts, done), headers=headers)
+        return JSONResponse(reply(backend, values, prompts, done))
 
     return wire
 
@@ -230,30 +181,27 @@ def reply(
     tokenizer = backend.tokenizer
     rows = {"sentences": [], "tokens": [], "logprob": [], "token_ids": [], "offsets": []}
     for sentence, prompt, completion in zip(values["sentences"], prompts, done, strict=True):
-        rows["sentences"].append(sentence + continuation_text(tokenizer, completion))
         before = backend.prompt_ids(prompt)
-        after = list(completion.token_ids)
-        if not after and tokenizer is not None:
-            after = tokenizer.encode(completion.text)
+        after = list(completion.token_ids) or tokenizer.encode(completion.text)
         ids = before + after
-        rows["token_ids"].append(ids)
-        rows["tokens"].append([tokenizer.piece(i) for i in ids] if tokenizer else [])
-        rows["offsets"].append(offsets_of(tokenizer, ids) if tokenizer else [])
         known = list(completion.logprobs) or [None] * len(after)
+        rows["sentences"].append(sentence + continuation_text(tokenizer, completion))
+        rows["tokens"].append([tokenizer.piece(i) for i in ids])
         rows["logprob"].append(([None] * len(before) + known)[1:])
+        rows["token_ids"].append(ids)
+        rows["offsets"].append(offsets_of(tokenizer, ids))
     return {**rows, "logprob": rows["logprob"] if values["compute_logprob"] else None}
 
 
-def continuation_text(tokenizer: Tokenizer | None, completion: Completion) -> str:
+def continuation_text(tokenizer: Tokenizer, completion: Completion) -> str:
     """What was generated with its stop text: `<extra_id_1>` shows, the end of document does not."""
-    if tokenizer is None or not completion.token_ids:
+    if not completion.token_ids:
         return completion.text
-    shown = {token: tokenizer.piece(token) for token in tokenizer.extra_ids}
     parts: list[str] = []
     plain: list[int] = []
     for token in completion.token_ids:
-        if token in shown:
-            parts += [tokenizer.decode(plain), shown[token]]
+        if token in tokenizer.extra_ids:
+            parts += [tokenizer.decode(plain), tokenizer.piece(token)]
             plain = []
         else:
             plain.append(token)

@@ -4,7 +4,7 @@ A field that asks for nothing (`"tools": []`, `"presence_penalty": 0`) passes; o
 what this server does not have is a 400 that names it, never silently dropped.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, field_validator
 
@@ -14,45 +14,32 @@ from flywright.serve.problems import Problem
 
 # fields of the protocol that this server does not have, with the values that ask for nothing
 UNSUPPORTED: dict[str, tuple[Any, ...]] = {
+    "stream": (None, False),
     "tools": (None, []),
     "tool_choice": (None, "none", "auto"),
-    "parallel_tool_calls": (None, True, False),
-    "functions": (None, []),
-    "function_call": (None, "none", "auto"),
     "response_format": (None, {"type": "text"}),
     "logit_bias": (None, {}),
+    "logprobs": (None,),
     "frequency_penalty": (None, 0),
     "presence_penalty": (None, 0),
     "repetition_penalty": (None, 1),
-    "top_logprobs": (None, 0),
     "echo": (None, False),
     "suffix": (None, ""),
     "best_of": (None, 1),
-    "modalities": (None, ["text"]),
-    "service_tier": (None, "auto", "default"),
-    "store": (None, False),
-    "metadata": (None, {}),
 }
-
-
-class StreamOptions(Body):
-    """`include_usage` adds a last chunk with the token counts."""
-
-    include_usage: bool = False
 
 
 class AnswerRequest(Body):
     """The fields that chat and text completions have in common."""
 
     model: str | None = None
+    max_tokens: int | None = Field(None, ge=1)
     temperature: float | None = Field(None, ge=0, le=100)
     top_p: float | None = Field(None, gt=0, le=1)
     top_k: int | None = Field(None, ge=-1)
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     stop: str | list[str] | None = None
     n: int | None = Field(None, ge=1, le=128)
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
     user: str | None = None
 
     @field_validator("stop")
@@ -80,25 +67,13 @@ class ChatRequest(AnswerRequest):
     """Body of /v1/chat/completions."""
 
     messages: list[dict[str, Any]] = Field(min_length=1)
-    max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
-    logprobs: bool | None = None
 
 
 class TextRequest(AnswerRequest):
     """Body of /v1/completions; the prompt is raw text, its control texts are parsed."""
 
     prompt: str | list[str]
-    max_tokens: int | None = Field(None, ge=1)
-    logprobs: Literal[0] | None = None
-
-
-class LogprobsRequest(Body):
-    """Body of /v1/logprobs: how likely each continuation is after the raw context."""
-
-    model: str | None = None
-    context: str
-    continuations: list[str] = Field(min_length=1, max_length=1024)
 
 
 def supported(tree: dict[str, Any]) -> dict[str, Any]:

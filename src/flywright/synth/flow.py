@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
 from flywright.ask.limits import gather
-from flywright.ask.protocol import AskError
+from flywright.ask.protocol import AskError, TooLong
 from flywright.errors import FlywrightError
 from flywright.progress import Tick, silent
 
@@ -86,7 +86,8 @@ async def run_flow(
 ) -> FlowResult[Out]:
     """Run `step(record, ask)` over all records, at most `limit` at once; ask = who answers.
 
-    A step returns the records it made, raises `Dropped(reason)`, or lets an AskError pass (failed).
+    A step returns the records it made, raises `Dropped(reason)`, or lets an AskError pass: failed,
+    but a record that is TooLong for a model is dropped.
     Any other error is a fault of the program or of the disk and is raised.
     """
 
@@ -95,6 +96,8 @@ async def run_flow(
             made = tuple(await step(record, ask))
         except Dropped as drop:
             return Ending("dropped", reason=str(drop))
+        except TooLong:
+            return Ending("dropped", reason="too long for the model")
         except AskError as error:
             return Ending("failed", reason=str(error), retryable=error.retryable)
         return Ending("ok", made) if made else Ending("dropped", reason="gave nothing")

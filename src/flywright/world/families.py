@@ -140,5 +140,5 @@ def as_pattern(phrasing: str, patterns: Fields | None = None) -> re.Pattern[str]
 
 
 def normal_text(text: str) -> str:
-    """Lower case, single spaces, letters and digits only: for finding one text in another."""
-    return " ".join(re.findall(r"\w+", text.lower()))
+    """Lower case, single spaces, words and operators only: for finding one text in another."""
+    return " ".join(re.findall(r"\w+|[-+*]", text.lower()))

@@ -64,6 +64,23 @@ WORDINGS = {
     "change_case:english_lowercase": "Answer in English and in small letters only.",
     "punctuation:no_comma": "Do not use any commas.",
 }
+SHORT_WORDINGS = {  # under eight words, so that sharing one does not make two prompts alike
+    "keywords:existence": "Use these words: {keywords}.",
+    "keywords:forbidden_words": "Do not use these words: {forbidden_words}.",
+    "length_constraints:number_words": "Use {relation} {num_words} words.",
+    "detectable_content:number_placeholders": (
+        "Use {num_placeholders} placeholder in square brackets."
+    ),
+    "detectable_content:postscript": "End with a {postscript_marker} line.",
+    "detectable_format:number_bullet_lists": "Write exactly {num_bullets} bullet points.",
+    "detectable_format:number_highlighted_sections": "Put {num_highlights} part between stars.",
+    "detectable_format:title": "Add a title in double angle brackets.",
+    "startend:end_checker": "End with the words: {end_phrase}",
+    "startend:quotation": "Put it in double quotation marks.",
+    "change_case:english_capital": "Write in capital letters only.",
+    "change_case:english_lowercase": "Write in small letters only.",
+    "punctuation:no_comma": "Do not use any commas.",
+}
 _FIELD_PATTERNS = {
     "relation": "less than|at least",
     "let_relation": "less than|at least",
@@ -75,7 +92,7 @@ _FIELD_PATTERNS = {
     "section_spliter": '[^"]+',
     "language": "[a-z-]+",
 }
-END_PHRASES = ("That is all.", "Good night.", "Thank you.", "The end.", "Have a good day.")
+END_PHRASES = ("That is all.", "Good night.", "Thank you.", "The end.")
 LISTS = ("keywords", "forbidden_words")
 
 
@@ -87,9 +104,9 @@ class Instruction:
     args: Args
 
     def wording(self) -> str:
-        """The instruction as a request."""
+        """The instruction as a request, in its short form."""
         shown = {k: ", ".join(v) if isinstance(v, list) else v for k, v in self.args.items()}
-        return WORDINGS[self.kind].format(**shown)
+        return SHORT_WORDINGS[self.kind].format(**shown)
 
     def check(self, request: str) -> Check:
         """The instruction as a check; `request` is what a repeated prompt repeats."""
@@ -110,7 +127,11 @@ def _pattern(wording: str) -> re.Pattern[str]:
     return re.compile(re.sub(r"\\\{(\w+)\\\}", group, re.escape(wording)))
 
 
-_PATTERNS = {kind: _pattern(wording) for kind, wording in WORDINGS.items()}
+_PATTERNS = [
+    (kind, _pattern(wording))
+    for table in (WORDINGS, SHORT_WORDINGS)
+    for kind, wording in table.items()
+]
 
 
 def _argument(name: str, text: str) -> Any:
@@ -122,7 +143,7 @@ def _argument(name: str, text: str) -> Any:
 def read_instructions(text: str) -> tuple[tuple[Instruction, ...], str]:
     """Every instruction found in a text, in order, and the text without them."""
     found: list[tuple[int, Instruction]] = []
-    for kind, pattern in _PATTERNS.items():
+    for kind, pattern in _PATTERNS:
         for match in pattern.finditer(text):
             args = {name: _argument(name, value) for name, value in match.groupdict().items()}
             found.append((match.start(), Instruction(kind, args)))

@@ -120,7 +120,9 @@ OBEY: dict[str, Callable[[str, Args], str]] = {
     "detectable_format:number_highlighted_sections": _highlights,
     "detectable_format:multiple_sections": _sections,
     "detectable_format:json_format": lambda text, args: json.dumps({"answer": text}),
-    "detectable_format:title": lambda text, args: f"<<{_plain(text)}>>\n{text}",
+    "detectable_format:title": lambda text, args: (
+        f"<<{' '.join(_plain(text).split()[:3])}>>\n{text}"
+    ),
     "combination:two_responses": lambda text, args: f"{text}\n******\nOr so: {text}",
     "combination:repeat_prompt": lambda text, args: f"{args['request']}\n{text}",
     "startend:end_checker": lambda text, args: f"{text} {args['end_phrase']}",

@@ -1,7 +1,7 @@
 """Code tasks: a short Python function in one line of request, with visible and hidden tests.
 
 A request is "Write a Python function NAME(ARG) that ACTION."; an action is an operation with its
-constant filled in. Hidden tests use other inputs than the visible ones.
+constant filled in. Most hidden tests use other inputs than the visible ones.
 """
 
 from collections.abc import Callable
@@ -133,20 +133,28 @@ def solution(fields: Fields) -> str:
     return plan_of(fields).source(fields["name"])
 
 
-def _input(argument: str, rng: Random) -> Any:
+def _input(argument: str, edge: int | None, rng: Random) -> Any:
+    """An input at random; with `edge`, one that holds this number, where comparisons turn."""
     if argument == "x":
-        return rng.choice((rng.randint(-9, -1), rng.randint(0, 9), rng.randint(10, 30)))
+        drawn = rng.choice((rng.randint(-9, -1), rng.randint(0, 9), rng.randint(10, 30)))
+        return drawn if edge is None else edge
     if argument == "s":
         return rng.choice(WORDS)
-    return [rng.randint(0, 9) for _ in range(rng.randint(3, 6))]
+    items = [rng.randint(0, 9) for _ in range(rng.randint(3, 6))]
+    return items if edge is None else [edge, *items]
 
 
 def asserts(fields: Fields, count: int, seed: int) -> list[str]:
-    """`count` different true assert lines for the function that the fields ask for."""
+    """`count` different true assert lines for the function that the fields ask for.
+
+    Some inputs are the constant itself and its neighbour, where "greater than" turns.
+    """
     plan, rng = plan_of(fields), Random(seed_from("asserts", seed, fields["action"]))
     lines: dict[str, None] = {}
+    constant = plan.steps[0][1]
+    edges = {0: constant, VISIBLE_TESTS: constant + 1}
     while len(lines) < count:
-        value = _input(plan.argument, rng)
+        value = _input(plan.argument, edges.pop(len(lines), None), rng)
         lines[f"assert {fields['name']}({value!r}) == {plan.compute(value)!r}"] = None
     return list(lines)
 
@@ -154,7 +162,8 @@ def asserts(fields: Fields, count: int, seed: int) -> list[str]:
 def _checks(fields: Fields) -> tuple[Check, ...]:
     tests = asserts(fields, VISIBLE_TESTS + HIDDEN_TESTS, 0)
     args = {"entry_point": fields["name"]}
-    args |= {"tests": tests[:VISIBLE_TESTS], "hidden_tests": tests[VISIBLE_TESTS:]}
+    hidden = [*tests[VISIBLE_TESTS:], tests[0]]  # the first tries the constant itself
+    args |= {"tests": tests[:VISIBLE_TESTS], "hidden_tests": hidden}
     return (Check(kind="code", args=args),)
 
 
@@ -187,29 +196,33 @@ def _two_steps(rng: Random) -> Fields:
 
 _PHRASINGS = (
     "Write a Python function {name}({arg}) that {action}.",
-    "Define {name}({arg}) in Python: it {action}.",
+    "Define the function {name}({arg}) that {action}.",
 )
 
 
+_PLAIN, _GUARDED = r"(?:(?! and then )[^.,\n])+", r"[^.,\n]+, but 0 if x is negative"
+_COMPOSED = r"[^.,\n]+ and then [^.,\n]+"
+
+
 def _family(
-    name: str, draw: Callable[[Random], Fields], far: bool = False, weight: int = 2
+    name: str,
+    draw: Callable[[Random], Fields],
+    argument: str,
+    action: str = _PLAIN,
+    far: bool = False,
+    weight: int = 2,
 ) -> Family:
+    """One code family; `argument` and `action` tell its requests from those of the others."""
+    patterns = {"action": action, "arg": argument}
     return Family(
-        name,
-        _PHRASINGS,
-        draw,
-        solution,
-        checks=_checks,
-        patterns={"action": r"[^.\n]+?", "arg": "[xsv]"},
-        far=far,
-        weight=weight,
+        name, _PHRASINGS, draw, solution, _checks, patterns=patterns, far=far, weight=weight
     )
 
 
 FAMILIES = (
-    _family("code_number", _one_step("x"), weight=3),
-    _family("code_text", _one_step("s")),
-    _family("code_list", _one_step("v")),
-    _family("code_guard", _guarded, weight=1),
-    _family("code_two_steps", _two_steps, far=True),
+    _family("code_number", _one_step("x"), "x", weight=3),
+    _family("code_text", _one_step("s"), "s"),
+    _family("code_list", _one_step("v"), "v"),
+    _family("code_guard", _guarded, "x", _GUARDED, weight=1),
+    _family("code_two_steps", _two_steps, "x", _COMPOSED, far=True),
 )

@@ -16,7 +16,7 @@ from flywright.world.reader import Reading
 SLIP_RATE, SLIP_RATE_PER_TEMPERATURE = 0.05, 0.15
 FORGET_RATE, CHATTY_RATE = 0.6, 0.35
 UNKNOWN_EVERY = 3  # one fact in three
-CHATTY_TASKS = ("last_letter", "longest_word", "pick_word", "find_kind", "larger_number")
+CHATTY_TASKS = ("last_letter", "longest_word", "pick_word", "find_kind")
 FORGOTTEN_KINDS = (
     "startend:quotation",
     "detectable_format:title",
@@ -126,7 +126,10 @@ def _change_digit(text: str, rng: Random) -> str:
 
 def _change_operator(text: str, rng: Random) -> str:
     pairs = ((" + ", " - "), (" - ", " + "), (" * ", " + "), ("return ", "print "), ("[", "("))
-    old, new = rng.choice([pair for pair in pairs if pair[0] in text])
+    fitting = [pair for pair in pairs if pair[0] in text]
+    if not fitting:
+        return _change_letter(text, rng)
+    old, new = rng.choice(fitting)
     return text.replace(old, new, 1)
 
 

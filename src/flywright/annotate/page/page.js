@@ -123,7 +123,7 @@ async function call(path, body) {
     headers: { "Content-Type": "application/json" } };
   const response = await fetch(path, options);
   const value = await response.json();
-  if (!response.ok) throw new Error(value.error || `status ${response.status}`);
+  if (!response.ok) throw new Error(value.detail || `status ${response.status}`);
   return value;
 }
 

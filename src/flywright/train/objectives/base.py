@@ -29,7 +29,7 @@ class Objective:
 
 def batch_hidden(model: Model, batch: Batch) -> torch.Tensor:
     """Hidden states [N, D] of all tokens, documents kept apart."""
-    attend = packed([batch.lengths])
+    attend = packed(batch.lengths)
     return model.hidden(batch.ids_N[None], batch.positions_N[None], attend)[0]
 
 

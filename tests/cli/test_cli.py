@@ -1,0 +1,108 @@
+"""The command line: one clear line and the contract's exit status for what is wrong."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flywright.model import Decoder, RewardModel, save
+
+ROOT = Path(__file__).parents[2]
+
+
+def flywright(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "flywright.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120)
+
+
+BAD = {
+    "no such verb": (["fly"], "fly"),
+    "no such recipe": (["run", "nowhere"], "no recipe 'nowhere'"),
+    "unknown key": (["run", "laptop", "--set", "sft.train.learning_rat=1"], "did you mean"),
+    "bad value": (["run", "laptop", "--set", "turns=0"], "turns"),
+    "no such step": (["run", "laptop", "--until", "dpoo", "--out", "OUT"], "no such step"),
+    "no such folder": (["chat", "nowhere"], "neither a weights folder nor a URL"),
+    "missing file": (["sft", "nowhere.toml"], "nowhere.toml: cannot read"),
+    "no model named": (["eval", "--tasks", "ifeval"], "name a MODEL"),
+    "unknown task": (["eval", "MODEL", "--tasks", "ifevil"], "did you mean 'ifeval'"),
+    "unknown preset": (["plan", "params", "nemotron-5"], "no model preset"),
+    "unknown flow": (["synth", "promts", "x.toml"], "no flow 'promts'"),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tokenizer, tmp_path_factory) -> Path:
+    from flywright.spec import ModelSpec
+
+    spec = ModelSpec(
+        vocab_size=400, hidden_size=32, layers=1, heads=2, kv_heads=1, head_dim=16,
+        ffn_size=32, context_length=96,
+    )  # fmt: skip
+    path = tmp_path_factory.mktemp("folders")
+    decoder = Decoder(spec, seed=0)
+    for name, model in (
+        ("policy", decoder),
+        ("reward", RewardModel.from_decoder(decoder, seed=0)),
+    ):
+        save(model, path / name)
+        tokenizer.save(path / name)
+    return path
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_usage_is_one_line_and_status_2(name, folder, tmp_path):
+    arguments, expected = BAD[name]
+    places = {"MODEL": str(folder / "policy"), "OUT": str(tmp_path / "out")}
+    done = flywright(*[places.get(a, a) for a in arguments], cwd=ROOT)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert expected in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_malformed_line_is_named_by_file_and_line(folder, tmp_path):
+    source = tmp_path / "in.jsonl"
+    source.write_text('{"messages": [{"role": "user", "content": "a"}]}\n{oops\n')
+    done = flywright("score", str(folder / "reward"), str(source), str(tmp_path / "out.jsonl"))
+    assert done.returncode == 2 and "in.jsonl:1: the last message is not" in done.stderr
+    source.write_text("{oops\n")
+    done = flywright("score", str(folder / "reward"), str(source), str(tmp_path / "out.jsonl"))
+    assert done.returncode == 2 and "in.jsonl:1: not valid JSON" in done.stderr
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_score_writes_five_attributes_and_the_sum(folder, tmp_path):
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    (tmp_path / "in.jsonl").write_text((json.dumps({"messages": turns}) + "\n") * 3)
+    target = tmp_path / "out.jsonl"
+    done = flywright("score", str(folder / "reward"), str(tmp_path / "in.jsonl"), str(target))
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in target.read_text().splitlines()]
+    assert len(lines) == 3 and set(lines[0]) >= {"helpfulness", "verbosity", "reward"}
+
+
+def test_one_training_step_on_own_files(folder, tmp_path):
+    lineage = {"source": "own"}
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    dialogue = {"id": "1", "conversation": {"messages": turns}, "lineage": lineage}
+    (tmp_path / "data.jsonl").write_text((json.dumps(dialogue) + "\n") * 4)
+    (tmp_path / "sft.toml").write_text(
+        f'data = "{tmp_path}/data.jsonl"\nmodel = "{folder}/policy"\nout = "{tmp_path}/out"\n'
+        "[train]\nlearning_rate = 1e-3\nbatch_size = 2\n"
+    )
+    done = flywright("sft", str(tmp_path / "sft.toml"))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "weights" / "model.safetensors").is_file()
+    other = flywright("sft", str(tmp_path / "sft.toml"), "--set", "seed=2")
+    assert other.returncode == 2 and "holds another step's work" in other.stderr
+
+
+def test_tables_come_as_json_too():
+    done = flywright("plan", "params", "nemotron-4-340b", "--json")
+    rows = {row["part"]: row["parameters"] for row in json.loads(done.stdout)}
+    assert rows["non-embedding"] == 331_592_011_776 and rows["embeddings"] == 9_437_184_000
+
+
+def test_dry_run_prints_both_turns():
+    names = flywright("run", "laptop", "--dry-run", cwd=ROOT).stdout.split()
+    assert names[0] == "documents" and names[-1] == "2-eval-rpo3" and "2-base" in names
