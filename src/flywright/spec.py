@@ -28,6 +28,7 @@ class ModelSpec(Settings):
     rotary_base: float = 10000.0
     norm_eps: float = 1e-5
     init_std: float = 0.02
+    embedding_std: float = Field(default=0.0, ge=0, description="of the input; 0 = init_std")
 
     @model_validator(mode="after")
     def _heads_fit(self) -> "ModelSpec":

@@ -65,13 +65,19 @@ class Body(nn.Module):
         return self.norm(x_BTD)
 
     def initialise(self, generator: torch.Generator) -> None:
-        """Normal weights of the spec's std; output projections scaled by 1/sqrt(2 layers)."""
+        """Normal weights of the spec's std; output projections scaled by 1/sqrt(2 layers).
+
+        A small model wants a larger std for its input embedding: else the first layers' output
+        drowns which token stands where, and copying is learned late.
+        """
         scaled = self.spec.init_std / math.sqrt(2 * self.spec.layers)
         for name, parameter in self.named_parameters():
             if "norm" in name:
                 continue
             is_output = name.endswith(("o_proj.weight", "down_proj.weight"))
             std = scaled if is_output else self.spec.init_std
+            if name.startswith("embed_tokens") and self.spec.embedding_std:
+                std = self.spec.embedding_std
             nn.init.normal_(parameter, std=std, generator=generator)
 
 

@@ -35,12 +35,12 @@ class Source:
 
 
 SOURCES = (
-    Source("handbook", "en", 1.0, 700_000, 5),
-    Source("lessons", "en", 1.0, 1_100_000, 6),
-    Source("sums", "en", 0.9, 300_000, 10),
-    Source("stories", "en", 0.7, 400_000, 4),
-    Source("manners", "en", 0.9, 250_000, 4),
-    Source("web", "en", 0.2, 250_000, 4),
+    Source("handbook", "en", 1.0, 500_000, 5),
+    Source("lessons", "en", 1.0, 2_400_000, 6),
+    Source("sums", "en", 0.9, 450_000, 10),
+    Source("stories", "en", 0.7, 150_000, 4),
+    Source("manners", "en", 0.9, 500_000, 4),
+    Source("web", "en", 0.2, 120_000, 4),
     Source("primer", "mixed", 0.9, 240_000, 8),
     *(Source(f"reader-{code}", code, 0.7, 100_000, 10) for code in LANGUAGES.values()),
     Source("python", "code", 0.9, 650_000, 3),
