@@ -29,6 +29,7 @@ class PretrainSettings(Settings):
 
     blend: dict[str, float]
     upweight: dict[str, float] = Field(default={})
+    window: int = Field(default=0, ge=0, description="tokens a sample; 0 = the context length")
     train: TrainSettings
 
     def shard_weights(self, tokens: dict[str, int]) -> dict[str, float]:

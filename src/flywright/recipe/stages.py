@@ -192,9 +192,11 @@ def write_prompts(
         distinct, source.benchmark_texts(), synth.overlap_words, synth.overlap_share
     )
     for_sft, for_preference = prompts.split(fresh, settings.preference_share, work.seed)
-    write_jsonl(work / "sft.jsonl", for_sft[: settings.sft])
+    for_sft = _balanced(for_sft, settings.sft, work.seed)
+    for_preference = _balanced(for_preference, settings.preference, work.seed)
     truth = source.prompts(settings.truth)
-    write_jsonl(work / "preference.jsonl", [*for_preference[: settings.preference], *truth])
+    write_jsonl(work / "sft.jsonl", for_sft)
+    write_jsonl(work / "preference.jsonl", [*for_preference, *truth])
     work.items = len(for_sft) + len(for_preference) + len(truth)
     work.facts = {
         "flows": maker.counts,
@@ -202,6 +204,14 @@ def write_prompts(
         "near_copies": len(unique) - len(distinct),
         "contaminated": len(hits),
     }
+
+
+def _balanced(records: list[Prompt], count: int, seed: int) -> list[Prompt]:
+    """At most `count` prompts, the families in turn."""
+    families: dict[str, list[Prompt]] = {}
+    for record in records:
+        families.setdefault(record.task, []).append(record)
+    return prompts.mix(list(families.values()), count, seed)
 
 
 @stage(version=1)

@@ -97,7 +97,8 @@ def train_on_blend(
     arrays = {path.stem: open_shard(path) for path in sorted(shards.glob("*.npy"))}
     weights = settings.shard_weights({name: len(array) for name, array in arrays.items()})
     model = open_model()
-    loader = BlendedWindows(arrays, weights, model.spec.context_length, work.seed)
+    window = settings.window or model.spec.context_length
+    loader = BlendedWindows(arrays, weights, window, work.seed)
     _train(work, lambda: model, loader, language_model(), settings.train, tokenizer)
 
 
