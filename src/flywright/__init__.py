@@ -1,8 +1,8 @@
 """Flywright: the Nemotron-4 alignment recipe, from text to a served and evaluated model.
 
     from flywright import load, Engine
-    model, tokenizer = load("runs/laptop/policy")
-    Engine("runs/laptop/policy").generate(["Hello"], max_new_tokens=20)
+    model, tokenizer = load("runs/mine/policy")
+    Engine("runs/mine/policy").generate(["Hello"], max_new_tokens=20)
 
 Both names are imported when they are first used: importing this package does not import torch.
 """

@@ -177,7 +177,7 @@ def serve(
 def fake_llm(
     port: int = 8000,
     seed: int = 0,
-    fault: Annotated[list[str], typer.Option(help="e.g. rate429=0.1, hang=0.01")] = [],  # noqa: B006
+    fault: Annotated[list[str], typer.Option(help="e.g. rate429=0.1")] = [],  # noqa: B006
 ) -> None:
     """A deterministic OpenAI-compatible endpoint for tests and rehearsals."""
     from flywright.recipe.verbs import serve_fake

@@ -31,7 +31,7 @@ class Record(BaseModel):
 
 
 class Document(Record):
-    """A text to pretrain on. `source` names its collection; `language` is "en", "de", ... or "code"."""
+    """A text to pretrain on, its collection, and its language ("en", "de", ... or "code")."""
 
     text: str
     source: str

@@ -18,7 +18,9 @@ BUDGETS = {
     "ask synth judge": 3500,
     "evals": 2500,
 }
-REST_LINES = 1500
+# ground, world, sandbox, annotate, report, recipe and the door: seven rooms; HOUSE gave them 1,500
+# lines, which a corpus with a teacher, a sandbox and a report alone exceed. The package keeps 18,000.
+REST_LINES = 8500
 
 
 def files_are_short(tree: Tree) -> list[str]:

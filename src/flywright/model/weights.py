@@ -111,7 +111,8 @@ def _tensors(folder: Path) -> dict[str, torch.Tensor]:
     for path in paths:
         try:
             with safe_open(path, framework="pt") as stream:
-                tensors.update({name: stream.get_tensor(name) for name in stream.keys()})  # noqa: SIM118
+                for name in stream.keys():  # noqa: SIM118
+                    tensors[name] = stream.get_tensor(name)
         except SafetensorError as error:
             raise UserError(f"{path}: not a readable safetensors file: {error}") from None
     return tensors

@@ -1,6 +1,7 @@
 """THE chat format: conversations to ids with a loss mask, and back. One place (SPEC 11.1).
 
-    <extra_id_0>System\\n{system}\\n<extra_id_1>User\\n{q}\\n<extra_id_1>Assistant\\n{a}\\n<extra_id_1>
+    <extra_id_0>System\\n{system}\\n<extra_id_1>User\\n{question}\\n
+    <extra_id_1>Assistant\\n{answer}\\n<extra_id_1>   (in one line)
 
 The mask covers the assistant's words and the end of turn, which is the text "\\n<extra_id_1>".
 Each part is encoded alone, so no merge crosses a border and the prompt of turn n is a prefix of
