@@ -1,7 +1,7 @@
 """The stage table of a run, as Markdown, into the READMEs: `python benchmarks/laptop.py RUN`.
 
-Reads RUN/report/{stages,facts}.json and writes benchmarks/results/laptop.json, and the table between
-the markers in README.md and recipes/README.md. No number in the prose is typed by hand.
+Reads RUN/report/{stages,facts}.json and writes benchmarks/results/laptop.json, and the table
+between the markers in README.md and recipes/README.md. No number there is typed by hand.
 """
 
 import json
@@ -33,10 +33,10 @@ def markdown(stages: list[dict], facts: dict) -> str:
     reward = facts["reward_model"]
     lines += [
         "",
-        f"{seconds / 60:.1f} minutes in all. Reward model: {reward['pair_accuracy']:.1%} of held-out "
-        f"pairs, a length-only rule {reward['length_only']:.1%}. Synthetic share of the SFT and "
-        f"preference records: {facts['synthetic_share']:.1%}. Held-out prompts, the same in every "
-        "row; ± is half of the 95 % bootstrap interval.",
+        f"{seconds / 60:.1f} minutes in all. Reward model: {reward['pair_accuracy']:.1%} of "
+        f"held-out pairs, a length-only rule {reward['length_only']:.1%}. Synthetic share of the "
+        f"SFT and preference records: {facts['synthetic_share']:.1%}. The same held-out prompts in "
+        "every row; ± is half of the 95 % bootstrap interval.",
     ]
     return "\n".join(lines)
 

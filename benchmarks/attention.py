@@ -1,0 +1,64 @@
+"""Dense against fused causal attention, forward and backward: `python benchmarks/attention.py`.
+
+Why model/attention.py takes the dense form when it trains short bf16 sequences on a CPU. Writes
+benchmarks/results/attention.json; the median of several interleaved runs.
+"""
+
+import json
+import platform
+import statistics
+import subprocess
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from flywright.model.attention import dense_causal, fused_causal
+
+SHAPES = {  # rows, query heads, key-value heads, tokens, head dimension
+    "128 tokens, 12 rows": (12, 2, 1, 128, 64),
+    "256 tokens, 8 rows": (8, 2, 1, 256, 64),
+    "256 tokens, 12 rows, 8 heads": (12, 8, 4, 256, 32),
+    "64 tokens, 48 rows": (48, 2, 1, 64, 64),
+}
+REPEATS, INNER = 7, 10
+RESULT = Path(__file__).parent / "results" / "attention.json"
+
+
+def milliseconds(form, shape: tuple[int, ...]) -> float:
+    """Time of one forward and backward in bf16."""
+    rows, heads, groups, tokens, size = shape
+    sizes = [(rows, n, tokens, size) for n in (heads, groups, groups)]
+    q, k, v = (torch.randn(*s).bfloat16().requires_grad_() for s in sizes)
+    start = time.perf_counter()
+    for _ in range(INNER):
+        form(q, k, v).sum().backward()
+    return (time.perf_counter() - start) / INNER * 1e3
+
+
+def main() -> None:
+    rows = []
+    for name, shape in SHAPES.items():
+        times: dict[str, list[float]] = {"dense": [], "fused": []}
+        for _ in range(REPEATS):
+            times["dense"].append(milliseconds(dense_causal, shape))
+            times["fused"].append(milliseconds(fused_causal, shape))
+        ours, peer = (statistics.median(times[form]) for form in ("dense", "fused"))
+        row = {"what": name, "ours": round(ours, 3), "peer": round(peer, 3)}
+        rows.append(row | {"peer_name": "fused", "ratio": round(peer / ours, 2), "unit": "ms"})
+        print(f"{name:<32} dense {ours:7.2f} ms   fused {peer:7.2f} ms   x{peer / ours:.2f}")
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    result = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "commit": commit.stdout.strip(),
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "torch": torch.__version__,
+        "command": "python benchmarks/attention.py",
+        "rows": rows,
+    }
+    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
