@@ -3,6 +3,7 @@
 import json
 import math
 import random
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,18 @@ from flywright.stats import bootstrap_mean
 
 HOSTILE = "<script>alert('x')</script> & \"$x_1^2$\" </svg> \ud800 {{ 7*7 }}"
 RATES = {"teacher": 0.62, "base": 0.08, "code_sft": 0.3, "sft": 0.55, "dpo": 0.6}
+REWARD = {
+    "pair_accuracy": 0.86,
+    "length_only": 0.6,
+    "gain": {"mean": 0.26, "low": 0.1, "high": 0.4, "n": 50},
+    "pairs": 50,
+    "by_kind": {"slip": 0.9},
+}
 STAGES = [*RATES, "rpo1", "rpo2", "rpo3"]
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 class RunWriter:
@@ -21,7 +33,7 @@ class RunWriter:
         self.clock = 1_700_000_000.0
         (folder / "steps").mkdir(parents=True)
 
-    def step(self, name: str, version: str = "1", **manifest: Any) -> Path:
+    def step(self, name: str, version: int = 1, **manifest: Any) -> Path:
         """A step with a manifest; returns its folder."""
         folder = self.folder / "steps" / f"{name}@{version}"
         folder.mkdir(parents=True)
@@ -33,8 +45,8 @@ class RunWriter:
             "inputs": {},
             "settings": {},
             "seed": 1,
-            "started": self.clock,
-            "finished": self.clock + seconds,
+            "started": _moment(self.clock),
+            "finished": _moment(self.clock + seconds),
             "seconds": seconds,
             "tokens": 1000,
             "items": 10,
@@ -56,11 +68,12 @@ class RunWriter:
         rate: float,
         count: int = 40,
         code: float | None = None,
+        text: str = "Question?",
         **item: Any,
     ) -> None:
         """An evaluation whose items are right at about this rate, the same items at any stage.
 
-        `code` is the rate of the code items where it differs.
+        `code` is the rate of the code items where it differs; `text` is every prompt's.
         """
         folder = self.step(f"{turn}-eval-{stage}", seconds=8.0)
         rows = []
@@ -78,16 +91,22 @@ class RunWriter:
                     if metric == "reward"
                     else "wrong " * (1 + index % 5) + ("right" if right else ""),
                     "truth": "right",
-                    "prompt": f"Question {index}?",
                 }
                 rows.append({**row, **item})
         self.lines(folder / "items.jsonl", rows)
+        self.prompts(folder, {row["id"]: text for row in rows})
         by_metric: dict[str, list[float]] = {}
         for row in rows:
             by_metric.setdefault(row["metric"], []).append(row["score"])
         metrics = {name: bootstrap_mean(values).as_dict() for name, values in by_metric.items()}
         results = {"turn": turn, "stage": stage, "model": "m", "metrics": metrics, "by_task": {}}
         (folder / "results.json").write_text(json.dumps(results))
+
+    def prompts(self, folder: Path, texts: dict[str, str]) -> None:
+        """prompts.jsonl of an evaluation: id -> text."""
+        told = {"lineage": lineage("")}
+        rows = [{"id": name, "conversation": conversation(t), **told} for name, t in texts.items()]
+        self.lines(folder / "prompts.jsonl", rows)
 
     def training(self, name: str, steps: int = 60, start: float = 4.0, **facts: Any) -> None:
         """A training step with a falling loss; preference steps have margins too."""
@@ -147,15 +166,16 @@ def write_turn(run: RunWriter, turn: int) -> None:
     prompts = run.step(f"{turn}-prompts", items=2)
     prompt = {"id": f"{t}-prompt", "conversation": conversation("Q?"), "lineage": lineage("")}
     run.lines(prompts / "prompts.jsonl", [prompt])
-    code = run.step(f"{turn}-code", facts={"filters": {"does not run": 14, "repeats": 3}})
+    flow = {"in": 40, "ok": 26, "out": 26, "failed": 0, "dropped: does not run": 14}
+    code = run.step(f"{turn}-code", facts={"flows": {"genetic": flow}, "isolation": "namespaces"})
     run.lines(code / "code.jsonl", [dialogue(f"{t}-code{i}") for i in range(8)])
-    made = run.step(f"{turn}-dialogues", facts={"filters": {"reward_below_threshold": 21}})
+    made = run.step(f"{turn}-dialogues")
     rows = [dialogue(f"{t}-d{i}", parents=[f"{t}-prompt"]) for i in range(6)]
     rows.append(dialogue(f"{t}-human", "human", source="people"))
     run.lines(made / "dialogues.jsonl", rows)
     judge = {
-        "llm": {"accuracy": 0.71, "n": 120, "note": "scripted"},
-        "reward": {"accuracy": 0.83, "n": 120},
+        "llm": {"accuracy": 0.71, "decided": 100, "n": 120},
+        "reward": {"accuracy": 0.83, "decided": 120, "n": 120},
     }
     inputs = {f"{turn}-prompts": "f0", f"{turn}-dialogues": "f0"}
     pairs = run.step(f"{turn}-comparisons", facts={"judge": judge}, inputs=inputs)
@@ -176,7 +196,11 @@ def write_whole(run: RunWriter) -> RunWriter:
         "The first model that answers is scripted.",
         "The annotators are simulated: " + HOSTILE,
     ]
-    run.step("documents", facts={"notes": notes, "machine": "2 cores", "recipe": "laptop"})
+    run.step("documents", facts={"notes": notes, "dropped": {"duplicate": 3}})
+    machine = {"processor": "p", "cores": "2", "threads": "2", "python": "3.11", "torch": "2.13"}
+    (run.folder / "machine.json").write_text(json.dumps(machine))
+    settings = {"name": HOSTILE, "seed": 7, "turns": 2, "notes": ["A note of the recipe."]}
+    (run.folder / "settings.json").write_text(json.dumps(settings))
     run.step("tokenizer")
     run.step("shards")
     run.training("pretrain", 200, 8.0)
@@ -184,7 +208,7 @@ def write_whole(run: RunWriter) -> RunWriter:
     ratings = run.step("ratings")
     rating = {"id": "r1", "conversation": conversation("Q?", "A."), "helpfulness": 3.0}
     run.lines(ratings / "ratings.jsonl", [{**rating, "lineage": lineage("human")}])
-    run.training("reward", 50, 1.0, pair_accuracy=0.86, length_only=0.6, by_attribute={"help": 0.9})
+    run.training("reward", 50, 1.0, **REWARD)
     for turn in (1, 2):
         for index, stage in enumerate(STAGES):
             if turn == 1 or stage != "teacher":

@@ -1,17 +1,15 @@
 """stages.json and facts.json: the contract of HOUSE section 7, counted by hand."""
 
-import json
-
 import pytest
 from report_run import STAGES, comparison, conversation, dialogue, lineage
 
-from flywright.report import numbers
-from flywright.report.made import synthetic_share
-from flywright.report.read import read_run
+from flywright.report.artifacts import read_run
+from flywright.report.data import synthetic_share
+from flywright.report.facts import facts, stages
 
 
 def test_stage_rows_come_in_the_order_in_which_they_happened(whole_run):
-    rows = numbers.stages(read_run(whole_run.folder))
+    rows = stages(read_run(whole_run.folder))
     assert [(row["turn"], row["stage"]) for row in rows] == [
         *((1, stage) for stage in STAGES),
         *((2, stage) for stage in STAGES[1:]),
@@ -28,30 +26,24 @@ def test_stage_rows_come_in_the_order_in_which_they_happened(whole_run):
 def test_ten_iterations_sort_as_numbers(run):
     for stage in ("rpo10", "rpo9", "rpo2"):
         run.evaluation(1, stage, 0.5, count=2)
-    stages = [row["stage"] for row in numbers.stages(read_run(run.folder))]
-    assert stages == ["rpo2", "rpo9", "rpo10"]
+    names = [row["stage"] for row in stages(read_run(run.folder))]
+    assert names == ["rpo2", "rpo9", "rpo10"]
 
 
 def test_facts_pass_through_what_the_steps_found(whole_run):
-    facts = numbers.facts(read_run(whole_run.folder))
-    assert facts["reward_model"]["pair_accuracy"] == 0.86
-    assert facts["reward_model"]["length_only"] == 0.6
-    assert facts["judge"]["llm"]["accuracy"] == 0.71
-    assert set(facts["judge"]["by_turn"]) == {"1", "2"}
-    assert facts["steps"]["1-prompts"] == {"seconds": 12.5, "tokens": 1000, "items": 2}
-    assert len(facts["steps"]) == 42
+    found = facts(read_run(whole_run.folder))
+    assert found["reward_model"]["pair_accuracy"] == 0.86
+    assert found["reward_model"]["length_only"] == 0.6
+    assert found["judge"]["llm"]["accuracy"] == 0.71
+    assert set(found["judge"]["by_turn"]) == {"1", "2"}
+    assert found["steps"]["1-prompts"] == {"seconds": 12.5, "tokens": 1000, "items": 2}
+    assert len(found["steps"]) == 42
 
 
 def test_one_turn_of_judges_is_passed_through_as_it_is(run):
-    run.step("1-comparisons", facts={"judge": {"llm": 0.7}})
-    assert numbers.facts(read_run(run.folder))["judge"] == {"llm": 0.7}
-
-
-def test_facts_that_json_cannot_hold_become_null(run):
-    run.step("reward", facts={"pair_accuracy": float("nan"), "by": {"x": [float("inf"), 1.0]}})
-    facts = numbers.facts(read_run(run.folder))["reward_model"]
-    assert facts == {"pair_accuracy": None, "by": {"x": [None, 1.0]}}
-    json.dumps(facts, allow_nan=False)
+    judge = {"llm": {"accuracy": 0.7, "decided": 4, "n": 5}}
+    run.step("1-comparisons", facts={"judge": judge})
+    assert facts(read_run(run.folder))["judge"] == judge
 
 
 def test_synthetic_share_counts_each_distinct_sft_and_preference_record(run):
@@ -75,14 +67,12 @@ def test_ratings_prompts_and_other_steps_are_not_in_the_share(run):
     prompt = {"id": "p", "conversation": conversation("Q"), "lineage": lineage("model")}
     run.lines(run.step("1-prompts") / "p.jsonl", [prompt])
     run.lines(run.step("1-sft") / "d.jsonl", [dialogue("d")])
-    mixed = run.step("1-dialogues")
-    run.lines(mixed / "x.jsonl", [{**rating, "lineage": lineage("model")}, prompt])
     assert synthetic_share(read_run(run.folder)) is None
 
 
 def test_only_finished_steps_and_their_newest_version_count(run):
-    run.step("1-dpo", "2", seconds=2.0)
-    run.step("1-dpo", "10", seconds=10.0)
+    run.step("1-dpo", 2, seconds=2.0)
+    run.step("1-dpo", 10, seconds=10.0)
     (run.folder / "steps" / "1-rpo1@1").mkdir()  # no manifest: not finished
-    steps = numbers.facts(read_run(run.folder))["steps"]
+    steps = facts(read_run(run.folder))["steps"]
     assert {name: step["seconds"] for name, step in steps.items()} == {"1-dpo": 10.0}

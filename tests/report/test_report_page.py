@@ -10,7 +10,7 @@ from report_run import HOSTILE, RunWriter, comparison, write_whole
 
 from flywright.errors import FlywrightError, UserError
 from flywright.report import curves, pictures, write_report
-from flywright.report.read import read_run
+from flywright.report.artifacts import read_run
 
 SECTIONS = (
     *("stages", "wins", "judges", "answers", "training"),
@@ -60,8 +60,9 @@ def html(tmp_path_factory) -> str:
     run = write_whole(RunWriter(tmp_path_factory.mktemp("page") / "tiny"))
     for path in run.folder.glob("steps/*-eval-*/items.jsonl"):
         rows = [json.loads(line) for line in path.read_text().splitlines()]
-        hostile = {"answer": HOSTILE, "prompt": HOSTILE, "task": HOSTILE, "truth": HOSTILE}
+        hostile = {"answer": HOSTILE, "task": HOSTILE, "truth": HOSTILE}
         run.lines(path, [{**row, **hostile} for row in rows])
+        run.prompts(path.parent, {row["id"]: HOSTILE for row in rows})
     pairs = run.folder / "steps" / "2-comparisons@1" / "dpo.jsonl"
     run.lines(pairs, [comparison("x", HOSTILE, parents=[HOSTILE], model=HOSTILE)])
     return write_report(run.folder).read_text()
@@ -98,8 +99,11 @@ def test_ids_are_unique_and_inner_links_arrive(html):
     assert set(inner) <= set(page.ids)
 
 
-def test_a_fall_is_told_in_words(html):
-    assert "Code from General SFT to DPO: −" in html
+def test_the_head_says_what_ran_where_and_what_is_simulated(html):
+    assert "p, 2 cores (2 threads), Python 3.11, torch 2.13" in html
+    assert "2023-11-14 22:13 to 2023-11-14 " in html
+    assert "The first model that answers is scripted." in html
+    assert "A note of the recipe." in html
 
 
 def test_colours_follow_the_page(html):
@@ -119,14 +123,12 @@ def test_an_empty_run_says_that_nothing_ran(run):
 
 def test_a_partial_run_shows_what_there_is(run):
     run.training("pretrain", 5)
-    run.step("1-comparisons")  # finished, but holds no record
-    folder = run.step("1-eval-base")
-    metrics = {"accuracy": {"mean": 0.5, "low": None, "high": None, "n": 1}, "odd": {"x": 1}}
-    results = {"turn": 1, "stage": "base", "model": "m", "metrics": metrics}
-    (folder / "results.json").write_text(json.dumps(results))  # and no items.jsonl
-    run.step("1-eval-sft")  # not even results.json
+    run.step("1-comparisons", facts={"judge": {}})  # finished, but holds no record
+    (run.folder / "steps" / "1-sft@1").mkdir()  # begun, not finished
+    run.evaluation(1, "teacher", 0.5)  # a model from outside, before any stage of ours
     html = write_report(run.folder).read_text()
-    assert "50.0" in html
+    assert "Teacher" in html
+    assert "Not run yet: no items that every stage answered" in html
     assert "Not run yet: no DPO or RPO step is finished" in html
     assert "Not run yet: no training step" not in html
     Page(html)
@@ -147,8 +149,8 @@ def test_bad_input_is_named(run, tmp_path):
     (folder / "metrics.jsonl").write_text('{"step": 1, "loss": 2}\n{"step": 2, "lo')
     with pytest.raises(UserError, match=r"metrics\.jsonl:2"):
         write_report(run.folder)
-    (folder / "manifest.json").write_text("[1]")
-    with pytest.raises(UserError, match=r"manifest\.json: expected a JSON object"):
+    (folder / "manifest.json").write_text("{torn")
+    with pytest.raises(UserError, match=r"manifest\.json: not valid JSON"):
         write_report(run.folder)
 
 
@@ -169,12 +171,11 @@ def test_a_disk_that_refuses_leaves_no_half_page(run, monkeypatch):
     assert not list((run.folder / "report").glob(".*"))
 
 
-def test_curves_with_gaps_or_one_point_are_drawn(run):
-    folder = run.step("1-dpo")
-    rows = [{"step": 1, "loss": 2.0, "margin": float("nan")}, {"step": 2, "margin": 1.0}]
-    run.lines(folder / "metrics.jsonl", rows)
-    run.lines(run.step("1-rpo1") / "metrics.jsonl", [{"step": 1, "loss": 1.0}])
-    found = read_run(run.folder).curves
-    assert "<svg" in curves.losses(found)
-    assert "<svg" in curves.preferences(found)
+def test_curves_of_one_point_are_drawn_and_nothing_is_no_picture(run):
+    row = {"step": 1, "loss": 2.0, "margin": 0.5, "chosen_logprob": -3.0, "accuracy": 1.0}
+    run.lines(run.step("1-dpo") / "metrics.jsonl", [row])
+    steps = read_run(run.folder).steps
+    assert "<svg" in curves.losses(steps)
+    assert "<svg" in curves.preferences(steps)
+    assert curves.losses([]) == curves.preferences([]) == pictures.judges([]) == ""
     assert pictures.stages([]) == pictures.rewards([]) == pictures.lengths([]) == ""

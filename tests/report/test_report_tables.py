@@ -2,12 +2,14 @@
 
 import json
 
-from report_run import RunWriter, conversation, dialogue, lineage
+from report_run import REWARD, RunWriter, conversation, dialogue, lineage
 
-from flywright.report import cards, tables
+from flywright.report import tables
+from flywright.report.artifacts import read_run
+from flywright.report.data import cards
 from flywright.report.examples import examples
-from flywright.report.made import mixes
-from flywright.report.read import read_run
+from flywright.report.facts import judge_rows
+from flywright.report.page import duration
 
 
 def write(run: RunWriter, stage: str, scores: dict[str, float], metric: str = "accuracy", **more):
@@ -18,6 +20,7 @@ def write(run: RunWriter, stage: str, scores: dict[str, float], metric: str = "a
         for name, score in scores.items()
     ]
     run.lines(folder / "items.jsonl", [{**row, **more} for row in rows])
+    run.prompts(folder, {name.partition("#")[0]: f"item {name}" for name in scores})
     mean = sum(scores.values()) / len(scores)
     value = {"mean": mean, "low": mean, "high": mean, "n": len(scores)}
     results = {"turn": 1, "stage": stage, "model": "m", "metrics": {metric: value}}
@@ -34,7 +37,7 @@ def test_a_change_is_paired_over_the_items_that_both_answered(run):
     assert tables.change(after, before, "code") is None
 
 
-def test_a_fall_beyond_its_interval_is_told_and_a_small_one_is_not(run):
+def test_a_fall_beyond_its_interval_is_marked_and_a_small_one_is_not(run):
     write(run, "code_sft", {str(i): 1.0 for i in range(40)})
     write(run, "sft", {str(i): float(i >= 20) for i in range(40)})
     write(run, "dpo", {str(i): float(i >= 21) for i in range(40)})
@@ -43,8 +46,7 @@ def test_a_fall_beyond_its_interval_is_told_and_a_small_one_is_not(run):
     table = tables.stage_table(read_run(run.folder).evaluations, 1)
     cells = table.rows[0][2]
     assert [cell.mood for cell in cells] == ["", "fall", "", "", "rise"]
-    assert table.falls == ["Accuracy from Code SFT to General SFT: −50.0 points"]
-    assert cells[2].change == "−2.5"
+    assert [cell.change for cell in cells] == ["", "−50.0", "−2.5", "+2.5", "+50.0"]
 
 
 def test_the_first_stage_is_not_compared_with_a_model_from_outside(run):
@@ -53,14 +55,6 @@ def test_the_first_stage_is_not_compared_with_a_model_from_outside(run):
     table = tables.stage_table(read_run(run.folder).evaluations, 1)
     assert table.stages == ["Teacher", "Base"]
     assert [cell.change for cell in table.rows[0][2]] == ["", ""]
-
-
-def test_a_metric_without_direction_neither_rises_nor_falls(run):
-    for stage, words in (("sft", 5.0), ("dpo", 9.0)):
-        write(run, stage, {str(i): words for i in range(9)}, "answer_words")
-    table = tables.stage_table(read_run(run.folder).evaluations, 1)
-    assert [cell.mood for cell in table.rows[0][2]] == ["", ""]
-    assert table.rows[0][2][1].change == "+4.00"
 
 
 def test_far_items_belong_to_the_metric_that_tells_of_them_apart(run):
@@ -83,36 +77,43 @@ def test_wins_ties_and_losses_are_counted_item_by_item(run):
     write(run, "sft", {"a": 0.0, "b": 1.0, "c": 1.0, "d": 0.0})
     write(run, "dpo", {"a": 0.0, "b": 0.0, "c": 0.0, "d": 0.0})
     write(run, "rpo1", {"a": 1.0, "b": 1.0, "c": 0.0, "d": 1.0})
-    (found,) = tables.wins(read_run(run.folder).evaluations)
-    assert (found.last, found.win, found.tie, found.loss) == ("RPO 1", 2, 1, 1)
+    found = tables.wins(read_run(run.folder).evaluations)
+    assert found == [("Accuracy, RPO 1, turn 1", (2, 1, 1))]
 
 
-def test_the_data_card_counts_what_the_records_say(run):
-    folder = run.step("1-dialogues", facts={"filters": {"reward_below": 21}, "kept": 2})
+def test_the_data_card_counts_what_records_and_facts_say(run):
+    flows = {
+        "talk": {"in": 40, "ok": 30, "out": 25, "failed": 2, "dropped: bad": 8},
+        "filter": {
+            "in": 25,
+            "ok": 2,
+            "out": 2,
+            "failed": 0,
+            "dropped: bad": 3,
+            "dropped: dull": 20,
+        },
+    }
+    folder = run.step("1-dialogues", facts={"flows": flows, "copies": 4, "contaminated": 0})
     rows = [dialogue("a", filters=["reward"]), dialogue("b", "human", source="people")]
     run.lines(folder / "d.jsonl", rows)
-    card = cards.mix_card(mixes(read_run(run.folder))[0])
-    lines = dict(card.lines)
-    assert (card.title, card.total) == ("Dialogues, turn 1", 2)
-    assert lines["Sources"] == "synthetic 1 · people 1"
-    assert lines["Answers by"] == "model 1 · human 1"
-    assert lines["Filters passed"] == "reward 1"
-    assert lines["Filters"] == "reward below 21"
-    assert lines["Kept"] == "2"
+    ((title, how_many, lines),) = cards(read_run(run.folder))
+    assert (title, how_many) == ("Dialogues, turn 1", "2 records")
+    said = dict(lines)
+    assert said["Sources"] == "synthetic 1 · people 1"
+    assert said["Answers by"] == "model 1 · human 1"
+    assert said["Filters passed"] == "reward 1"
+    assert said["In → out"] == "talk 40 → 25 · filter 25 → 2"
+    assert said["Dropped"] == "dull 20 · bad 11 · copies 4 · request failed 2"
 
 
-def test_judges_are_shown_with_plain_or_detailed_facts(run):
-    run.training("reward", 2, pair_accuracy={"mean": 0.9, "n": 50}, length_only=0.6)
-    judge = {"llm": {"accuracy": 0.7, "n": 30, "note": "scripted"}, "reward": 0.8, "pairs": 300}
-    judge["other"] = {"accuracy": 0.75, "decided": 4, "n": 9}
+def test_judges_stand_beside_the_reward_model_and_length_alone(run):
+    run.training("reward", 2, **REWARD)
+    judge = {"llm": {"accuracy": 0.7, "decided": 20, "n": 30}}
     run.step("1-comparisons", facts={"judge": judge})
-    rows = cards.judge_rows(read_run(run.folder))
-    assert [(row.name, row.accuracy, row.n) for row in rows] == [
-        ("Reward model, held-out pairs", 0.9, 50),
-        ("The longer answer wins, held-out pairs", 0.6, 0),
-        ("LLM, turn 1", 0.7, 30),
-        ("Reward model, turn 1", 0.8, 0),
-        ("Other, turn 1", 0.75, 4),
+    assert judge_rows(read_run(run.folder)) == [
+        ("Reward model, held-out pairs", 0.86, 50),
+        ("The longer answer wins, held-out pairs", 0.6, 50),
+        ("LLM, turn 1", 0.7, 20),
     ]
 
 
@@ -121,37 +122,31 @@ def test_examples_show_a_rise_and_a_fall_with_every_stage(run):
     write(run, "sft", {"up": 0.0, "same": 0.0, "down": 1.0})
     write(run, "dpo", {"up": 1.0, "same": 0.0, "down": 0.0})
     found = examples(read_run(run.folder))
-    assert [(example.prompt, example.fell) for example in found] == [
+    assert [(prompt, fell) for prompt, fell, _ in found] == [
         ("item up", False),
         ("item down", True),
         ("item same", False),
     ]
-    assert [answer.verdict for answer in found[0].answers] == ["wrong", "wrong", "right"]
-    assert found[0].answers[0].text == "base says"
+    assert [(stage, item.score) for stage, item in found[0][2]] == [
+        ("Base", 0.0),
+        ("General SFT", 0.0),
+        ("DPO", 1.0),
+    ]
+    assert found[0][2][0][1].answer == "base says"
 
 
-def test_an_example_finds_its_prompt_among_the_records_of_the_run(run):
+def test_an_example_of_several_messages_says_who_spoke(run):
     write(run, "sft", {"item1#2": 1.0})
-    prompt = {"id": "item1", "conversation": conversation("Sort these."), "lineage": lineage("")}
-    run.lines(run.folder / "steps" / "1-eval-sft@1" / "prompts.jsonl", [prompt])
-    assert [example.prompt for example in examples(read_run(run.folder))] == ["Sort these."]
-
-
-def test_answers_are_counted_once_and_not_from_items_of_reward(run):
-    write(run, "sft", {"a": 1.0})
-    path = run.folder / "steps" / "1-eval-sft@1" / "items.jsonl"
-    with path.open("a") as stream:
-        stream.write(json.dumps({"id": "a", "metric": "reward", "score": 2, "answer": ""}) + "\n")
-    assert read_run(run.folder).evaluations[0].answers == {"a": "sft says"}
+    talk = {
+        "id": "item1",
+        "conversation": conversation("Hi.", "Yes?", "Sort."),
+        "lineage": lineage(""),
+    }
+    run.lines(run.folder / "steps" / "1-eval-sft@1" / "prompts.jsonl", [talk])
+    ((prompt, _, _),) = examples(read_run(run.folder))
+    assert prompt == "user: Hi.\nassistant: Yes?\nuser: Sort."
 
 
 def test_durations_read_as_people_say_them():
-    said = [cards.duration(seconds) for seconds in (0.25, 48, 200, 3599.7, 7500)]
+    said = [duration(seconds) for seconds in (0.25, 48, 200, 3599.7, 7500)]
     assert said == ["0.2 s", "48 s", "3 min 20 s", "1 h 00 min", "2 h 05 min"]
-
-
-def test_a_step_of_training_that_was_written_twice_counts_once(run):
-    folder = run.step("1-sft")
-    rows = [{"step": 1, "loss": 3.0}, {"step": 2, "loss": 9.0}, {"step": 2, "loss": 2.0}]
-    run.lines(folder / "metrics.jsonl", rows)
-    assert read_run(run.folder).curves[0].columns == {"step": [1.0, 2.0], "loss": [3.0, 2.0]}

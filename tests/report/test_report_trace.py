@@ -10,7 +10,7 @@ from flywright.report.trace import trace
 @pytest.fixture
 def chain(run):
     """topic -> prompt -> dialogue -> pair, a training step that reads it, and an evaluation."""
-    topic = {"id": "topic1", "text": "rivers", "lineage": lineage("")}
+    topic = {"id": "topic1", "conversation": conversation("Rivers."), "lineage": lineage("")}
     prompt = {"id": "prompt1", "conversation": conversation("Name a river.")}
     prompts = run.step("1-prompts")
     run.lines(prompts / "topics.jsonl", [topic])
@@ -35,7 +35,7 @@ def test_backward_reaches_the_first_ancestor(chain):
     text = "\n".join(lines)
     assert "“good” preferred over “bad”" in text
     assert "vote of llm: the second" in text
-    assert "passed quality" in text
+    assert "filters: quality" in text
 
 
 def test_forward_reaches_the_last_descendant_and_the_steps_that_read_it(chain):
@@ -48,7 +48,7 @@ def test_forward_reaches_the_last_descendant_and_the_steps_that_read_it(chain):
 def test_evaluated_items_are_told(chain):
     chain.evaluation(1, "sft", 1.0, count=1, id="prompt1")
     text = "\n".join(trace(chain.folder, "prompt1"))
-    assert "1-eval-sft@1/items.jsonl:1  accuracy 1.0" in text
+    assert "1-eval-sft@1/items.jsonl:1  accuracy 1  “" in text
 
 
 def test_a_circle_of_parents_ends(run):
@@ -58,9 +58,6 @@ def test_a_circle_of_parents_ends(run):
     assert sum(line.strip().startswith("b ") for line in lines) == 2  # once each way
 
 
-def test_the_beginning_of_an_id_is_enough_when_it_is_unambiguous(chain):
-    assert trace(chain.folder, "tal")[0].startswith("talk1  ")
-    with pytest.raises(UserError, match="begins 2 records"):
-        trace(chain.folder, "prompt")
+def test_an_unknown_record_is_named(chain):
     with pytest.raises(UserError, match="'nowhere' is in no JSONL file"):
         trace(chain.folder, "nowhere")

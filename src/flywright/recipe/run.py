@@ -98,14 +98,22 @@ def machine() -> dict[str, str]:
     }
 
 
+_SHOWN = {
+    "accuracy": "accuracy %",
+    "instruction_following": "instructions %",
+    "code": "code %",
+    "reward": "reward",
+}
+
+
 def stage_rows(root: Path) -> list[dict[str, Any]]:
     """report/stages.json as rows for the screen: percentages with their intervals."""
     rows = []
     for row in json.loads((root / "report" / "stages.json").read_text()):
         shown = {"turn": row["turn"], "stage": row["stage"]}
-        for name in ("accuracy", "instruction_following", "code", "reward"):
+        for name, shown_as in _SHOWN.items():
             value = row["metrics"].get(name)
-            shown[name] = _shown(value, name == "reward") if value else "-"
+            shown[shown_as] = _shown(value, name == "reward") if value else "-"
         rows.append(shown)
     return rows
 

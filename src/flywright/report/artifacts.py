@@ -1,17 +1,27 @@
-"""What a run left behind as plain objects (steps, evaluations, curves), and their names."""
+"""What a run left behind: its finished steps and evaluations, and their names for people.
 
+A run directory holds steps/NAME@VERSION/manifest.json and what the step made (HOUSE section 7).
+A step without a manifest is unfinished and is left out; of several versions the newest counts.
+"""
+
+import json
 import re
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-SHARED_STEPS = ("documents", "tokenizer", "shards", "pretrain", "continue", "ratings", "reward")
-TURN_STEPS = ("base", "prompts", "code", "dialogues", "code-sft", "sft", "comparisons", "dpo")
-STAGES = ("base", "code_sft", "sft", "dpo")  # then rpo1, rpo2 ...
-TRAINING_STEPS = ("pretrain", "continue", "base", "reward", "code-sft", "sft", "dpo")
+from pydantic import BaseModel
+
+from flywright.errors import UserError
+from flywright.records import parse_lines, read_jsonl
+
+ROAD = (
+    *("documents", "tokenizer", "shards", "pretrain", "continue", "ratings", "reward"),
+    *("base", "prompts", "code", "dialogues", "code-sft", "sft", "comparisons", "dpo"),
+)  # then rpo1, rpo2 ...
 LABELS = {
-    "code_sft": "Code SFT",
     "code-sft": "Code SFT",
     "sft": "General SFT",
     "dpo": "DPO",
@@ -19,25 +29,23 @@ LABELS = {
     "pretrain": "Pretraining",
     "reward": "Reward model",
     "llm": "LLM",
-    "truth": "Ground truth",
 }
+NOT_RECORDS = ("ledger.jsonl", "metrics.jsonl")
 
 
 def label(name: str) -> str:
     """A stage's or step's name as people read it: "code_sft" -> "Code SFT", "rpo2" -> "RPO 2"."""
-    iteration = re.fullmatch(r"rpo(\d+)", name)
-    if iteration:
-        return f"RPO {iteration[1]}"
-    words = name.replace("_", " ").replace("-", " ")
-    return LABELS.get(name, words[:1].upper() + words[1:])
+    name = name.replace("_", "-")
+    plain = re.sub(r"^rpo(\d+)$", r"RPO \1", name).replace("-", " ")
+    return LABELS.get(name, plain[:1].upper() + plain[1:])
 
 
-def rank(name: str, known: tuple[str, ...], unknown: int) -> int:
-    """The place of a name on the road: its place in `known`, the RPO iterations after them."""
-    iteration = re.fullmatch(r"rpo(\d+)", name)
-    if iteration:
-        return len(known) + int(iteration[1])
-    return known.index(name) if name in known else unknown
+def rank(name: str) -> int:
+    """The place of a step or stage on the road; -1 for what is not on it: a model from outside."""
+    name = name.replace("_", "-")
+    if iteration := re.fullmatch(r"rpo(\d+)", name):
+        return len(ROAD) + int(iteration[1])
+    return ROAD.index(name) if name in ROAD else -1
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,6 @@ class Step:
     """A finished step. `turn` is 0 before the first turn; `kind` is the name without the turn."""
 
     name: str
-    version: str
     folder: Path
     manifest: dict[str, Any]
 
@@ -63,41 +70,50 @@ class Step:
     @property
     def title(self) -> str:
         """The name as people read it, with its turn."""
-        if self.kind.startswith("eval-"):
-            name = "Evaluation of " + label(self.kind.removeprefix("eval-"))
-        else:
-            name = label(self.kind)
+        evaluated = self.kind.removeprefix("eval-")
+        name = label(evaluated) if evaluated == self.kind else f"Evaluation of {label(evaluated)}"
         return f"{name}, turn {self.turn}" if self.turn else name
 
     @property
     def facts(self) -> dict[str, Any]:
         """What the step found worth telling, from its manifest."""
-        facts = self.manifest.get("facts")
-        return facts if isinstance(facts, dict) else {}
+        return self.manifest["facts"]
 
     @property
-    def position(self) -> tuple[int, int, int, str]:
+    def position(self) -> tuple[int, int, bool]:
         """Sorting key: the order of the road, evaluations right after what they evaluate."""
-        evaluation = self.kind.startswith("eval-")
-        name = self.kind.removeprefix("eval-")
-        known = TURN_STEPS if self.turn else SHARED_STEPS
-        name = name.replace("_", "-") if evaluation else name
-        unknown = -1 if evaluation else 1000
-        return (self.turn, rank(name, known, unknown), int(evaluation), self.name)
+        evaluated = self.kind.removeprefix("eval-")
+        return (self.turn, rank(evaluated), evaluated != self.kind)
+
+    @cached_property
+    def metrics(self) -> list[dict[str, float]]:
+        """metrics.jsonl, an object for each optimizer step; empty if this is no training step."""
+        path = self.folder / "metrics.jsonl"
+        return [row for _, row in parse_lines(path)] if path.exists() else []
+
+    def lines(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """("file.jsonl:line", object) of all that has an id: records and evaluated items."""
+        for path in sorted(self.folder.glob("*.jsonl")):
+            for line, value in parse_lines(path) if path.name not in NOT_RECORDS else ():
+                if "id" in value:
+                    yield f"{path.name}:{line}", value
+
+    @cached_property
+    def records(self) -> dict[str, dict[str, Any]]:
+        """The distinct records by id: what passed a second, looser filter too is there once."""
+        return {value["id"]: value for _, value in self.lines() if "lineage" in value}
 
 
-@dataclass(frozen=True)
-class Item:
+class Item(BaseModel):
     """One held-out item as one model answered it; `score` is in the units of `metric`."""
 
     id: str
-    task: str
-    split: str
+    task: str = ""
+    split: str = ""
     metric: str
     score: float
-    answer: str
-    truth: str
-    prompt: str
+    answer: str = ""
+    truth: str = ""
 
 
 @dataclass(frozen=True)
@@ -106,57 +122,71 @@ class Evaluation:
 
     turn: int
     stage: str
-    model: str
-    metrics: dict[str, dict[str, float | None]]
+    metrics: dict[str, dict[str, float]]
     items: list[Item]
+    folder: Path
 
     @property
     def ours(self) -> bool:
         """True for a stage of the trained line; False for a model that came from outside."""
-        return rank(self.stage, STAGES, -1) >= 0
-
-    def metric_of(self, item: Item) -> str:
-        """The metric whose mean holds this item: NAME_far for a far item where results tell it."""
-        apart = f"{item.metric}_far"
-        return apart if item.split == "far" and apart in self.metrics else item.metric
+        return rank(self.stage) >= 0
 
     @cached_property
     def scores(self) -> dict[str, dict[str, float]]:
-        """metric -> item id -> score, over the items that the metric's mean was taken over."""
+        """metric -> item id -> score; far items belong to NAME_far where results tell it apart."""
         table: dict[str, dict[str, float]] = {}
         for item in self.items:
-            table.setdefault(self.metric_of(item), {})[item.id] = item.score
+            apart = f"{item.metric}_far"
+            name = apart if item.split == "far" and apart in self.metrics else item.metric
+            table.setdefault(name, {})[item.id] = item.score
         return table
-
-    @cached_property
-    def answers(self) -> dict[str, str]:
-        """Item id -> answer, each item once; an item of reward alone may not repeat its answer."""
-        judged = {item.id: item.answer for item in self.items if item.metric != "reward"}
-        return judged or {item.id: item.answer for item in self.items}
-
-
-@dataclass(frozen=True)
-class Curve:
-    """metrics.jsonl of one training step: a column for each number, one value a row."""
-
-    step: Step
-    columns: dict[str, list[float]]
 
 
 @dataclass(frozen=True)
 class Run:
-    """Everything the report reads from one run directory."""
+    """What the report reads: the steps in the order of the road, and the evaluations."""
 
     folder: Path
     steps: list[Step]
-    evaluations: list[Evaluation] = field(default_factory=list)
-    curves: list[Curve] = field(default_factory=list)
+    evaluations: list[Evaluation]
 
-    def step(self, name: str) -> Step | None:
-        """The finished step of that name, or None."""
-        return next((step for step in self.steps if step.name == name), None)
+    def facts(self, name: str) -> dict[str, Any]:
+        """The facts of the finished step of that name; none if it is not finished."""
+        return next((step.facts for step in self.steps if step.name == name), {})
 
-    @property
-    def turns(self) -> list[int]:
-        """The turns of which something is finished."""
-        return sorted({step.turn for step in self.steps if step.turn})
+
+def read_json(path: Path) -> dict[str, Any]:
+    """One JSON object; an empty one where there is no file. Raises UserError for a bad one."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON ({error})") from None
+
+
+def read_steps(run_dir: Path) -> list[Step]:
+    """The finished steps in the order of the road. Raises UserError if this is no run directory."""
+    if not (run_dir / "steps").is_dir():
+        raise UserError(f"{run_dir}: no steps/ folder, so this is not a run directory")
+    steps = [
+        Step(path.parent.name.rpartition("@")[0], path.parent, read_json(path))
+        for path in (run_dir / "steps").glob("*@*/manifest.json")
+    ]
+    steps.sort(key=lambda step: step.manifest["version"])
+    newest = {step.name: step for step in steps}
+    return sorted(newest.values(), key=lambda step: step.position)
+
+
+def read_run(run_dir: Path) -> Run:
+    """Read a run directory, finished or partial.
+
+    Raises UserError naming the file (and line) when an artifact cannot be read.
+    """
+    steps, evaluations = read_steps(run_dir), []
+    for folder in (step.folder for step in steps if step.kind.startswith("eval-")):
+        results = read_json(folder / "results.json")
+        items = list(read_jsonl(folder / "items.jsonl", Item))
+        named = (results["turn"], results["stage"], results["metrics"])
+        evaluations.append(Evaluation(*named, items, folder))
+    return Run(run_dir, steps, evaluations)

@@ -4,96 +4,58 @@ For each task the first item that was wrong at first and right at last, one item
 lost, then items on which nothing changed.
 """
 
-from dataclasses import dataclass
-
+from flywright.records import Conversation, Prompt, read_jsonl
 from flywright.report.artifacts import Evaluation, Item, Run, label
-from flywright.report.made import records
 
 MOST = 6  # examples on the page
-LONGEST = 600  # characters of an answer that are shown
 
 
-@dataclass(frozen=True)
-class Answer:
-    """One stage's answer; `verdict` is "right", "wrong" or a score."""
-
-    stage: str
-    text: str
-    verdict: str
+def _asked(conversation: Conversation) -> str:
+    """A prompt as text; who said what is told where there is more than one message."""
+    if len(conversation.messages) == 1:
+        return conversation.last
+    return "\n".join(f"{message.role}: {message.content}" for message in conversation.messages)
 
 
-@dataclass(frozen=True)
-class Example:
-    """A held-out prompt and what each stage answered."""
-
-    task: str
-    prompt: str
-    truth: str
-    fell: bool
-    answers: list[Answer]
+def _prompts(row: Evaluation) -> dict[str, str]:
+    prompts = read_jsonl(row.folder / "prompts.jsonl", Prompt)
+    return {prompt.id: _asked(prompt.conversation) for prompt in prompts}
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST else text[:LONGEST] + " …"
-
-
-def _verdict(item: Item) -> str:
-    if item.metric != "reward" and item.score in (0.0, 1.0):
-        return "right" if item.score else "wrong"
-    return f"{item.score:.2f}"
-
-
-def _prompts(run: Run) -> dict[str, str]:
-    """Texts of the run's own Prompt records by id, for items that do not repeat their prompt."""
-    texts = {}
-    for step in run.steps:
-        for kind, record in records(step):
-            if kind == "prompt":
-                texts[record.get("id")] = record["conversation"]["messages"][-1]["content"]
-    return texts
-
-
-def _through(rows: list[Evaluation]) -> dict[tuple[str, str], list[Item]]:
-    """(metric, item id) -> the item in every stage, for items that all stages answered."""
+def _through(rows: list[Evaluation]) -> list[list[Item]]:
+    """Each item as it went in every stage, for items that all stages answered."""
     tables = [
         {(item.metric, item.id): item for item in row.items if item.metric != "reward"}
         for row in rows
     ]
-    if not tables:
-        return {}
-    common = set.intersection(*(set(table) for table in tables))
-    return {key: [table[key] for table in tables] for key in tables[0] if key in common}
+    return [[t[key] for t in tables] for key in tables[0] if all(key in t for t in tables)]
 
 
-def _chosen(through: dict[tuple[str, str], list[Item]], ours: int) -> list[list[Item]]:
-    """Rises of different tasks first, then falls, then any item, up to MOST."""
-    rises: dict[str, list[Item]] = {}
-    falls: dict[str, list[Item]] = {}
-    plain: dict[str, list[Item]] = {}
-    for items in through.values():
-        first, last = items[ours].score, items[-1].score
-        group = rises if last > first else falls if last < max(i.score for i in items) else plain
-        group.setdefault(items[-1].task, items)
-    picked = list(rises.values())[: MOST - 1] + list(falls.values())[:1]
-    for items in [*list(rises.values())[MOST - 1 :], *list(falls.values())[1:], *plain.values()]:
-        if len(picked) < MOST:
-            picked.append(items)
-    return picked
+def _story(items: list[Item]) -> str:
+    scores = [item.score for item in items]
+    if scores[-1] > scores[0]:
+        return "rise"
+    return "fall" if scores[-1] < max(scores) else "same"
 
 
-def examples(run: Run) -> list[Example]:
-    """Up to six held-out prompts of the last turn with every stage's answer."""
-    turn = max((row.turn for row in run.evaluations), default=0)
-    rows = [row for row in run.evaluations if row.turn == turn and row.items]
-    ours = next((index for index, row in enumerate(rows) if row.ours), 0)
-    through = _through(rows)
-    texts = {} if all(items[0].prompt for items in through.values()) else _prompts(run)
-    found = []
-    for items in _chosen(through, ours):
-        pairs = zip(rows, items, strict=True)
-        answers = [Answer(label(r.stage), _cut(i.answer), _verdict(i)) for r, i in pairs]
-        last = items[-1]
-        prompt = last.prompt or texts.get(last.id.partition("#")[0], "") or f"item {last.id}"
-        fell = last.score < max(item.score for item in items)
-        found.append(Example(label(last.task), _cut(prompt), _cut(last.truth), fell, answers))
+def _chosen(through: list[list[Item]]) -> list[list[Item]]:
+    """Of each task the first that rose, fell or stayed; rises first, with one fall among them."""
+    firsts: dict[str, dict[str, list[Item]]] = {"rise": {}, "fall": {}, "same": {}}
+    for items in through:
+        firsts[_story(items)].setdefault(items[0].task, items)
+    rises, falls, same = (list(by_task.values()) for by_task in firsts.values())
+    order = [*rises[: MOST - 1], *falls[:1], *rises[MOST - 1 :], *falls[1:], *same]
+    return order[:MOST]
+
+
+def examples(run: Run) -> list[tuple[str, bool, list[tuple[str, Item]]]]:
+    """(prompt, whether a later stage lost it, (stage, item) of every stage) of the last turn."""
+    rows = [row for row in run.evaluations if row.turn == run.evaluations[-1].turn and row.ours]
+    if not rows:
+        return []
+    texts, found = _prompts(rows[-1]), []
+    for items in _chosen(_through(rows)):
+        prompt = texts[items[0].id.partition("#")[0]]
+        answers = [(label(row.stage), item) for row, item in zip(rows, items, strict=True)]
+        found.append((prompt, _story(items) == "fall", answers))
     return found

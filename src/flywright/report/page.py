@@ -4,8 +4,6 @@
 not finished says so. The page needs no server, no network and no script.
 """
 
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,97 +11,45 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from flywright.files import write_json, write_text
-from flywright.report import cards, curves, made, numbers, pictures, tables
-from flywright.report.artifacts import Run, label
+from flywright.report import curves, data, facts, pictures, tables
+from flywright.report.artifacts import Run, label, read_json, read_run
 from flywright.report.examples import examples
-from flywright.report.read import number, read_run
-from flywright.report.trace import example
+from flywright.report.trace import trace
+
+FOLDER = Path(__file__).parent
 
 
-@dataclass(frozen=True)
-class Tile:
-    """One number at the head of the page."""
-
-    value: str
-    name: str
-    note: str = ""
-
-
-def _moment(value: Any) -> str:
-    """A manifest's time (seconds since 1970, or ISO text) as people write it, in UTC."""
-    seconds = number(value)
-    try:
-        iso = datetime.fromisoformat
-        when = datetime.fromtimestamp(seconds, UTC) if seconds else iso(str(value))
-    except (ValueError, OverflowError, OSError):
-        return ""
-    return when.strftime("%Y-%m-%d %H:%M")
+def duration(seconds: float) -> str:
+    """Seconds as people say them: "48 s", "3 min 20 s", "1 h 05 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if whole < 10 else f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def _recorded(run: Run, key: str) -> str:
-    """The first thing that a step recorded under this key, in its manifest or its facts."""
-    for step in run.steps:
-        value = step.facts.get(key, step.manifest.get(key))
-        if value not in (None, "", {}):
-            return str(value)
-    return ""
+def thousands(number: float) -> str:
+    """A count for people; a dash for none."""
+    return f"{number:,.0f}" if number else "–"
 
 
-def _about(run: Run) -> list[tuple[str, str]]:
+def _about(run: Run, settings: dict[str, Any]) -> list[tuple[str, str]]:
     """What this run is: recipe, seed, date, machine."""
-    started = [text for step in run.steps if (text := _moment(step.manifest.get("started")))]
-    finished = [text for step in run.steps if (text := _moment(step.manifest.get("finished")))]
-    when = f"{min(started)} to {max(finished)} UTC" if started and finished else ""
+    machine = read_json(run.folder / "machine.json")
+    words = "{processor}, {cores} cores ({threads} threads), Python {python}, torch {torch}"
+    began = min((step.manifest["started"] for step in run.steps), default="")
+    ended = max((step.manifest["finished"] for step in run.steps), default="")
+    when = f"{began[:16]} to {ended[:16]}".replace("T", " ") + " UTC"
     rows = [
-        ("Recipe", _recorded(run, "recipe") or run.folder.resolve().name),
-        ("Seed", _recorded(run, "seed")),
-        ("Date", when),
-        ("Machine", _recorded(run, "machine")),
+        ("Recipe", settings.get("name", "")),
+        ("Seed", str(settings.get("seed", ""))),
+        ("Date", when if began else ""),
+        ("Machine", words.format(**machine) if machine else ""),
         ("Finished steps", str(len(run.steps))),
-        ("Time", cards.duration(cards.total(run, "seconds")) if run.steps else ""),
+        ("Time", duration(sum(step.manifest["seconds"] for step in run.steps))),
     ]
     return [(name, value) for name, value in rows if value]
-
-
-def _notes(run: Run) -> list[str]:
-    """What the first step says of where the run's text and answers come from."""
-    documents = run.step("documents")
-    notes = documents.facts.get("notes", []) if documents else []
-    return [notes] if isinstance(notes, str) else [str(note) for note in notes]
-
-
-def _metric_tiles(run: Run) -> list[Tile]:
-    """The last stage's four metrics, each with its gain over General SFT."""
-    if not run.evaluations:
-        return []
-    last = run.evaluations[-1]
-    ends = tables.first_and_last(run.evaluations, last.turn)
-    tiles = []
-    for name in tables.metric_names([last])[:4]:
-        share = tables.is_share(name, run.evaluations)
-        note = f"{label(last.stage)}, turn {last.turn}"
-        gain = tables.change(ends[1], ends[0], name) if ends else None
-        if gain:
-            note += f"; {tables.show(gain.mean, share, sign=True)} against General SFT"
-        value = tables.show(last.metrics[name]["mean"], share) + (" %" if share else "")
-        tiles.append(Tile(value, tables.metric_label(name), note))
-    return tiles
-
-
-def _tiles(run: Run, facts: dict[str, Any]) -> list[Tile]:
-    """The numbers that sum the run up: the last stage's, then the data's and the reward model's."""
-    tiles = _metric_tiles(run)
-    share = facts["synthetic_share"]
-    if share is not None:
-        tiles.append(
-            Tile(f"{100 * share:.1f} %", "Synthetic", "SFT and preference answers by a model")
-        )
-    pairs = cards.share_of(facts["reward_model"].get("pair_accuracy"))
-    if pairs is not None:
-        alone = cards.share_of(facts["reward_model"].get("length_only"))
-        note = f"length alone: {100 * alone:.1f} %" if alone is not None else ""
-        tiles.append(Tile(f"{100 * pairs:.1f} %", "Reward model on pairs", note))
-    return tiles
 
 
 def _pictures(run: Run) -> dict[str, Markup]:
@@ -111,51 +57,46 @@ def _pictures(run: Run) -> dict[str, Markup]:
     drawn = {
         "stages": pictures.stages(run.evaluations),
         "wins": pictures.wins(tables.wins(run.evaluations)),
-        "judges": pictures.judges(cards.judge_rows(run)),
+        "judges": pictures.judges(facts.judge_rows(run)),
         "rewards": pictures.rewards(run.evaluations),
         "lengths": pictures.lengths(run.evaluations),
-        "losses": curves.losses(run.curves),
-        "preferences": curves.preferences(run.curves),
+        "losses": curves.losses(run.steps),
+        "preferences": curves.preferences(run.steps),
     }
     return {name: Markup(svg) for name, svg in drawn.items()}
 
 
 def _environment() -> Environment:
-    loader = FileSystemLoader(Path(__file__).parent)
-    return Environment(
-        loader=loader,
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER),
         autoescape=True,  # every text of a run is foreign: it is shown, never obeyed
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters |= {"duration": duration, "label": label, "thousands": thousands}
+    environment.filters["points"] = lambda share: tables.show(share, True, "+")
+    return environment
 
 
-def render(run: Run, facts: dict[str, Any]) -> str:
-    """The page as HTML text."""
-    mixes = made.mixes(run)
-    followed = next((mix.example_id for mix in reversed(mixes) if mix.example_id), "")
-    task_stages, task_rows = tables.task_table(run.evaluations)
-    environment = _environment()
-    source = environment.loader.get_source(environment, "page.css")[0] if environment.loader else ""
-    page = environment.get_template("page.jinja").render(
-        css=Markup(source),
+def render(run: Run, found: dict[str, Any]) -> str:
+    """The page as HTML text. `found`: the run's facts, as facts.json holds them."""
+    settings = read_json(run.folder / "settings.json")
+    turns = sorted({row.turn for row in run.evaluations})
+    followed = data.example_id(run)
+    template = _environment().get_template("page.jinja")
+    page = template.render(
+        css=Markup((FOLDER / "page.css").read_text(encoding="utf-8")),
         name=run.folder.resolve().name,
-        about=_about(run),
-        notes=_notes(run),
-        tiles=_tiles(run, facts),
+        about=_about(run, settings),
+        notes=[*run.facts("documents").get("notes", []), *settings.get("notes", [])],
+        facts=found,
         pictures=_pictures(run),
-        stage_tables=[tables.stage_table(run.evaluations, turn) for turn in run.turns],
-        task_stages=task_stages,
-        task_rows=task_rows,
-        judge_cards=cards.judge_cards(run),
-        cards=[cards.mix_card(mix) for mix in mixes],
-        synthetic_share=facts["synthetic_share"],
+        tables=[tables.stage_table(run.evaluations, turn) for turn in turns],
+        cards=data.cards(run),
         examples=examples(run),
-        lineage=example(run, followed),
-        steps=cards.step_rows(run),
-        total_time=cards.duration(cards.total(run, "seconds")),
-        total_tokens=f"{cards.total(run, 'tokens'):,.0f}",
+        lineage=trace(run.folder, followed) if followed else [],
+        run=run,
     )
     return page.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate becomes "?"
 
@@ -164,12 +105,13 @@ def write_report(run_dir: Path) -> Path:
     """Write RUN/report/ from the run's artifacts; returns the path of index.html.
 
     Each file appears whole or not at all. Raises UserError naming the file (and line) when
-    `run_dir` is no run directory or an artifact is malformed.
+    `run_dir` is no run directory or an artifact cannot be read.
     """
     run = read_run(Path(run_dir))
-    facts = numbers.facts(run)
+    found = facts.facts(run)
+    page = render(run, found)
     folder = run.folder / "report"
-    write_json(folder / "stages.json", numbers.stages(run))
-    write_json(folder / "facts.json", facts)
-    write_text(folder / "index.html", render(run, facts))
+    write_json(folder / "stages.json", facts.stages(run))
+    write_json(folder / "facts.json", found)
+    write_text(folder / "index.html", page)
     return folder / "index.html"
