@@ -18,8 +18,8 @@ BUDGETS = {
     "ask synth judge": 3500,
     "evals": 2500,
 }
-# ground, world, sandbox, annotate, report, recipe and the door: seven rooms; HOUSE gave them 1,500
-# lines, which a corpus with a teacher, a sandbox and a report alone exceed. The package keeps 18,000.
+# ground, world, sandbox, annotate, report, recipe and the door. The design gave them 1,500 lines,
+# which the small world, the sandbox and the report alone exceed. The package keeps its 18,000.
 REST_LINES = 8500
 
 
