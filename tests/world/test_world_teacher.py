@@ -215,3 +215,10 @@ def test_judges_pairs_by_what_is_right(teacher: Teacher) -> None:
 def test_error_families_are_stated_as_data() -> None:
     assert {family.kind for family in ERRORS} == {"systematic", "format", "verbosity", "random"}
     assert len({family.name for family in ERRORS}) == len(ERRORS)
+
+
+def test_a_list_is_shorter_where_there_are_not_enough_different_elements():
+    from flywright.world.teacher_templates import _distinct
+
+    assert _distinct(5, iter(["a", "b", "a"])) == ["a", "b"]
+    assert _distinct(2, iter("abc")) == ["a", "b"]

@@ -6,6 +6,7 @@ questions, problems) comes out as tasks of this world, with training arguments o
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from random import Random
 
 from flywright.records import Conversation
@@ -42,12 +43,12 @@ def numbered(items: Sequence[str]) -> str:
 
 
 def _distinct(count: int, stream: Iterator[str]) -> list[str]:
-    """The first `count` different texts of a stream (fewer if it repeats itself for long)."""
+    """The first `count` different texts of a stream (fewer if it repeats itself or ends)."""
     found: dict[str, None] = {}
-    for _ in range(50 * count):
+    for text in islice(stream, 50 * count):
+        found[text] = None
         if len(found) >= count:
             break
-        found[next(stream)] = None
     return list(found)
 
 
