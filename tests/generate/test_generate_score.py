@@ -69,3 +69,10 @@ def test_batches_hold_every_index_once_and_keep_their_limits():
     assert all(len(group) <= 7 for group in groups)
     assert all(len(g) == 1 or len(g) * max(lengths[i] for i in g) <= 4096 for g in groups)
     assert list(batches([], 4)) == []
+
+
+def test_groups_hold_one_padded_width_so_that_no_bit_depends_on_the_others():
+    """A killed flow asks again in other company; its records have to be the same bytes."""
+    lengths = [random.Random(n).randint(1, 200) for n in range(80)]
+    for group in batches(lengths, max_rows=8):
+        assert len({-(-lengths[index] // 16) for index in group}) == 1

@@ -23,14 +23,21 @@ BATCH_TOKENS = 4096  # padded tokens that one forward pass may hold
 
 
 def batches(lengths: Sequence[int], max_rows: int) -> Iterator[list[int]]:
-    """Indices grouped by similar length, short ones first: at most `max_rows` rows and
-    BATCH_TOKENS padded tokens a group (one row where it alone is longer)."""
+    """Indices grouped by padded width, short ones first: at most `max_rows` rows and BATCH_TOKENS
+    tokens a group (one row where it alone is longer).
+
+    Rows of one group have the same width, so that the last bits of a row's result do not depend on
+    which others came at the same time.
+    """
     group: list[int] = []
+    width = 0
     for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        needed = round_up(lengths[index], TOKENS)
         rows = len(group) + 1
-        if group and (rows > max_rows or rows * round_up(lengths[index], TOKENS) > BATCH_TOKENS):
+        if group and (needed != width or rows > max_rows or rows * needed > BATCH_TOKENS):
             yield group
             group = []
+        width = needed
         group.append(index)
     if group:
         yield group
