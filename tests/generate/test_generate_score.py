@@ -52,7 +52,7 @@ def test_concurrent_awaits_are_scored_together(reward_model, tokenizer, monkeypa
         return await asyncio.gather(*(scorer.score(one) for one in asked))
 
     got = asyncio.run(ask())
-    assert calls == [10]
+    assert sum(calls) == 10 and len(calls) < 6  # one group for each padded width
     assert got == scorer.score_many(asked)
 
 
