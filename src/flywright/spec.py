@@ -165,8 +165,3 @@ def preset(name: str) -> ModelSpec:
     if name not in _PRESETS:
         raise UserError(f"no model preset {name!r}; known: {', '.join(_PRESETS)}")
     return _PRESETS[name]
-
-
-def preset_names() -> list[str]:
-    """Names that `preset` knows."""
-    return list(_PRESETS)

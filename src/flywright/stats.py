@@ -56,11 +56,3 @@ def cohen_kappa(first: Sequence[int], second: Sequence[int], levels: int = 5) ->
     weights = np.subtract.outer(np.arange(levels), np.arange(levels)) ** 2
     disagreement = (weights * expected).sum()
     return float(1 - (weights * table).sum() / disagreement) if disagreement else 1.0
-
-
-def pearson(first: Sequence[float], second: Sequence[float]) -> float:
-    """Pearson correlation; 0 where either side is constant."""
-    a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    if a.size < 2 or a.std() == 0 or b.std() == 0:
-        return 0.0
-    return float(np.corrcoef(a, b)[0, 1])

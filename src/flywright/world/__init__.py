@@ -59,7 +59,7 @@ class World:
         self.reader = Reader(self.families)
 
     def documents(self) -> Iterator[Document]:
-        """The pretraining text, about 4 MB; `world.QUALITY` rates its sources."""
+        """The pretraining text, 5 to 6 million characters; `world.QUALITY` rates its sources."""
         return Corpus(self.families, self.facts, self.seed).documents()
 
     def questions(self) -> list[Document]:
