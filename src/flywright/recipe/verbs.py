@@ -12,6 +12,7 @@ from flywright.ask import Completer, Sampling
 from flywright.errors import UserError
 from flywright.evals.compare import compare
 from flywright.evals.suite import run_tasks
+from flywright.evals.tasks import task_named
 from flywright.files import write_text
 from flywright.model import read_spec
 from flywright.recipe.answerers import engine, generator, reward_scorer
@@ -53,6 +54,8 @@ def run_evaluation(
     names = [name.strip() for name in tasks.split(",") if name.strip()]
     if not names:
         raise UserError("eval: name the tasks, e.g. --tasks ifeval,gsm8k")
+    for name in names:
+        task_named(name)  # a misspelt one is refused before anything is loaded or written
     completer = None if responses else open_model(model)
     with Teller(out / "log.txt") as teller:
         results = asyncio.run(
