@@ -84,5 +84,7 @@ def test_every_defect_occurs_and_right_is_rated_best(ratings: list[Rating]) -> N
 
 def test_validation_uses_heldout_prompts() -> None:
     world = World(3)
-    parents = {parent for rating in world.rated_heldout(60) for parent in rating.lineage.parents}
+    parents = {
+        parent for rating in world.rated_heldout("near", 60) for parent in rating.lineage.parents
+    }
     assert parents and parents <= {prompt.id for prompt in world.heldout("near", 60)}

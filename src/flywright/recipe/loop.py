@@ -37,7 +37,9 @@ def prepare(road: Road, recipe: RecipeSettings, source: Source) -> Prepared:
     shape = recipe.model.model_dump(mode="json")
     first = road.do(stages.pretrain, "pretrain", recipe.pretrain, shape, tokenizer, shards)
     base = road.do(stages.continue_pretraining, "continue", recipe.continued, first, shards)
-    ratings = road.do(stages.gather_ratings, "ratings", recipe.reward, source)
+    ratings = road.do(
+        stages.gather_ratings, "ratings", recipe.reward, recipe.evaluate.split, source
+    )
     reward = road.do(stages.train_reward, "reward", recipe.reward, base, ratings)
     road.link("policy", base)
     road.link("reward", reward)

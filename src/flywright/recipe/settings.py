@@ -115,6 +115,7 @@ class RpoSettings(Settings):
 class EvaluateSettings(Settings):
     """The held-out items, the same in every row of the stage table."""
 
+    split: str = Field(default="near", description='"tuning" to choose settings by')
     near: int = Field(gt=0)
     far: int = Field(default=0, ge=0)
     max_tokens: int = Field(default=96, gt=0)

@@ -31,7 +31,7 @@ class Source(Protocol):
         """Human-like ratings; rows 2k and 2k + 1 share a prompt."""
         ...
 
-    def rated_heldout(self, count: int) -> list[Rating]:
+    def rated_heldout(self, split: str, count: int) -> list[Rating]:
         """The same on held-out prompts, with lineage.scores["gold_helpfulness"] if known."""
         ...
 
@@ -44,7 +44,7 @@ class Source(Protocol):
         ...
 
     def heldout(self, split: str, count: int) -> list[Prompt]:
-        """Held-out prompts of a split ("near" or "far")."""
+        """Held-out prompts of a split ("near", "far", or "tuning" to choose settings by)."""
         ...
 
     def benchmark_texts(self) -> Iterator[tuple[str, str]]:

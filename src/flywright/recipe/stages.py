@@ -121,10 +121,10 @@ def continue_pretraining(
 
 
 @stage(version=1)
-def gather_ratings(work: Work, settings: s.RewardSettings, source: Source) -> None:
-    """Human-like five-attribute ratings, and held-out ones to judge the judge."""
+def gather_ratings(work: Work, settings: s.RewardSettings, split: str, source: Source) -> None:
+    """Human-like five-attribute ratings, and ratings of a held-out split to judge the judge."""
     work.items = write_jsonl(work / "ratings.jsonl", source.ratings(settings.ratings))
-    write_jsonl(work / "heldout.jsonl", source.rated_heldout(settings.heldout_ratings))
+    write_jsonl(work / "heldout.jsonl", source.rated_heldout(split, settings.heldout_ratings))
 
 
 @stage(version=1)
@@ -384,7 +384,7 @@ def measure(
     who: Artifact | Completer,
 ) -> None:
     """One row of the stage table: held-out prompts with truth, greedy, and the reward."""
-    held_out = source.heldout("near", settings.near) + source.heldout("far", settings.far)
+    held_out = source.heldout(settings.split, settings.near) + source.heldout("far", settings.far)
     completer = engine(who.weights, who.name) if isinstance(who, Artifact) else who
     results = asyncio.run(
         evaluate(

@@ -106,7 +106,7 @@ class Corpus:
         for source in SOURCES:
             yield from self._documents(source)
 
-    def questions(self, count: int = 12000) -> list[Document]:
+    def questions(self, count: int = 60000) -> list[Document]:
         """Question-answer texts of training items, for the second part of continued training."""
         rng = Random(seed_from(self._seed, "questions"))
         families = [family for family in self._families if not family.far and not family.opening]

@@ -15,7 +15,7 @@ from flywright.files import digest
 from flywright.records import Check, Conversation, Lineage, Prompt, record_id
 
 Fields = dict[str, str]
-HELDOUT_PERCENT = 15
+NEAR_PERCENT, TUNING_PERCENT = 15, 6  # of the items: measured on, and tuned on
 _TRIES = 300
 IGNORED_FIELDS = frozenset({"previous"})  # follows from the first turn's words
 
@@ -83,23 +83,29 @@ class Family:
         kept = {key: value for key, value in fields.items() if key not in IGNORED_FIELDS}
         return f"{self.name}:{digest(self.name, kept, length=12)}"
 
+    def split_of(self, fields: Fields) -> str:
+        """The item's split: "near", "tuning", "far" (all items of a far family), "" to train on."""
+        if self.far:
+            return "far"
+        place = int(digest("split", self.task_id(fields)), 16) % 100
+        if place < NEAR_PERCENT:
+            return "near"
+        return "tuning" if place < NEAR_PERCENT + TUNING_PERCENT else ""
+
     def is_heldout(self, fields: Fields) -> bool:
-        """True if this item belongs to a held-out split (all items of a far family do)."""
-        return self.far or int(digest("split", self.task_id(fields)), 16) % 100 < HELDOUT_PERCENT
+        """True if this item is not to be trained on."""
+        return self.split_of(fields) != ""
 
     def training_fields(self, rng: Random) -> Fields:
         """Arguments that are not held out. Never call it on a far family."""
-        fields = self._drawn(rng, heldout=False)
+        fields = self.fields_of(rng, "")
         assert fields is not None, f"{self.name} has no training item"
         return fields
 
-    def heldout_fields(self, rng: Random) -> Fields | None:
-        """Arguments that are held out, or None for a small family that has none."""
-        return self._drawn(rng, heldout=True)
-
-    def _drawn(self, rng: Random, heldout: bool) -> Fields | None:
+    def fields_of(self, rng: Random, split: str) -> Fields | None:
+        """Arguments of a split's item, or None for a small family that has none."""
         draws = (self.draw(rng) for _ in range(_TRIES))
-        return next((fields for fields in draws if self.is_heldout(fields) == heldout), None)
+        return next((fields for fields in draws if self.split_of(fields) == split), None)
 
     def ask(self, fields: Fields, rng: Random) -> Conversation:
         """The prompt's conversation in one of the phrasings."""
@@ -109,14 +115,13 @@ class Family:
     def prompt(self, fields: Fields, rng: Random) -> Prompt:
         """The item as a prompt with its checks."""
         conversation = self.ask(fields, rng)
-        split = ("far" if self.far else "near") if self.is_heldout(fields) else ""
         checks = self.checks(fields) if self.checks else exact(self.solve(fields))
         return Prompt(
             id=record_id("world", *(message.content for message in conversation.messages)),
             conversation=conversation,
             task=self.name,
             task_id=self.task_id(fields),
-            split=split,
+            split=self.split_of(fields),
             checks=checks,
             lineage=Lineage(source="world", answer_by="program"),
         )

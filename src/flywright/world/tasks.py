@@ -16,7 +16,7 @@ from flywright.world.families import Family, Fields, normal_text
 from flywright.world.tasks_facts import fact_families
 from flywright.world.tasks_writing import WRITING
 
-Split = Literal["near", "far"]
+Split = Literal["near", "tuning", "far"]
 _STALE_ROUNDS = 40  # rounds over all families without a new text: they are drawn dry
 
 
@@ -92,10 +92,10 @@ def training_prompts(families: Sequence[Family], count: int, seed: int) -> list[
 def heldout_prompts(
     families: Sequence[Family], split: Split, count: int, seed: int
 ) -> list[Prompt]:
-    """Prompts to measure on: held-out items of the same families, or the far families."""
+    """Prompts to measure or to tune on: held-out items of the same families, or far families."""
     chosen = [family for family in families if family.far == (split == "far")]
     rng = Random(seed_from(seed, "heldout", split))
-    return _draw_prompts(chosen, lambda family, rng: family.heldout_fields(rng), count, rng)
+    return _draw_prompts(chosen, lambda family, rng: family.fields_of(rng, split), count, rng)
 
 
 def code_prompts(families: Sequence[Family], count: int, seed: int) -> list[Prompt]:
