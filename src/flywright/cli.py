@@ -268,10 +268,11 @@ def plan_layout(
     as_json: AsJson = False,
 ) -> None:
     """The fastest layouts that fit, with time, MFU and memory."""
-    from flywright.plan import cluster, search
+    from flywright.plan import device as known_device
+    from flywright.plan import search
     from flywright.recipe.verbs import named_spec
 
-    found = search(named_spec(spec), cluster(device, gpus), batch, sequence)
+    found = search(named_spec(spec), known_device(device), gpus, batch, sequence)
     _table([layout.row() for layout in found], as_json, f"{spec} on {gpus} {device}")
 
 

@@ -66,8 +66,11 @@ def named_disk_errors(path: Path) -> Iterator[None]:
     """Turn an OSError on `path` (disk full, no permission) into one line that names it."""
     try:
         yield
-    except OSError as error:
-        reason = error.strerror or str(error)
+    except Exception as error:
+        if not isinstance(error, OSError) and "os error" not in str(error):
+            raise  # safetensors and tokenizers raise the system's errors as their own
+        hint = " (is the disk full?)" if "requested and" in str(error) else ""  # numpy's words
+        reason = getattr(error, "strerror", None) or f"{error}{hint}"
         raise FlywrightError(f"{path}: cannot write: {reason}") from error
 
 
@@ -110,6 +113,15 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             _fsync_folder(path.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what killed writers left below `folder`; nobody may be writing there now."""
+    for path in [*folder.rglob(".*.tmp"), *folder.rglob(".*.old")]:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,15 +1,17 @@
 """Models, meshes and devices by their numbers, with what follows from the numbers.
 
 ModelSpec knows its parameters, FLOPs a token and KV-cache bytes (SPEC 1.2, 3.4), so that training,
-the planner and the report count alike. Presets by name: `preset("nemotron-4-340b")`.
+the planner and the report count alike. Presets by name (models.toml):
+`preset("nemotron-4-340b")`.
 """
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 from flywright.errors import UserError
-from flywright.settings import Settings
+from flywright.settings import Settings, read_toml
 
 
 class ModelSpec(Settings):
@@ -113,55 +115,24 @@ class PlacementSpec(Settings):
 
 
 class DeviceSpec(Settings):
-    """An accelerator by its published numbers: dense bf16 FLOP/s, bytes, bytes/s."""
+    """An accelerator by its published numbers: dense FLOP/s, GiB, bytes/s.
+
+    `reachable`: the share of the peak that power leaves to matmuls.
+    """
 
     name: str
     bf16_flops: float
-    memory_bytes: float
+    fp8_flops: float = 0.0
+    memory_gib: float
     memory_bandwidth: float
     link_bandwidth: float
     network_bandwidth: float
-    fp8_flops: float = 0.0
-    kind: Literal["gpu", "cpu"] = "gpu"
-
-
-def _nemotron(
-    name: str,
-    layers: int,
-    hidden: int,
-    heads: int,
-    head_dim: int,
-    ffn: int,
-    init: float,
-    kv_heads: int = 8,
-) -> ModelSpec:
-    return ModelSpec(
-        name=name,
-        vocab_size=256_000,
-        hidden_size=hidden,
-        layers=layers,
-        heads=heads,
-        kv_heads=kv_heads,
-        head_dim=head_dim,
-        ffn_size=ffn,
-        init_std=init,
-    )
-
-
-_PRESETS = {
-    spec.name: spec
-    for spec in (
-        _nemotron("nemotron-4-340b", 96, 18432, 96, 192, 73728, 0.0063),
-        _nemotron("nemotron-4-15b", 32, 6144, 48, 128, 24576, 0.0134),
-        _nemotron("nemotron-22b", 40, 6144, 48, 128, 24576, 0.008, kv_heads=48),
-        _nemotron("nemotron-8b", 32, 4096, 32, 128, 16384, 0.010, kv_heads=32),
-        _nemotron("nemotron-4b", 32, 3072, 24, 128, 9216, 0.0134),
-    )
-}
+    reachable: float = 0.85
 
 
 def preset(name: str) -> ModelSpec:
     """A published shape by name. Raises UserError that lists the names."""
-    if name not in _PRESETS:
-        raise UserError(f"no model preset {name!r}; known: {', '.join(_PRESETS)}")
-    return _PRESETS[name]
+    known = read_toml(Path(__file__).with_name("models.toml"))
+    if name not in known:
+        raise UserError(f"no model preset {name!r}; known: {', '.join(known)}")
+    return ModelSpec(name=name, vocab_size=256_000, **known[name])

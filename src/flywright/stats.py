@@ -46,13 +46,19 @@ def paired_difference(
     return bootstrap_mean(np.subtract(after, before).tolist(), resamples, seed)
 
 
-def cohen_kappa(first: Sequence[int], second: Sequence[int], levels: int = 5) -> float:
-    """Quadratic-weighted Cohen kappa of two raters on 0..levels-1 (SPEC 5.6)."""
-    table = np.zeros((levels, levels))
-    for a, b in zip(first, second, strict=True):
-        table[a, b] += 1
-    table /= table.sum()
-    expected = np.outer(table.sum(axis=1), table.sum(axis=0))
-    weights = np.subtract.outer(np.arange(levels), np.arange(levels)) ** 2
-    disagreement = (weights * expected).sum()
-    return float(1 - (weights * table).sum() / disagreement) if disagreement else 1.0
+def mean_of_means(groups: Sequence[Sequence[float]], resamples: int = 1000) -> Interval:
+    """The mean of the groups' means; items are drawn anew within each group. `n` counts items.
+
+    Give differences of paired items for the interval of a difference. Raises ValueError for an
+    empty group.
+    """
+    if not groups or any(len(group) == 0 for group in groups):
+        raise ValueError("mean_of_means: an empty group")
+    means = np.zeros(resamples)
+    for number, group in enumerate(groups):
+        array = np.asarray(group, dtype=np.float64)
+        picks = np.random.default_rng(number).integers(0, array.size, (resamples, array.size))
+        means += array[picks].mean(axis=1) / len(groups)
+    low, high = np.quantile(means, [0.025, 0.975])
+    mean = float(np.mean([np.mean(group) for group in groups]))
+    return Interval(mean, float(low), float(high), sum(len(group) for group in groups))

@@ -14,7 +14,7 @@ from flywright.ask import Scripted
 from flywright.errors import UserError
 from flywright.evals import gsm8k, humaneval, ifeval, responses, suite, tasks
 from flywright.records import Prompt
-from flywright.sandbox import Sandbox, SandboxSettings
+from flywright.sandbox import Outcome, Sandbox, SandboxSettings
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("FLYWRIGHT_DATA", ROOT / "../shared/data"))
@@ -201,7 +201,12 @@ def canonical() -> dict[str, str]:
 def passes(answers: Mapping[str, str], names: list[str]) -> int:
     prompts = {prompt.id: prompt for prompt in humaneval.load(DATA)}
     jobs = [humaneval.job(prompts[name], answers[name]) for name in names]
-    return sum(outcome.passed for outcome in asyncio.run(SANDBOX.run_many(jobs)))
+
+    async def run_all() -> list[Outcome]:
+        runs = (SANDBOX.run(job.code, job.tests, job.names) for job in jobs)
+        return list(await asyncio.gather(*runs))
+
+    return sum(outcome.passed for outcome in asyncio.run(run_all()))
 
 
 @needs_data

@@ -9,7 +9,7 @@ import pytest
 from flywright.ask import Sampling, Scripted, ScriptedScorer
 from flywright.errors import UserError
 from flywright.evals.compare import compare
-from flywright.evals.run import ITEMS, JOURNAL, RESULTS, evaluate
+from flywright.evals.run import ITEMS, LEDGER, RESULTS, evaluate
 from flywright.records import ATTRIBUTES, Check, Conversation, Lineage, Prompt, weighted_reward
 from flywright.sandbox import Sandbox, SandboxSettings
 
@@ -99,11 +99,11 @@ def test_metrics_follow_the_checks_and_far_stands_apart(tmp_path: Path) -> None:
         for p in near
     ]
     assert means["reward"] == (round(sum(rewards) / len(rewards), 6), len(near))
-    assert results.by_split["far"]["accuracy"]["mean"] == pytest.approx(0.6)
+    assert results.metrics["accuracy_far"]["mean"] == pytest.approx(0.6)
     assert results.by_task["comma"]["instruction_following"]["n"] == 1
     stored = json.loads((tmp_path / RESULTS).read_text())
     assert (stored["turn"], stored["stage"], stored["model"]) == (1, "sft", "m@1")
-    assert stored["sandbox"] == SANDBOX.isolation and not (tmp_path / JOURNAL).exists()
+    assert stored["sandbox"] == SANDBOX.isolation and not (tmp_path / LEDGER).exists()
     rows = [json.loads(line) for line in (tmp_path / ITEMS).read_text().splitlines()]
     assert {"id", "task", "metric", "score", "answer"} <= rows[0].keys()
     assert [r["truth"] for r in rows if r["id"] == "sum-2-3" and r["metric"] == "accuracy"] == ["5"]
@@ -131,7 +131,7 @@ def test_an_interrupted_evaluation_resumes_to_the_same_bytes(tmp_path: Path) -> 
         with pytest.raises(RuntimeError):
             run(broken, Stumbling(after))
         assert not (broken / RESULTS).exists()
-    with (broken / JOURNAL).open("ab") as stream:
+    with (broken / LEDGER).open("ab") as stream:
         stream.write(b'{"id": "sum-3-4", "items": [{"id"')  # a line cut short
     last = Stumbling(1000)
     run(broken, last)
@@ -153,7 +153,7 @@ def test_a_finished_evaluation_is_not_asked_again_but_another_one_is(tmp_path: P
     assert fewer.calls == 5
 
 
-def test_a_journal_of_another_evaluation_is_not_used(tmp_path: Path) -> None:
+def test_a_ledger_of_another_evaluation_is_not_used(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
         run(tmp_path, Stumbling(5))
     other = Scripted(answer, "m@2")

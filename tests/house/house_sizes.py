@@ -19,8 +19,9 @@ BUDGETS = {
     "evals": 2500,
 }
 # ground, world, sandbox, annotate, report, recipe and the door. The design gave them 1,500 lines,
-# which the small world, the sandbox and the report alone exceed. The package keeps its 18,000.
-REST_LINES = 8500
+# which the small world, the sandbox, the report and the roads on files of one's own each come near
+# to or exceed. The package keeps its 18,000.
+REST_LINES = 8800
 
 
 def files_are_short(tree: Tree) -> list[str]:

@@ -18,8 +18,8 @@ def test_published_rows_are_foretold() -> None:
     assert result.mape(device="H100", precision="bf16") < 0.08
     assert result.mape() < 0.12
     json.dumps(result.to_json(), allow_nan=False)
-    largest = [row for row in result.rows if row.software == "nemotron-4-reports"]
-    assert all(abs(row.error) < 0.05 for row in largest if "340B" in row.model)
+    largest = [row for row in result.rows if row["software"] == "nemotron-4-reports"]
+    assert all(abs(row["error"]) < 0.05 for row in largest if "340B" in row["model"])
 
 
 def test_a_bad_row_is_named(tmp_path: Path) -> None:

@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 
 from flywright.errors import FlywrightError, UserError
-from flywright.files import atomic_file, atomic_folder, folder_hash, write_text
+from flywright.files import (
+    atomic_file,
+    atomic_folder,
+    folder_hash,
+    named_disk_errors,
+    remove_leftovers,
+    write_text,
+)
+from flywright.recipe.settings import PretrainSettings
 from flywright.records import (
     Comparison,
     Conversation,
@@ -17,7 +25,7 @@ from flywright.records import (
     write_jsonl,
 )
 from flywright.settings import apply_overrides, load_settings
-from flywright.stats import bootstrap_mean, cohen_kappa, paired_difference
+from flywright.stats import bootstrap_mean, mean_of_means, paired_difference
 from flywright.train.settings import TrainSettings
 
 DIALOGUE = Dialogue(id="a", conversation=Conversation.of("q", "a"), lineage=Lineage(source="t"))
@@ -104,6 +112,39 @@ def test_a_full_disk_is_one_line_that_names_the_file():
             full.write_text("x" * 10)
 
 
+def test_what_killed_writers_left_is_removed(tmp_path):
+    write_text(tmp_path / "kept.txt", "whole")
+    (tmp_path / ".gitignore").write_text("kept too")
+    write_text(tmp_path / ".weights.7.tmp" / "x", "in a folder")
+    write_text(tmp_path / "step" / ".b.json.8.tmp", "a file")
+    (tmp_path / "step" / ".weights.8.old").mkdir()
+    remove_leftovers(tmp_path)
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
+    assert left == {"kept.txt", ".gitignore", "step"}
+
+
+def test_libraries_that_hide_a_full_disk_are_told_from_other_errors(tmp_path):
+    with (
+        pytest.raises(FlywrightError, match=r"x: cannot write: .*No space"),
+        named_disk_errors(tmp_path / "x"),
+    ):
+        raise RuntimeError("Error while serializing: No space left on device (os error 28)")
+    with pytest.raises(FlywrightError, match="is the disk full"), named_disk_errors(tmp_path):
+        raise OSError("100000 requested and 8176 written")
+    with pytest.raises(RuntimeError, match="a bug"), named_disk_errors(tmp_path):
+        raise RuntimeError("a bug")
+
+
+def test_a_factor_of_zero_leaves_a_source_out():
+    train = {"learning_rate": 1.0, "batch_size": 1, "samples": 1}
+    blend, tokens = {"en": 1.0}, {"en.books": 300, "en.web": 100, "code.py": 50}
+    phase = PretrainSettings(blend=blend, upweight={"web": 0}, train=train)
+    assert phase.shard_weights(tokens) == {"en.books": 1.0}
+    none = PretrainSettings(blend=blend, upweight={"web": 0, "books": 0}, train=train)
+    with pytest.raises(UserError, match="no group 'en' of any weight"):
+        none.shard_weights(tokens)
+
+
 def test_folder_hash_sees_names_and_bytes(tmp_path):
     (tmp_path / "a").write_text("1")
     before = folder_hash(tmp_path)
@@ -117,8 +158,10 @@ def test_statistics():
     interval = bootstrap_mean([0.0, 1.0] * 50)
     assert interval.mean == 0.5 and 0.35 < interval.low < 0.45 and interval.n == 100
     assert paired_difference([2.0, 3.0], [1.0, 2.0]).low == 1.0
-    assert cohen_kappa([0, 1, 2, 3, 4], [0, 1, 2, 3, 4]) == 1.0
-    assert cohen_kappa([0, 4, 0, 4], [4, 0, 4, 0]) < 0
+    both = mean_of_means([[1.0] * 90, [0.0] * 10])
+    assert both.mean == 0.5 and both.low == both.high == 0.5 and both.n == 100
+    with pytest.raises(ValueError, match="empty group"):
+        mean_of_means([[1.0], []])
     all_ones = dict.fromkeys(
         ("helpfulness", "correctness", "coherence", "complexity", "verbosity"), 1.0
     )

@@ -16,7 +16,12 @@ REWARD = {
     "length_only": 0.6,
     "gain": {"mean": 0.26, "low": 0.1, "high": 0.4, "n": 50},
     "pairs": 50,
-    "by_kind": {"slip": 0.9},
+    "by_kind": {
+        "slip": {
+            "pair_accuracy": {"mean": 0.9, "low": 0.8, "high": 1.0, "n": 30},
+            "length_only": {"mean": 0.5, "low": 0.4, "high": 0.6, "n": 30},
+        }
+    },
 }
 STAGES = [*RATES, "rpo1", "rpo2", "rpo3"]
 
@@ -160,6 +165,21 @@ def comparison(name: str, judge: str = "ground_truth", **more: Any) -> dict[str,
     }
 
 
+def difference(mean: float, width: float = 0.02, n: int = 120) -> dict[str, float]:
+    """A paired difference as JSON."""
+    return {"mean": mean, "low": mean - width, "high": mean + width, "n": n}
+
+
+def verdict(turn: int) -> dict[str, Any]:
+    """The facts of a turn's verdict: the mean rises, code falls."""
+    some = {"mean": difference(0.05), "accuracy": difference(0.1), "code": difference(-0.03)}
+    weak = {"generator": 0.4, "model": 0.6, "n": 25, "difference": difference(0.2, 0.1, 25)}
+    overlap = {"prompts": 0, "items": 2, "heldout": 160, "training": 4200}
+    facts = {"gain": some, "against_generator": {"mean": difference(0.01)}, "overlap": overlap}
+    facts |= {"by_weakness": {"slip": weak}, "control": {"mean": difference(-0.3)}}
+    return facts | ({"against_turn_before": {"mean": difference(0.0)}} if turn > 1 else {})
+
+
 def write_turn(run: RunWriter, turn: int) -> None:
     """All steps of one turn: data, training and evaluations."""
     t = f"t{turn}"
@@ -169,12 +189,16 @@ def write_turn(run: RunWriter, turn: int) -> None:
     flow = {"in": 40, "ok": 26, "out": 26, "failed": 0, "dropped: does not run": 14}
     code = run.step(f"{turn}-code", facts={"flows": {"genetic": flow}, "isolation": "namespaces"})
     run.lines(code / "code.jsonl", [dialogue(f"{t}-code{i}") for i in range(8)])
-    made = run.step(f"{turn}-dialogues")
+    spread = {"mean": 3.1, "std": 0.4, "p10": 2.6, "p90": 3.6}
+    diversity = {"distinct_1": 0.21, "distinct_2": 0.55, "reward": spread}
+    made = run.step(f"{turn}-dialogues", facts={"diversity": diversity})
+    reply = {"kind": "complete", "reply": {"text": "A.", "completion_tokens": 7}}
+    run.lines(made / "ledger.jsonl", [reply, reply, {"kind": "score", "reply": {}}])
     rows = [dialogue(f"{t}-d{i}", parents=[f"{t}-prompt"]) for i in range(6)]
     rows.append(dialogue(f"{t}-human", "human", source="people"))
     run.lines(made / "dialogues.jsonl", rows)
     judge = {
-        "llm": {"accuracy": 0.71, "decided": 100, "n": 120},
+        "llm": {"accuracy": 0.71, "decided": 100, "n": 120, "scripted": True},
         "reward": {"accuracy": 0.83, "decided": 120, "n": 120},
     }
     inputs = {f"{turn}-prompts": "f0", f"{turn}-dialogues": "f0"}
@@ -188,6 +212,7 @@ def write_turn(run: RunWriter, turn: int) -> None:
     run.lines(pairs / "rpo.jsonl", [*rows, comparison(f"{t}-c9", "reward")])
     for name in ("code-sft", "sft", "dpo", "rpo1", "rpo2", "rpo3"):
         run.training(f"{turn}-{name}", start=2.0)
+    run.step(f"{turn}-verdict", facts=verdict(turn))
 
 
 def write_whole(run: RunWriter) -> RunWriter:
@@ -215,4 +240,7 @@ def write_whole(run: RunWriter) -> RunWriter:
                 rate = RATES.get(stage, 0.6 + 0.05 * (index - 4)) + 0.04 * (turn - 1)
                 run.evaluation(turn, stage, rate, code=0.35 if stage == "dpo" else None)
         write_turn(run, turn)
+    llm = {"accuracy": 0.64, "decided": 41, "n": 50, "scripted": True}
+    whole = {"accuracy": difference(0.6, 0.1, 50), "decided": difference(0.8, 0.1, 50)}
+    run.step("judges", facts={"model": {**whole, "accuracy_when_decided": 0.75}, "generator": llm})
     return run

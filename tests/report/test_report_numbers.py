@@ -37,7 +37,9 @@ def test_facts_pass_through_what_the_steps_found(whole_run):
     assert found["judge"]["llm"]["accuracy"] == 0.71
     assert set(found["judge"]["by_turn"]) == {"1", "2"}
     assert found["steps"]["1-prompts"] == {"seconds": 12.5, "tokens": 1000, "items": 2}
-    assert len(found["steps"]) == 42
+    assert found["judges"]["generator"]["scripted"] is True
+    assert found["verdict"]["2"]["gain"]["mean"]["mean"] == 0.05
+    assert len(found["steps"]) == 45
 
 
 def test_one_turn_of_judges_is_passed_through_as_it_is(run):

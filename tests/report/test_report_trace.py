@@ -4,6 +4,7 @@ import pytest
 from report_run import comparison, conversation, dialogue, lineage
 
 from flywright.errors import UserError
+from flywright.records import record_id
 from flywright.report.trace import trace
 
 
@@ -14,7 +15,7 @@ def chain(run):
     prompt = {"id": "prompt1", "conversation": conversation("Name a river.")}
     prompts = run.step("1-prompts")
     run.lines(prompts / "topics.jsonl", [topic])
-    row = {**prompt, "lineage": lineage("", parents=["topic1", "gone"])}
+    row = {**prompt, "lineage": lineage("", parents=["topic1", "0123456789ab"])}
     run.lines(prompts / "prompts.jsonl", [row, {**row, "id": "prompt2"}])
     talk = dialogue("talk1", parents=["prompt1"], scores={"reward": 3.25}, sampling="greedy")
     run.lines(run.step("1-dialogues") / "d.jsonl", [talk])
@@ -28,9 +29,9 @@ def chain(run):
 def test_backward_reaches_the_first_ancestor(chain):
     lines = trace(chain.folder, "pair1")
     back = lines[lines.index("came from") + 1 : lines.index("what came from it")]
-    assert [line.split()[0] for line in back] == ["talk1", "prompt1", "topic1", "gone"]
+    assert [line.split()[0] for line in back] == ["talk1", "prompt1", "topic1", "0123456789ab"]
     assert [len(line) - len(line.lstrip()) for line in back] == [2, 4, 6, 6]
-    assert "not a record of this run" in back[-1]
+    assert "a record that was not kept" in back[-1]
     assert "1-prompts@1/prompts.jsonl:1" in back[1]
     text = "\n".join(lines)
     assert "“good” preferred over “bad”" in text
@@ -49,6 +50,27 @@ def test_evaluated_items_are_told(chain):
     chain.evaluation(1, "sft", 1.0, count=1, id="prompt1")
     text = "\n".join(trace(chain.folder, "prompt1"))
     assert "1-eval-sft@1/items.jsonl:1  accuracy 1  “" in text
+
+
+def test_topics_documents_and_templates_are_told_by_what_they_are(run):
+    text = "Otters live by rivers. They eat fish."
+    document = {"text": text, "source": "books"}
+    run.lines(run.step("documents") / "documents.jsonl", [{**document, "text": "No."}, document])
+    cut = record_id("Otters live by rivers.")  # only its beginning fitted into the prompt
+    asked = conversation("Otters live by rivers. What do they like?")
+    parents = [cut, "join/3@073dea94"]
+    rows = [
+        {"id": "p1", "conversation": asked, "lineage": lineage("", parents=parents)},
+        {"id": "p2", "conversation": asked, "lineage": lineage("", parents=["Animals", "poem"])},
+    ]
+    run.lines(run.step("1-prompts") / "prompts.jsonl", rows)
+    back = trace(run.folder, "p1")
+    assert f"  {cut}  document of books  documents@1/documents.jsonl:2  “{text}”" in back
+    assert "  join/3@073dea94  template" in back
+    assert "  topic “Animals”" in trace(run.folder, "p2")
+    assert "  asked for “poem”" in trace(run.folder, "p2")
+    assert trace(run.folder, "Animals")[0] == "topic “Animals”"
+    assert trace(run.folder, "Animals")[2].split()[0] == "p2"
 
 
 def test_a_circle_of_parents_ends(run):

@@ -1,7 +1,6 @@
 """The whole road at toy size, as a person runs it; killed and gone on with, it ends the same."""
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -10,13 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
+from road_artifacts import ENVIRONMENT, TOY, artifacts
 
 from flywright import Engine, load
-from flywright.files import file_hash
-
-TOY = Path(__file__).parent / "toy.toml"
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
-TIMES = ("started", "finished", "seconds")
 
 
 def flywright(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
@@ -32,21 +27,6 @@ def whole(tmp_path_factory) -> Path:
     done = flywright("run", str(TOY), "--out", str(out))
     assert done.returncode == 0, done.stdout + done.stderr
     return out
-
-
-def artifacts(run: Path) -> dict[str, str]:
-    """Hash of everything that a step made; times, logs and the ledger's line order left out."""
-    found = {}
-    for path in sorted((run / "steps").rglob("*")):
-        name = str(path.relative_to(run))
-        if not path.is_file() or path.name in ("metrics.jsonl", "ledger.jsonl"):
-            continue
-        if path.name == "manifest.json":
-            manifest = json.loads(path.read_text())
-            found[name] = json.dumps({k: v for k, v in manifest.items() if k not in TIMES})
-        else:
-            found[name] = file_hash(path)
-    return found
 
 
 def test_every_step_is_done_and_said_of_itself(whole):

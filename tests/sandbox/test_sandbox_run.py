@@ -218,7 +218,12 @@ def chroot(): return libc.chroot(b'/tmp')
 def test_outcomes_keep_the_order_of_the_jobs() -> None:
     slow = "import time\ntime.sleep(0.3)\n" + DOUBLE
     jobs = [Job(slow, ("assert double(1) == 2",)), Job(DOUBLE, ("assert double(1) == 3",))]
-    outcomes = asyncio.run(SANDBOX.run_many([*jobs, jobs[0]]))
+
+    async def run_all() -> list[Outcome]:
+        runs = (SANDBOX.run(job.code, job.tests) for job in [*jobs, jobs[0]])
+        return list(await asyncio.gather(*runs))
+
+    outcomes = asyncio.run(run_all())
     assert [outcome.passed for outcome in outcomes] == [True, False, True]
 
 

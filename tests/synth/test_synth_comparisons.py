@@ -1,6 +1,7 @@
 """Comparisons: each judge decides as it should, all votes stay, both rewards are carried."""
 
 import asyncio
+from collections import Counter
 
 import pytest
 
@@ -8,7 +9,7 @@ from flywright.ask import Scripted, ScriptedScorer
 from flywright.errors import UserError
 from flywright.records import ATTRIBUTES, Check, weighted_reward
 from flywright.synth import Maker
-from flywright.synth.comparisons import Judges, comparisons
+from flywright.synth.comparisons import Judges, comparisons, shared_out
 
 
 def answerer(name, text):
@@ -122,3 +123,30 @@ def test_a_missing_judge_is_said(compare, prompts):
         compare(prompts, two, Judges())
     with pytest.raises(UserError, match="scorer"):
         compare(prompts, two, Judges(decide="reward"))
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("truth", "llm", "reward"), {"truth": 4, "llm": 3, "reward": 3}),
+        (("llm", "reward"), {"llm": 5, "reward": 5}),
+        (("truth", "reward"), {"truth": 4, "reward": 6}),
+        (("truth", "llm"), {"truth": 4, "llm": 6}),
+        (("truth",), {"truth": 4}),
+    ],
+)
+def test_a_judge_left_out_leaves_its_prompts_to_the_others(small, make_prompt, names, expected):
+    checks = (Check(kind="number", args={"answer": 4}),)
+    checked = [make_prompt(f"2 + 2, time {n}", checks=checks) for n in range(4)]
+    prompts = [*checked, *(make_prompt(f"say something, time {n}") for n in range(6))]
+    named = {"a": answerer("a", "It is 4"), "b": answerer("b", "I think that it is 5")}
+    settings = small.model_copy(update={"judges": names})
+    maker = Maker(Scripted(lambda *_: ""), settings, seed=3)
+    judges = Judges(llm=prefers("think"), scorer=ScriptedScorer(rate, model="rm"))
+    pairs = asyncio.run(shared_out(maker, prompts, named, judges))
+    assert Counter(pair.judge for pair in pairs) == expected
+    assert all(pair.chosen_reward is not None for pair in pairs)
+    voters = {vote.judge.partition(":")[0] for pair in pairs for vote in pair.lineage.verdicts}
+    assert voters == {*names, "reward"}
+    undecided = len(prompts) - sum(expected.values())
+    assert maker.counts["comparisons"].get("dropped: no judge", 0) == undecided

@@ -59,6 +59,15 @@ def test_near_copies_are_found_and_others_kept(make_prompt):
     assert len(dropped) == 20 and all(0.8 <= copy.likeness < 1 for copy in dropped)
 
 
+def test_filters_that_are_off_keep_everything(make_prompt):
+    records = [make_prompt(text(n)) for n in (1, 1, 2)]
+    assert near(records, 0.0) == (records, [])
+    assert decontaminate(records, [("exam", text(1))], share=0.0) == (records, [])
+    assert (
+        len(near(records, 0.8)[0]) == 2 and len(decontaminate(records, [("exam", text(1))])[0]) == 1
+    )
+
+
 def test_the_pool_agrees_with_comparing_all_pairs():
     """The slow twin: Jaccard of every pair, no MinHash."""
     rng = random.Random(4)

@@ -1,5 +1,7 @@
 """Tokenizer: round trip, digits, whitespace, transformers' fast tokenizer agrees."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -51,7 +53,7 @@ def fast(tokenizer, tmp_path_factory):
     return transformers.AutoTokenizer.from_pretrained(folder)
 
 
-@given(value=text.filter(lambda t: not any(c in t for c in ("<s>", "</s>", "<unk>", "<pad>"))))
+@given(value=text.filter(lambda t: not re.search(r"<(s|/s|unk|pad|extra_id_\d)>", t)))
 def test_tokenizer_json_agrees(tokenizer, fast, value):
     assert fast.encode(value, add_special_tokens=False) == tokenizer.encode(value)
 

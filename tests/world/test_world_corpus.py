@@ -7,6 +7,7 @@ import pytest
 from flywright.records import Document
 from flywright.synth.filters import decontaminate
 from flywright.world import QUALITY, World
+from flywright.world.corpus import SOURCES
 from flywright.world.facts import RELATIONS, state
 from flywright.world.families import normal_text
 from flywright.world.languages import LANGUAGES, Sentence, translate
@@ -38,7 +39,7 @@ def test_size_and_kinds_of_text(documents: list[Document]) -> None:
     for document in documents:
         kind = document.language if document.language in ("en", "code") else "other"
         sizes[kind] += len(document.text)
-    assert 3_000_000 < sum(sizes.values()) < 6_000_000
+    assert sum(sizes.values()) == pytest.approx(sum(s.characters for s in SOURCES), rel=0.02)
     assert min(sizes["other"], sizes["code"]) > 0.1 * sum(sizes.values())
     assert {d.language for d in documents} == {"en", "code", *LANGUAGES.values()}
     assert {d.source for d in documents} == set(QUALITY)
@@ -80,8 +81,9 @@ def test_code_of_the_corpus_runs(documents: list[Document]) -> None:
 
 def test_questions_are_training_items_only(world: World) -> None:
     questions = world.questions()
-    assert len(questions) > 1000 and {d.source for d in questions} == {"questions"}
-    asked = {normal_text(d.text.split("\nAnswer:")[0]).removeprefix("question ") for d in questions}
+    assert len(questions) > 1000 and {one.source for one in questions} == {"questions"}
+    turns = [one.text.removeprefix("User\n").split("\nAssistant\n") for one in questions]
+    asked = {normal_text(question) for question, *_ in turns}
     heldout = world.heldout("near", 400) + world.heldout("far", 200)
     assert not asked & {normal_text(p.conversation.last) for p in heldout if p.task != "follow_up"}
 

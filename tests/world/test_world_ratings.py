@@ -7,7 +7,7 @@ import pytest
 from flywright.records import Rating
 from flywright.world import World
 from flywright.world.annotators import Annotator, Pool, label, most_agreeing, spread
-from flywright.world.ratings import DEFECTS, defect_of
+from flywright.world.ratings import DEFECTS
 
 TRUTH = (4, 4, 4, 1, 1)
 
@@ -75,7 +75,9 @@ def test_labels_follow_the_gold_and_have_noise(ratings: list[Rating]) -> None:
 def test_every_defect_occurs_and_right_is_rated_best(ratings: list[Rating]) -> None:
     means = {}
     for defect in DEFECTS:
-        found = [r.helpfulness or 0.0 for r in ratings if defect_of(r) == defect.name]
+        found = [
+            r.helpfulness or 0.0 for r in ratings if r.lineage.filters == (f"defect:{defect.name}",)
+        ]
         assert found, defect.name
         means[defect.name] = sum(found) / len(found)
     assert max(means, key=lambda name: means[name]) == "right"

@@ -106,7 +106,7 @@ def test_the_truth_passes_its_checks(
 
 def test_another_answer_fails_the_checks(world: World, training: list[Prompt]) -> None:
     accuracy = [p for p in training if metric_of(p) == "accuracy"]
-    assert not any(passes(p, "banana 0") for p in accuracy)
+    assert not any(passes(p, "banana 1000") for p in accuracy)
     code = [p for p in training if metric_of(p) == "code"]
     name = [p.checks[0].args["entry_point"] for p in code]
     assert not any(

@@ -15,7 +15,7 @@ from flywright.synth.wording import keyed, template, variants
 from flywright.world import ERRORS, World
 from flywright.world.instructions import WORDINGS
 from flywright.world.teacher import LOST, Teacher
-from flywright.world.teacher_errors import CHATTY_TASKS, UNKNOWN_EVERY, is_unknown
+from flywright.world.teacher_errors import CHATTY_TASKS, SLIP_RATE, UNKNOWN_EVERY, is_unknown
 from flywright.world.words import WORDS
 
 
@@ -62,11 +62,13 @@ def test_errs_on_the_stated_families(wrong: dict[str, float]) -> None:
 def test_is_mostly_right_elsewhere(wrong: dict[str, float]) -> None:
     struck = {task for family in ERRORS for task in family.tasks}
     others = {task: share for task, share in wrong.items() if task not in struck}
-    assert len(others) > 12 and max(others.values()) < 0.15
-    assert 0.01 < sum(others.values()) / len(others) < 0.08
+    assert len(others) > 12 and max(others.values()) < 0.2
+    assert abs(sum(others.values()) / len(others) - SLIP_RATE) < 0.03
 
 
-def test_unknown_facts_are_a_third_and_always_told_the_same(world: World, teacher: Teacher) -> None:
+def test_half_of_the_facts_are_unknown_and_always_told_the_same(
+    world: World, teacher: Teacher
+) -> None:
     unknown = [fact for fact in world.facts.all if is_unknown(fact.subject, fact.relation)]
     assert abs(len(unknown) / len(world.facts.all) - 1 / UNKNOWN_EVERY) < 0.15
     fact = next(fact for fact in unknown if fact.relation == "job")

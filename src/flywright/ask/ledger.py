@@ -16,8 +16,8 @@ import json
 import os
 import zlib
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from flywright.ask.protocol import Completer, Completion, Sampling, Scorer
@@ -89,12 +89,18 @@ class Ledger:
     def __enter__(self) -> "Ledger":
         return self
 
-    def __exit__(
-        self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> "Ledger":
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        """Calls still under way end here; every reply that came is on the disk."""
+        for task in self._in_flight.values():
+            task.cancel()
+        if self._writer is not None:
+            await asyncio.wait((self._writer,))
         self.close()
 
     def close(self) -> None:
@@ -226,7 +232,7 @@ class Ledgered(_Remembering):
 
         async def call() -> dict[str, Any]:
             reply = await self._completer.complete(prompt, sampling)
-            value = reply.as_dict()
+            value = asdict(reply)
             return {name: value[name] for name in value if value[name] or name == "text"}
 
         asked = {"prompt": _plain(prompt), "sampling": sampling.key()}

@@ -6,9 +6,10 @@ deadline, retries and a concurrency that feels its way (AIMD) to another one.
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
+
+from anyio import CapacityLimiter
 
 from flywright.ask.protocol import AskError, Completer, Completion, Sampling
 from flywright.files import seed_from
@@ -48,43 +49,6 @@ async def gather(
     return [results[index] for index in range(len(items))]
 
 
-class _Slots:
-    """Places for calls in flight: one more after a round of successes, half after a failure."""
-
-    def __init__(self, most: int):
-        self._most = most
-        self.limit = float(most)
-        self._taken = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
-
-    async def take(self) -> None:
-        while self._taken >= max(1, int(self.limit)):
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(turn)
-            try:
-                await turn
-            except asyncio.CancelledError:
-                self._wake()
-                raise
-        self._taken += 1
-
-    def give(self, overloaded: bool) -> None:
-        self._taken -= 1
-        if overloaded:
-            self.limit = max(1.0, self.limit / 2)
-        else:
-            self.limit = min(float(self._most), self.limit + 1.0 / self.limit)
-        self._wake()
-
-    def _wake(self) -> None:
-        free = max(1, int(self.limit)) - self._taken
-        while self._waiting and free > 0:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                free -= 1
-
-
 class Limited:
     """A Completer with a deadline, retries, adaptive concurrency and a budget.
 
@@ -110,7 +74,9 @@ class Limited:
         self._completer = completer
         self._deadline_seconds = deadline_seconds
         self._retries = retries
-        self._slots = _Slots(concurrency)
+        self._most = concurrency
+        self._room = float(concurrency)  # one more after a round of successes, half after a failure
+        self._places = CapacityLimiter(concurrency)
         self._max_calls = max_calls
         self._max_tokens = max_tokens
         self._sleep = sleep
@@ -118,7 +84,7 @@ class Limited:
     @property
     def concurrency(self) -> int:
         """How many calls may be in flight just now."""
-        return max(1, int(self._slots.limit))
+        return int(self._places.total_tokens)
 
     async def complete(self, prompt: Conversation | str, sampling: Sampling) -> Completion:
         """The answerer's reply within the limits."""
@@ -134,23 +100,23 @@ class Limited:
         left_seconds = self._deadline_seconds
         attempt = 0
         while True:
-            await self._slots.take()
-            started = time.monotonic()
-            try:
-                return await self._attempt(call, left_seconds)
-            except AskError as error:
-                pause_seconds = error.retry_after_seconds or self._pause_seconds(attempt)
-                left_seconds -= time.monotonic() - started + pause_seconds
-                if not error.retryable or attempt == self._retries or left_seconds <= 0:
-                    raise
+            async with self._places:
+                started = time.monotonic()
+                try:
+                    return await self._attempt(call, left_seconds)
+                except AskError as error:
+                    pause_seconds = error.retry_after_seconds or self._pause_seconds(attempt)
+                    left_seconds -= time.monotonic() - started + pause_seconds
+                    if not error.retryable or attempt == self._retries or left_seconds <= 0:
+                        raise
             await self._sleep(pause_seconds)
             attempt += 1
 
     async def _attempt(self, call: Callable[[], Awaitable[Result]], seconds: float) -> Result:
-        """One try in a place already taken; gives the place back."""
+        """One try in a place already taken; the number of places follows how it ends."""
+        self._count_call()
         overloaded = False
         try:
-            self._count_call()
             async with asyncio.timeout(seconds):
                 return await call()
         except TimeoutError:
@@ -161,7 +127,9 @@ class Limited:
             overloaded = error.retryable
             raise
         finally:
-            self._slots.give(overloaded)
+            grown = min(float(self._most), self._room + 1 / self._room)
+            self._room = max(1.0, self._room / 2) if overloaded else grown
+            self._places.total_tokens = int(self._room)
 
     def _count_call(self) -> None:
         if self._max_calls and self.calls >= self._max_calls:

@@ -64,13 +64,9 @@ class Completion:
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
-    def as_dict(self) -> dict[str, Any]:
-        """JSON form for the ledger."""
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> "Completion":
-        """Back from `as_dict`."""
+        """From the fields as JSON keeps them."""
         lists = {key: tuple(value.get(key, ())) for key in ("token_ids", "logprobs")}
         return cls(**{**value, **lists})
 

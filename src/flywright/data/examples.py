@@ -87,6 +87,19 @@ def comparison_examples(
     return _fitting((sample(comparison) for comparison in comparisons), context_length)
 
 
+def ranking_examples(
+    comparisons: Iterable[Comparison], tokenizer: Tokenizer, context_length: int
+) -> Examples:
+    """Pair samples as a reward model reads them: documents (chosen, rejected), nothing trained."""
+
+    def sample(pair: Comparison) -> Sample:
+        answered = (pair.conversation.answered(text) for text in (pair.chosen, pair.rejected))
+        documents = tuple(np.array(chat.reward_ids(tokenizer, each)) for each in answered)
+        return Sample(documents, tuple(np.zeros(len(ids), dtype=bool) for ids in documents))
+
+    return _fitting((sample(pair) for pair in comparisons), context_length)
+
+
 def _rewards(comparison: Comparison, needed: bool) -> dict[str, np.ndarray]:
     if not needed:
         return {}

@@ -1,14 +1,15 @@
 """Two evaluations of the same items: the paired difference of each metric, with its interval."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from flywright.errors import UserError
-from flywright.evals.items import Item, metric_name
+from flywright.evals.items import STAGE_METRICS, Item, metric_name, stage_mean
 from flywright.evals.run import ITEMS
 from flywright.records import read_jsonl
-from flywright.stats import paired_difference
+from flywright.stats import bootstrap_mean, paired_difference
 
 
 def _items(folder: Path) -> dict[tuple[str, str], Item]:
@@ -35,7 +36,31 @@ def compare(first: Path, second: Path) -> dict[str, dict[str, Any]]:
             unpaired[metric_name(item)] += 1
     if not shared:
         raise UserError(f"{first} and {second}: no item is in both, so there is nothing to compare")
-    return {metric: _difference(pairs, unpaired[metric]) for metric, pairs in shared.items()}
+    changes = {name: [after - before for after, before in both] for name, both in shared.items()}
+    found = {metric: _difference(pairs, unpaired[metric]) for metric, pairs in shared.items()}
+    return found | stage_mean(changes)
+
+
+def by_kind(first: Path, second: Path, kinds: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Kind -> {"first", "second", "difference", "n"}: the stage metrics' items by kind of item.
+
+    kinds: item id -> kind; the near items of both evaluations that have one.
+    """
+    before, after = _items(first), _items(second)
+    groups: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for key in sorted(before.keys() & after.keys()):
+        if metric_name(before[key]) in STAGE_METRICS and key[1] in kinds:
+            both = (after[key].score, before[key].score)
+            groups[kinds[key[1]] or "none"].append(both)
+    return {
+        kind: {
+            "first": bootstrap_mean([both[1] for both in pairs]).mean,
+            "second": bootstrap_mean([both[0] for both in pairs]).mean,
+            "difference": _difference(pairs, 0),
+            "n": len(pairs),
+        }
+        for kind, pairs in sorted(groups.items())
+    }
 
 
 def _difference(pairs: list[tuple[float, float]], unpaired: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Find and read a benchmark's files: plain, .gz or .bz2, JSON lines."""
+"""Find and read a data set's files: plain, .gz, .bz2 or .zst; lines, or JSON lines."""
 
 import bz2
 import gzip
@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import zstandard
+
 from flywright.errors import UserError
 
-_OPENERS = {".gz": gzip.open, ".bz2": bz2.open}
+_OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".zst": zstandard.open}
 
 
 def find(path: Path, folder: str, *names: str) -> Path:
@@ -22,23 +24,29 @@ def find(path: Path, folder: str, *names: str) -> Path:
         return path
     for parent in (path / folder, path):
         for name in names:
-            for suffix in ("", ".gz", ".bz2"):
+            for suffix in ("", *_OPENERS):
                 candidate = parent / (name + suffix)
                 if candidate.is_file():
                     return candidate
-    raise UserError(f"{path}: found neither {folder}/{names[0]} nor a packed one (.gz, .bz2)")
+    packed = ", ".join(_OPENERS)
+    raise UserError(f"{path}: found neither {folder}/{names[0]} nor a packed one ({packed})")
+
+
+def read_lines(path: Path) -> Iterator[str]:
+    """The lines of a text file, without their ends. Raises UserError where it cannot be read."""
+    try:
+        with _OPENERS.get(path.suffix, open)(path, "rt", encoding="utf-8") as stream:
+            for line in stream:
+                yield line.rstrip("\n")
+    except (OSError, EOFError, UnicodeDecodeError, zstandard.ZstdError) as error:
+        raise UserError(f"{path}: cannot read: {error}") from None
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of a JSONL file. Raises UserError with file:line at the first bad line."""
-    opener = _OPENERS.get(path.suffix, open)
-    try:
-        with opener(path, "rt", encoding="utf-8") as stream:
-            for number, line in enumerate(stream, start=1):
-                if line.strip():
-                    yield _row(path, number, line)
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot read: {error}") from None
+    for number, line in enumerate(read_lines(path), start=1):
+        if line.strip():
+            yield _row(path, number, line)
 
 
 def _row(path: Path, number: int, line: str) -> dict[str, Any]:

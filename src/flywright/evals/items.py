@@ -1,15 +1,16 @@
 """What an evaluation is made of: a Task gives prompts and scores answers; an Item is one number."""
 
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from flywright.records import Prompt, Record
 from flywright.sandbox import Sandbox
-from flywright.stats import bootstrap_mean
+from flywright.stats import bootstrap_mean, mean_of_means
 
 FAR = "far"
+STAGE_METRICS = ("accuracy", "instruction_following", "code")  # a stage's row, and their mean
 
 
 class Item(Record):
@@ -57,11 +58,19 @@ class Task:
 
 
 def mean_by(items: Iterable[Item], name_of: Callable[[Item], str]) -> dict[str, dict[str, float]]:
-    """Name -> {mean, low, high, n} with a bootstrap interval over the items of that name."""
+    """Name -> {mean, low, high, n} over the items of that name; "mean" as `stage_mean` has it."""
     groups: dict[str, list[float]] = defaultdict(list)
     for item in items:
         groups[name_of(item)].append(item.score)
-    return {name: bootstrap_mean(groups[name]).as_dict() for name in sorted(groups)}
+    means = {name: bootstrap_mean(groups[name]).as_dict() for name in sorted(groups)}
+    return means | stage_mean(groups)
+
+
+def stage_mean(groups: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float]]:
+    """{"mean": the mean of the stage metrics' means}; empty unless all three are there."""
+    if not all(groups.get(name) for name in STAGE_METRICS):
+        return {}
+    return {"mean": mean_of_means([groups[name] for name in STAGE_METRICS]).as_dict()}
 
 
 def metric_name(item: Item) -> str:

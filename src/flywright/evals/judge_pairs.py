@@ -1,11 +1,11 @@
 """An LLM judge on pairs whose better answer is known: how often it is right in both orders."""
 
-import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from flywright.ask import Completer
+from flywright.ask import Completer, gather
+from flywright.ask.protocol import TooLong
 from flywright.judge.pairwise import outcome, prefer
 from flywright.progress import Tick, silent
 from flywright.records import Comparison, Verdict
@@ -18,17 +18,14 @@ async def verdicts(
     judge: Completer, pairs: Sequence[Comparison], tick: Tick = silent
 ) -> list[Verdict]:
     """The verdict on each pair, in order; 1 means that the chosen answer was preferred."""
-    gate, done = asyncio.Semaphore(CONCURRENT), 0
 
     async def one(pair: Comparison) -> Verdict:
-        nonlocal done
-        async with gate:
-            verdict = await prefer(judge, pair.conversation, pair.chosen, pair.rejected)
-        done += 1
-        tick(done, len(pairs), "pairs")
-        return verdict
+        try:
+            return await prefer(judge, pair.conversation, pair.chosen, pair.rejected)
+        except TooLong:  # a small context cannot hold the question
+            return Verdict(judge=judge.model, detail="?/?")
 
-    return list(await asyncio.gather(*(one(pair) for pair in pairs)))
+    return await gather(one, pairs, CONCURRENT, tick, "pairs")
 
 
 async def judge_accuracy(

@@ -3,11 +3,10 @@
 results = await pair_accuracy(scorer, comparisons)      # {"pair_accuracy": {...}, ...}
 """
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from flywright.ask import Scorer
+from flywright.ask import Scorer, gather
 from flywright.judge.reward import reward_of
 from flywright.progress import Tick, silent
 from flywright.records import Comparison, Lineage, Rating
@@ -26,18 +25,12 @@ async def rewards(
     scorer: Scorer, pairs: Sequence[Comparison], tick: Tick = silent
 ) -> list[tuple[float, float]]:
     """(reward of chosen, reward of rejected) of each pair, in order."""
-    gate, done = asyncio.Semaphore(CONCURRENT), 0
 
     async def one(pair: Comparison) -> tuple[float, float]:
-        nonlocal done
-        async with gate:
-            chosen = await reward_of(scorer, pair.conversation, pair.chosen)
-            rejected = await reward_of(scorer, pair.conversation, pair.rejected)
-        done += 1
-        tick(done, len(pairs), "pairs")
-        return chosen, rejected
+        chosen = await reward_of(scorer, pair.conversation, pair.chosen)
+        return chosen, await reward_of(scorer, pair.conversation, pair.rejected)
 
-    return list(await asyncio.gather(*(one(pair) for pair in pairs)))
+    return await gather(one, pairs, CONCURRENT, tick, "pairs")
 
 
 async def pair_accuracy(

@@ -6,17 +6,16 @@ Killed at any moment and run again, it asks only for what is missing and ends wi
 seeds belong to prompts, the final files are sorted, and nothing in them tells of time or order.
 """
 
-import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from flywright.ask import Completer, Sampling, Scorer
+from flywright.ask import Completer, Ledger, Ledgered, LedgeredScorer, Sampling, Scorer, gather
 from flywright.errors import UserError
 from flywright.evals.items import Item, Task, grouped, item_of, mean_by, metric_name
-from flywright.evals.journal import Journal
 from flywright.evals.verifiable import PROMPTS
 from flywright.files import digest, seed_from, write_json
 from flywright.judge.reward import reward_of
@@ -25,10 +24,10 @@ from flywright.records import Prompt, read_jsonl, write_jsonl
 from flywright.sandbox import Sandbox
 
 CONCURRENT = 256  # awaits in flight; the engine batches them
-ITEMS, RESULTS, JOURNAL = "items.jsonl", "results.json", "items.partial.jsonl"
+ITEMS, RESULTS, LEDGER = "items.jsonl", "results.json", "ledger.partial.jsonl"
 REWARD = "reward"
 
-Answer = Callable[[Prompt], Awaitable[str]]
+Answer = Callable[[Prompt, Ledger], Awaitable[str]]
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,6 @@ class Results:
     model: str
     metrics: dict[str, dict[str, float]]
     by_task: dict[str, dict[str, dict[str, float]]]
-    by_split: dict[str, dict[str, dict[str, float]]]
     fingerprints: dict[str, str]
     sandbox: str
 
@@ -66,9 +64,9 @@ async def evaluate(
     """
     sampling = sampling or Sampling(max_tokens=task.max_tokens)
 
-    async def answer(prompt: Prompt) -> str:
+    async def answer(prompt: Prompt, ledger: Ledger) -> str:
         seeded = sampling.with_seed(seed_from(sampling.seed, prompt.id, 0))
-        return (await completer.complete(prompt.conversation, seeded)).text
+        return (await Ledgered(completer, ledger).complete(prompt.conversation, seeded)).text
 
     asked = {"model": completer.model, "sampling": sampling.key()}
     return await _run(
@@ -89,7 +87,7 @@ async def score_answers(
 ) -> Results:
     """Score answers that are already there (by prompt id), as `evaluate` would."""
 
-    async def answer(prompt: Prompt) -> str:
+    async def answer(prompt: Prompt, _ledger: Ledger) -> str:
         return answers[prompt.id]
 
     asked = {"model": model or "responses", "responses": digest(dict(answers))}
@@ -105,10 +103,11 @@ class _Judges:
     scorer: Scorer | None
     sandbox: Sandbox | None
 
-    async def items(self, prompt: Prompt, text: str) -> list[Item]:
+    async def items(self, prompt: Prompt, text: str, ledger: Ledger) -> list[Item]:
         items = await self.task.score(prompt, text, self.sandbox)
         if self.scorer is not None:
-            reward = await reward_of(self.scorer, prompt.conversation, text)
+            scorer = LedgeredScorer(self.scorer, ledger)
+            reward = await reward_of(scorer, prompt.conversation, text)
             items.append(item_of(prompt, REWARD, reward, ""))
         return items
 
@@ -139,19 +138,12 @@ async def _run(
     if len({prompt.id for prompt in prompts}) < len(prompts):
         raise UserError("evaluate: two prompts have the same id")
     fingerprints = _fingerprints(prompts, asked, judges)
-    journal = Journal(out / JOURNAL, digest(fingerprints))
     items = _finished(out, fingerprints)
-    try:
-        if not items:
-            await _fill(journal, answer, prompts, judges, tick)
-            found = (item for items in journal.done.values() for item in items)
-            items = sorted(found, key=lambda item: item.key)
-    finally:
-        journal.close()
+    items = items or await _asked(answer, prompts, judges, out / LEDGER, tick)
     results = summarise(items, asked["model"], fingerprints, judges.sandbox)
     write_jsonl(out / ITEMS, items)
     write_json(out / RESULTS, {**labels, **results.as_dict()})
-    journal.remove()
+    (out / LEDGER).unlink(missing_ok=True)
     return results
 
 
@@ -162,38 +154,27 @@ def _finished(out: Path, fingerprints: dict[str, str]) -> list[Item]:
     return list(read_jsonl(out / ITEMS, Item))
 
 
-async def _fill(
-    journal: Journal, answer: Answer, prompts: Sequence[Prompt], judges: _Judges, tick: Tick
-) -> None:
-    """Ask and score what the journal lacks; the first failure ends all that still runs."""
-    gate = asyncio.Semaphore(CONCURRENT)
+async def _asked(
+    answer: Answer, prompts: Sequence[Prompt], judges: _Judges, path: Path, tick: Tick
+) -> list[Item]:
+    """Every prompt's items, sorted. What the ledger at `path` holds is not asked again."""
+    async with Ledger(path) as ledger:
 
-    async def one(prompt: Prompt) -> None:
-        async with gate:
-            text = await answer(prompt)
-            items = await judges.items(prompt, text)
-        journal.add(prompt.id, items)
-        tick(len(journal.done), len(prompts), "answers")
+        async def items_of(prompt: Prompt) -> list[Item]:
+            return await judges.items(prompt, await answer(prompt, ledger), ledger)
 
-    missing = [prompt for prompt in prompts if prompt.id not in journal.done]
-    work = [asyncio.create_task(one(prompt)) for prompt in missing]
-    try:
-        await asyncio.gather(*work)
-    finally:
-        for task in work:
-            task.cancel()
-        await asyncio.gather(*work, return_exceptions=True)
+        found = await gather(items_of, prompts, CONCURRENT, tick, "answers")
+    return sorted(chain(*found), key=lambda item: item.key)
 
 
 def summarise(
     items: Sequence[Item], model: str, fingerprints: dict[str, str], sandbox: Sandbox | None
 ) -> Results:
-    """Means with intervals: over all near items, by task, by split."""
+    """Means with intervals: over all near items, by task."""
     return Results(
         model=model,
         metrics=mean_by(items, metric_name),
         by_task=grouped(items, lambda item: item.task),
-        by_split=grouped(items, lambda item: item.split or "near"),
         fingerprints=fingerprints,
         sandbox=sandbox.isolation if sandbox else "",
     )

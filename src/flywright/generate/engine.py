@@ -205,7 +205,7 @@ class Engine:
         tokens_B, logprobs_B = sample(logits_BV[:rows], self._rows.draw(here))
         self._rows.add(here.start, tokens_B, logprobs_B)
         ended_B = torch.isin(tokens_B, self._ends)
-        full_B = self._rows.count[here] >= self._rows.limit[here]
+        full_B = self._rows.index[here] >= self._rows.limit[here]
         done = set((ended_B | full_B).nonzero()[:, 0].tolist())
         ended = set(ended_B.nonzero()[:, 0].tolist()) if done else set()
         for row in reversed(range(rows)):
@@ -216,7 +216,7 @@ class Engine:
                 self._finish(slot, ended=True)
 
     def _answer(self, slot: int) -> list[int]:
-        return self._rows.answer[slot, : int(self._rows.count[slot])].tolist()
+        return self._rows.answer[slot, : int(self._rows.index[slot])].tolist()
 
     def _stopped(self, slot: int) -> bool:
         text = self.tokenizer.decode(self._answer(slot))

@@ -31,40 +31,28 @@ class Request:
     future: Future[Completion] = field(default_factory=Future)
 
 
-@dataclass(eq=False)
-class Rows:
-    """What the running rows are at: a tensor each, one entry a slot.
+@dataclass(frozen=True, eq=False)
+class Rows(Draw):
+    """What the running rows are at, and how they are drawn: a tensor each, one entry a slot.
 
-    `length` counts tokens in the cache, `count` those generated (the newest is not cached yet).
+    `length` counts tokens in the cache, `index` those generated (the newest is not cached yet).
     """
 
     token: Tensor
     length: Tensor
-    count: Tensor
     limit: Tensor
-    temperature: Tensor
-    top_k: Tensor
-    top_p: Tensor
-    seed: Tensor
-    answer: Tensor
-    logprob: Tensor
+    answer: Tensor  # [S, C]
+    logprob: Tensor  # [S, C]
 
     @classmethod
     def empty(cls, slots: int, longest: int, device: torch.device) -> "Rows":
         """All slots free."""
-
-        def zeros(*shape: int, dtype: torch.dtype = torch.long) -> Tensor:
-            return torch.zeros(shape, dtype=dtype, device=device)
-
-        return cls(
-            *(zeros(slots) for _ in range(4)),
-            temperature=zeros(slots, dtype=torch.float32),
-            top_k=zeros(slots),
-            top_p=zeros(slots, dtype=torch.float32),
-            seed=zeros(slots),
-            answer=zeros(slots, longest),
-            logprob=zeros(slots, longest, dtype=torch.float32),
-        )
+        shape = (slots, longest)
+        whole = torch.zeros(shape, dtype=torch.long, device=device)
+        real = torch.zeros(shape, dtype=torch.float32, device=device)
+        columns = {column.name: whole[:, 0].clone() for column in fields(cls)}
+        columns |= {name: real[:, 0].clone() for name in ("temperature", "top_p")}
+        return cls(**(columns | {"answer": whole, "logprob": real}))
 
     def enter(self, first: int, requests: list[Request]) -> None:
         """Set slots `first`... to requests whose prompts are about to be cached."""
@@ -81,26 +69,20 @@ class Rows:
         for name, values in columns.items():
             column = getattr(self, name)
             column[here] = torch.tensor(values, dtype=column.dtype, device=column.device)
-        self.count[here] = 0
+        self.index[here] = 0
 
     def draw(self, here: slice) -> Draw:
         """The sampler's view of some slots."""
-        return Draw(
-            temperature=self.temperature[here],
-            top_k=self.top_k[here],
-            top_p=self.top_p[here],
-            seed=self.seed[here],
-            index=self.count[here],
-        )
+        return Draw(**{column.name: getattr(self, column.name)[here] for column in fields(Draw)})
 
     def add(self, first: int, tokens_B: Tensor, logprobs_B: Tensor) -> None:
         """Append one token to each of slots `first`..."""
         here = slice(first, first + len(tokens_B))
         slots_B = torch.arange(here.start, here.stop, device=tokens_B.device)
         self.token[here] = tokens_B
-        self.answer[slots_B, self.count[here]] = tokens_B
-        self.logprob[slots_B, self.count[here]] = logprobs_B
-        self.count[here] += 1
+        self.answer[slots_B, self.index[here]] = tokens_B
+        self.logprob[slots_B, self.index[here]] = logprobs_B
+        self.index[here] += 1
 
     def move(self, source: int, target: int) -> None:
         """Copy one slot over another."""

@@ -5,15 +5,27 @@ nothing is left, then ends. No thread idles, none outlives the work.
 """
 
 import asyncio
+import atexit
 import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from typing import Generic, TypeVar
+from weakref import WeakSet
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+_AT_WORK: "WeakSet[threading.Thread]" = WeakSet()
+
+
+@atexit.register
+def _let_end() -> None:
+    """A thread that has just handed over its last result ends before torch is torn down."""
+    for thread in list(_AT_WORK):
+        thread.join(timeout=2)
 
 
 def settle(future: "Future[Result]", result: Result | BaseException) -> None:
@@ -39,7 +51,9 @@ class Worker:
         with self._lock:
             if not self._running:
                 self._running = True
-                threading.Thread(target=self._run, name="generate", daemon=True).start()
+                thread = threading.Thread(target=self._run, name="generate", daemon=True)
+                _AT_WORK.add(thread)
+                thread.start()
 
     async def wait(self, future: "Future[Result]") -> Result:
         """Await a future that was queued; an await that is cancelled cancels the future too."""

@@ -7,22 +7,20 @@ change. Shapes: B batch, T positions, H query heads, G key-value heads, K head d
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flywright.model.rotary import rotate
 from flywright.spec import ModelSpec
 
-Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
 
 DENSE_TOKENS = 256  # where benchmarks/attention.py sees the gain end
 BUCKET = 32  # packed documents are padded to a multiple of this, for attention only
 
 
-def causal(
-    _layer: int, q_BHTK: torch.Tensor, k_BGTK: torch.Tensor, v_BGTK: torch.Tensor
-) -> torch.Tensor:
+def causal(_layer: int, q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor) -> Tensor:
     """Every position attends to itself and all before it in its row.
 
     Training in bf16 on a CPU takes the dense form: the fused kernel's backward is the slower one
@@ -34,12 +32,12 @@ def causal(
     return fused_causal(q_BHTK, k_BGTK, v_BGTK)
 
 
-def fused_causal(q_BHTK: torch.Tensor, k_BGTK: torch.Tensor, v_BGTK: torch.Tensor) -> torch.Tensor:
+def fused_causal(q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor) -> Tensor:
     """Causal attention by torch's fused kernel."""
     return F.scaled_dot_product_attention(q_BHTK, k_BGTK, v_BGTK, is_causal=True, enable_gqa=True)
 
 
-def dense_causal(q_BHTK: torch.Tensor, k_BGTK: torch.Tensor, v_BGTK: torch.Tensor) -> torch.Tensor:
+def dense_causal(q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor) -> Tensor:
     """The same through the full score matrix; query heads of a group share one product."""
     B, H, T, K = q_BHTK.shape
     G = k_BGTK.shape[1]
@@ -71,9 +69,7 @@ def packed(lengths: Sequence[int]) -> Attend:
     order_N = torch.cat([place[valid] for place, valid in takes]).argsort()
     kept_N = torch.cat([valid.flatten() for _, valid in takes]).nonzero()[:, 0][order_N]
 
-    def attend(
-        layer: int, q_BHTK: torch.Tensor, k_BGTK: torch.Tensor, v_BGTK: torch.Tensor
-    ) -> torch.Tensor:
+    def attend(layer: int, q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor) -> Tensor:
         parts = []
         for place_DT, _ in takes:
             q, k, v = (_taken(x, place_DT) for x in (q_BHTK, k_BGTK, v_BGTK))
@@ -83,7 +79,7 @@ def packed(lengths: Sequence[int]) -> Attend:
     return attend
 
 
-def _taken(x_1HNK: torch.Tensor, place_DT: torch.Tensor) -> torch.Tensor:
+def _taken(x_1HNK: Tensor, place_DT: Tensor) -> Tensor:
     """Positions of a row as a batch [D, H, T, K]."""
     flat = x_1HNK[0].index_select(1, place_DT.flatten())
     return flat.unflatten(1, tuple(place_DT.shape)).transpose(0, 1)
@@ -92,12 +88,10 @@ def _taken(x_1HNK: torch.Tensor, place_DT: torch.Tensor) -> torch.Tensor:
 def _equal(documents: int) -> Attend:
     """A row of documents of one length: a batch without any copying."""
 
-    def split(x_1HNK: torch.Tensor) -> torch.Tensor:
+    def split(x_1HNK: Tensor) -> Tensor:
         return x_1HNK[0].unflatten(1, (documents, -1)).transpose(0, 1)
 
-    def attend(
-        layer: int, q_BHTK: torch.Tensor, k_BGTK: torch.Tensor, v_BGTK: torch.Tensor
-    ) -> torch.Tensor:
+    def attend(layer: int, q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor) -> Tensor:
         out_DHTK = causal(layer, split(q_BHTK), split(k_BGTK), split(v_BGTK))
         return out_DHTK.transpose(0, 1).flatten(1, 2)[None]
 
@@ -116,17 +110,13 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(spec.hidden_size, key, bias=False)
         self.o_proj = nn.Linear(query, spec.hidden_size, bias=False)
 
-    def _heads(self, x_BTE: torch.Tensor) -> torch.Tensor:
+    def _heads(self, x_BTE: Tensor) -> Tensor:
         # -1: under tensor parallelism a rank holds some of the heads
         return x_BTE.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
 
     def forward(
-        self,
-        x_BTD: torch.Tensor,
-        tables: tuple[torch.Tensor, torch.Tensor],
-        layer: int,
-        attend: Attend,
-    ) -> torch.Tensor:
+        self, x_BTD: Tensor, tables: tuple[Tensor, Tensor], layer: int, attend: Attend
+    ) -> Tensor:
         """Attention output, [B, T, D]."""
         q_BHTK = rotate(self._heads(self.q_proj(x_BTD)), tables)
         k_BGTK = rotate(self._heads(self.k_proj(x_BTD)), tables)

@@ -5,10 +5,9 @@ Shapes: B batch, T positions, D hidden, V vocabulary.
 """
 
 import math
-from collections.abc import Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from flywright.model.attention import Attend, Attention, causal
 from flywright.model.mlp import SquaredReluMlp
@@ -28,12 +27,8 @@ class Layer(nn.Module):
         self.mlp = SquaredReluMlp(spec)
 
     def forward(
-        self,
-        x_BTD: torch.Tensor,
-        tables: tuple[torch.Tensor, torch.Tensor],
-        index: int,
-        attend: Attend,
-    ) -> torch.Tensor:
+        self, x_BTD: Tensor, tables: tuple[Tensor, Tensor], index: int, attend: Attend
+    ) -> Tensor:
         """The stream after this layer."""
         x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), tables, index, attend)
         return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
@@ -50,11 +45,8 @@ class Body(nn.Module):
         self.norm = LayerNorm1P(spec.hidden_size, spec.norm_eps)
 
     def forward(
-        self,
-        ids_BT: torch.Tensor,
-        positions_BT: torch.Tensor | None = None,
-        attend: Attend = causal,
-    ) -> torch.Tensor:
+        self, ids_BT: Tensor, positions_BT: Tensor | None = None, attend: Attend = causal
+    ) -> Tensor:
         """Hidden states [B, T, D] after the final norm."""
         if positions_BT is None:
             positions_BT = torch.arange(ids_BT.shape[1], device=ids_BT.device)[None]
@@ -95,19 +87,11 @@ class Decoder(nn.Module):
             nn.init.normal_(self.lm_head.weight, std=spec.init_std, generator=generator)
 
     def hidden(
-        self,
-        ids_BT: torch.Tensor,
-        positions_BT: torch.Tensor | None = None,
-        attend: Attend = causal,
-    ) -> torch.Tensor:
+        self, ids_BT: Tensor, positions_BT: Tensor | None = None, attend: Attend = causal
+    ) -> Tensor:
         """Hidden states [B, T, D] after the final norm; `attend` is what attends to what."""
         return self.model(ids_BT, positions_BT, attend)
 
-    def forward(self, ids_BT: torch.Tensor) -> torch.Tensor:
+    def forward(self, ids_BT: Tensor) -> Tensor:
         """Logits [B, T, V] of the next token at each position."""
         return self.lm_head(self.hidden(ids_BT))
-
-
-def body_weights(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The body's tensors of a decoder's state dict (what a reward model starts from)."""
-    return {name: tensor for name, tensor in state.items() if name.startswith("model.")}

@@ -7,15 +7,14 @@ Shapes: N tokens, D hidden, V vocabulary. The slow twin is `token_logprobs_naive
 from typing import Any
 
 import torch
+from torch import Tensor
 
 ROWS = 1024  # tokens whose logits exist at one time
 
 
 class _TokenLogprobs(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, hidden_ND: torch.Tensor, weight_VD: torch.Tensor, targets_N: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tensor:
         logprob_N = hidden_ND.new_empty(targets_N.shape, dtype=_precise(hidden_ND))
         logsum_N = torch.empty_like(logprob_N)
         for start in range(0, targets_N.shape[0], ROWS):
@@ -28,7 +27,7 @@ class _TokenLogprobs(torch.autograd.Function):
         return logprob_N
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (grad_N,) = gradients
         hidden_ND, weight_VD, targets_N, logsum_N = ctx.saved_tensors
         grad_hidden_ND = torch.empty_like(hidden_ND)
@@ -45,20 +44,16 @@ class _TokenLogprobs(torch.autograd.Function):
         return grad_hidden_ND, grad_weight_VD.to(weight_VD.dtype), None
 
 
-def _precise(tensor: torch.Tensor) -> torch.dtype:
+def _precise(tensor: Tensor) -> torch.dtype:
     return torch.float64 if tensor.dtype == torch.float64 else torch.float32
 
 
-def token_logprobs(
-    hidden_ND: torch.Tensor, weight_VD: torch.Tensor, targets_N: torch.Tensor
-) -> torch.Tensor:
+def token_logprobs(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tensor:
     """log p(target) [N] in fp32 (fp64 for fp64 input), from hidden states and the output matrix."""
     return _TokenLogprobs.apply(hidden_ND, weight_VD, targets_N)  # type: ignore[return-value]
 
 
-def token_logprobs_naive(
-    hidden_ND: torch.Tensor, weight_VD: torch.Tensor, targets_N: torch.Tensor
-) -> torch.Tensor:
+def token_logprobs_naive(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tensor:
     """The same through the full logit tensor; the twin that tests compare with."""
     logits_NV = (hidden_ND @ weight_VD.T).to(_precise(hidden_ND))
     return torch.log_softmax(logits_NV, dim=-1).gather(1, targets_N[:, None]).squeeze(1)

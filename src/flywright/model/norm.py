@@ -1,7 +1,7 @@
 """LayerNorm1P: layer norm whose stored weight is zero-centred and applied as weight + 1."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 
@@ -14,6 +14,6 @@ class LayerNorm1P(nn.Module):
         self.weight = nn.Parameter(torch.zeros(size))
         self.bias = nn.Parameter(torch.zeros(size))
 
-    def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
+    def forward(self, x_BTD: Tensor) -> Tensor:
         """Normalised x, same shape and dtype."""
         return F.layer_norm(x_BTD, self.weight.shape, self.weight + 1, self.bias, self.eps)

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from flywright.model.attention import Attend, causal
-from flywright.model.decoder import Body, Decoder, body_weights
+from flywright.model.decoder import Body, Decoder
 from flywright.records import ATTRIBUTES
 from flywright.spec import ModelSpec
 
@@ -31,7 +31,7 @@ class RewardModel(nn.Module):
         model = cls(decoder.spec)
         model.to(next(decoder.parameters()).dtype)
         model.score.float()
-        model.load_state_dict(body_weights(decoder.state_dict()), strict=False)
+        model.model.load_state_dict(decoder.model.state_dict())
         generator = torch.Generator().manual_seed(seed)
         nn.init.normal_(model.score.weight, std=decoder.spec.init_std, generator=generator)
         with torch.no_grad():
@@ -39,18 +39,15 @@ class RewardModel(nn.Module):
         return model
 
     def hidden(
-        self,
-        ids_BT: torch.Tensor,
-        positions_BT: torch.Tensor | None = None,
-        attend: Attend = causal,
-    ) -> torch.Tensor:
+        self, ids_BT: Tensor, positions_BT: Tensor | None = None, attend: Attend = causal
+    ) -> Tensor:
         """Hidden states [B, T, D] after the final norm."""
         return self.model(ids_BT, positions_BT, attend)
 
-    def attributes(self, hidden_BD: torch.Tensor) -> torch.Tensor:
+    def attributes(self, hidden_BD: Tensor) -> Tensor:
         """Five attributes [B, 5] in fp32 from the scored token's hidden state."""
         return self.score(hidden_BD.float())
 
-    def forward(self, ids_BT: torch.Tensor) -> torch.Tensor:
+    def forward(self, ids_BT: Tensor) -> Tensor:
         """Attributes [B, 5] at the last position."""
         return self.attributes(self.hidden(ids_BT)[:, -1])

@@ -4,11 +4,10 @@ Shapes: B batch, T positions, H heads, K head dimension, R rotated channels.
 """
 
 import torch
+from torch import Tensor
 
 
-def rotary_tables(
-    positions_BT: torch.Tensor, rotary_dim: int, base: float
-) -> tuple[torch.Tensor, torch.Tensor]:
+def rotary_tables(positions_BT: Tensor, rotary_dim: int, base: float) -> tuple[Tensor, Tensor]:
     """cos and sin [B, 1, T, R] in fp32, for `rotate`."""
     channels = torch.arange(0, rotary_dim, 2, device=positions_BT.device, dtype=torch.float32)
     inverse_frequency = base ** (-channels / rotary_dim)
@@ -17,7 +16,7 @@ def rotary_tables(
     return angles.cos(), angles.sin()
 
 
-def rotate(x_BHTK: torch.Tensor, tables: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+def rotate(x_BHTK: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
     """x with its first R channels rotated by the position's angle; the rest passes through."""
     cos, sin = (table.to(x_BHTK.dtype) for table in tables)
     size = cos.shape[-1]

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from flywright.errors import UserError
 from flywright.model.decoder import Decoder
@@ -103,11 +104,11 @@ def read_spec(folder: Path) -> ModelSpec:
     return ModelSpec(**{field: config[key] for field, key in _KEYS.items()})
 
 
-def _tensors(folder: Path) -> dict[str, torch.Tensor]:
+def _tensors(folder: Path) -> dict[str, Tensor]:
     paths = sorted(folder.glob("*.safetensors"))
     if not paths:
         raise UserError(f"{folder}: no .safetensors file")
-    tensors: dict[str, torch.Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for path in paths:
         try:
             with safe_open(path, framework="pt") as stream:
@@ -139,9 +140,7 @@ def load(folder: Path | str, dtype: torch.dtype | None = None) -> Decoder | Rewa
     return model
 
 
-def _check_names(
-    model: Decoder | RewardModel, tensors: dict[str, torch.Tensor], folder: Path
-) -> None:
+def _check_names(model: Decoder | RewardModel, tensors: dict[str, Tensor], folder: Path) -> None:
     expected = model.state_dict()
     if "score.bias" in expected:  # transformers writes the head without one
         tensors.setdefault("score.bias", torch.zeros(expected["score.bias"].shape))

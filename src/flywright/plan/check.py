@@ -5,7 +5,7 @@ of the iteration time. Rows of systems without a profile use the default one.
 """
 
 import csv
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,93 +13,41 @@ from flywright.errors import UserError
 from flywright.plan.devices import device
 from flywright.plan.job import Job
 from flywright.plan.memory import memory
-from flywright.plan.software import (
-    DEEPSPEED,
-    FSDP,
-    MEGATRON,
-    MEGATRON_SP,
-    NEMO,
-    PAPER,
-    TITAN,
-    Software,
-)
+from flywright.plan.software import software_of
 from flywright.plan.time import iteration_time, mfu
-from flywright.spec import DeviceSpec, MeshSpec, ModelSpec
+from flywright.spec import MeshSpec, ModelSpec
 
 _LABELS = ("source", "model", "gpu", "precision", "recompute", "iter_s", "glu")
 _SHAPE = ("layers", "hidden", "ffn", "heads", "kv_heads", "vocab", "seq")
 _LAYOUT = ("gbs", "mbs", "gpus", "tp", "pp", "vpp", "dp", "cp")
 REQUIRED = (*_LABELS, *_SHAPE, *_LAYOUT)
-# Where a row comes from -> the profile of the software that ran it.
-_PROFILES: list[tuple[str, Software]] = [
-    ("arXiv:2406.11704", PAPER),
-    ("arXiv:2402.16819", PAPER),
-    ("NVIDIA/", NEMO),
-    ("arXiv:2104.04473", MEGATRON),
-    ("arXiv:2201.11990", DEEPSPEED),
-    ("GPT-NeoX", DEEPSPEED),
-    ("arXiv:2205.05198", MEGATRON_SP),
-    ("mosaicml/", FSDP),
-    ("torchtitan", TITAN),
-]
-
-
-@dataclass(frozen=True)
-class CheckedRow:
-    """One published row and the planner's numbers for it; memory is in GiB, None unpublished."""
-
-    source: str
-    model: str
-    gpus: int
-    device: str
-    precision: str
-    software: str
-    published_seconds: float
-    predicted_seconds: float
-    published_mfu: float | None
-    formula_mfu: float
-    published_gib: float | None
-    predicted_gib: float
-
-    @property
-    def error(self) -> float:
-        """Predicted over published iteration time, less one."""
-        return self.predicted_seconds / self.published_seconds - 1
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """All rows, and the mean absolute errors over them."""
+    """All rows as `_checked` makes them, and the errors over them."""
 
-    rows: list[CheckedRow]
+    rows: list[dict[str, Any]]
 
-    def mape(self, device: str = "", precision: str = "", software: str = "") -> float:
-        """Mean |error| of the iteration time over rows that match; nan over none."""
-        errors = [
-            abs(row.error)
-            for row in self.rows
-            if device in ("", row.device)
-            and precision in ("", row.precision)
-            and software in ("", row.software)
-        ]
+    def mape(self, **wanted: str) -> float:
+        """Mean |error| of the iteration time over rows with these values; nan over none."""
+        errors = [abs(row["error"]) for row in self.rows if wanted.items() <= row.items()]
         return sum(errors) / len(errors) if errors else float("nan")
-
-    def to_json(self) -> dict[str, Any]:
-        """Rows as dicts with their errors, and the summary, ready for JSON."""
-        return {
-            "rows": [asdict(row) | {"error": row.error} for row in self.rows],
-            "mape": self.mape(),
-            "mape_by_software": {name: self.mape(software=name) for name in self._softwares()},
-            "worst_mfu_error": self.worst_mfu_error(),
-        }
-
-    def _softwares(self) -> list[str]:
-        return list(dict.fromkeys(row.software for row in self.rows))
 
     def worst_mfu_error(self) -> float:
         """Largest relative distance of SPEC 3.4's formula from a published MFU."""
-        pairs = [(row.formula_mfu, row.published_mfu) for row in self.rows if row.published_mfu]
-        return max((abs(ours / theirs - 1) for ours, theirs in pairs), default=0.0)
+        pairs = ((row["formula_mfu"], row["published_mfu"]) for row in self.rows)
+        return max((abs(ours / theirs - 1) for ours, theirs in pairs if theirs), default=0.0)
+
+    def to_json(self) -> dict[str, Any]:
+        """Rows and summary, ready for JSON."""
+        softwares = dict.fromkeys(row["software"] for row in self.rows)
+        return {
+            "rows": self.rows,
+            "mape": self.mape(),
+            "mape_by_software": {name: self.mape(software=name) for name in softwares},
+            "worst_mfu_error": self.worst_mfu_error(),
+        }
 
 
 def check_rows(path: Path | str) -> CheckResult:
@@ -116,7 +64,8 @@ def check_rows(path: Path | str) -> CheckResult:
         raise UserError(f"{path}: cannot read: {error.strerror}") from None
 
 
-def _checked(row: dict[str, str], where: str) -> CheckedRow:
+def _checked(row: dict[str, str], where: str) -> dict[str, Any]:
+    """Published and foretold, side by side; memory in GiB, None where it is not published."""
     try:
         job = job_of(row)
         seconds = float(row["iter_s"])
@@ -124,20 +73,21 @@ def _checked(row: dict[str, str], where: str) -> CheckedRow:
     except (ValueError, ZeroDivisionError, UserError) as error:
         raise UserError(f"{where}: {error}") from None
     share, gib = row.get("published_mfu_pct"), row.get("peak_mem_gib")
-    return CheckedRow(
-        source=row["source"],
-        model=row["model"],
-        gpus=job.gpus,
-        device=job.device.name,
-        precision=job.precision,
-        software=job.software.name,
-        published_seconds=seconds,
-        predicted_seconds=predicted.seconds,
-        published_mfu=float(share) / 100 if share else None,
-        formula_mfu=mfu(job, seconds),
-        published_gib=float(gib) if gib else None,
-        predicted_gib=memory(job, predicted.in_flight).gib,
-    )
+    return {
+        "source": row["source"],
+        "model": row["model"],
+        "gpus": job.gpus,
+        "device": job.device.name,
+        "precision": job.precision,
+        "software": job.software.name,
+        "published_seconds": seconds,
+        "predicted_seconds": predicted.seconds,
+        "published_mfu": float(share) / 100 if share else None,
+        "formula_mfu": mfu(job, seconds),
+        "published_gib": float(gib) if gib else None,
+        "predicted_gib": memory(job, predicted.in_flight).gib,
+        "error": predicted.seconds / seconds - 1,
+    }
 
 
 def job_of(row: dict[str, str]) -> Job:
@@ -166,7 +116,8 @@ def job_of(row: dict[str, str]) -> Job:
     step = micro_batch * mesh.dp
     return Job(
         spec=spec,
-        device=_device(row["gpu"]),
+        # `A100-80GB (Selene)` is A100: sizes other than the usual 80 GB are part of a name
+        device=device(row["gpu"].split()[0].removesuffix("-80GB")),
         mesh=mesh,
         batch=max(1, round(int(row["gbs"]) / step)) * step,
         micro_batch=micro_batch,
@@ -174,15 +125,5 @@ def job_of(row: dict[str, str]) -> Job:
         context=int(row["cp"] or 1),
         precision="fp8" if row["precision"] == "fp8" else "bf16",
         recompute="full" if row["recompute"] == "full" else "none",
-        software=_software(row["source"]),
+        software=software_of(row["source"]),
     )
-
-
-def _device(text: str) -> DeviceSpec:
-    """`A100-80GB (Selene)` -> A100: sizes other than the usual 80 GB are part of a name."""
-    word = text.split()[0]
-    return device(word.removesuffix("-80GB"))
-
-
-def _software(source: str) -> Software:
-    return next((soft for start, soft in _PROFILES if source.startswith(start)), NEMO)

@@ -1,6 +1,6 @@
 """Search the layouts that fit a model on a cluster, fastest first.
 
-best, *others = search(preset("nemotron-4-340b"), cluster("H100", 6144), batch=2304)
+best, *others = search(preset("nemotron-4-340b"), device("H100"), 6144, batch=2304)
 """
 
 from collections.abc import Iterator
@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from flywright.errors import UserError
-from flywright.plan.devices import MACHINE_GPUS, Cluster
+from flywright.plan.devices import MACHINE_GPUS
 from flywright.plan.job import Job, Precision
 from flywright.plan.memory import Memory, memory
 from flywright.plan.software import NEMO, Software
 from flywright.plan.time import Time, iteration_time
-from flywright.spec import MeshSpec, ModelSpec
+from flywright.spec import DeviceSpec, MeshSpec, ModelSpec
 
 MICRO_BATCHES = (1, 2, 4, 8)
 REPLAYED = 12  # candidates whose schedule is replayed op by op
@@ -48,51 +48,59 @@ class Layout:
 
 def search(
     spec: ModelSpec,
-    cluster: Cluster,
+    device: DeviceSpec,
+    gpus: int,
     batch: int,
     sequence: int = 4096,
     precision: Precision = "bf16",
     software: Software = NEMO,
     limit: int = 10,
 ) -> list[Layout]:
-    """Layouts that fit, by iteration time; `batch` in sequences.
+    """Layouts that fit so many GPUs, by iteration time; `batch` in sequences.
 
     Raises UserError where none fits, saying what the least memory hungry one would need.
     """
-    if precision == "fp8" and not cluster.device.fp8_flops:
-        raise UserError(f"{cluster.device.name} has no fp8")
+    if precision == "fp8" and not device.fp8_flops:
+        raise UserError(f"{device.name} has no fp8")
     base = Job(
-        spec, cluster.device, MeshSpec(), batch, sequence=sequence, precision=precision,
-        software=software,
-    )  # fmt: skip
-    quick = [_quick(job) for job in _candidates(base, cluster.gpus)]
+        spec, device, MeshSpec(), batch, sequence=sequence, precision=precision, software=software
+    )
+    quick = [lay_out(job, by_formula=True) for job in _candidates(base, gpus)]
     if not quick:
-        raise UserError(f"no mesh of {cluster.gpus} GPUs divides batch {batch} and the model")
-    fitting = [each for each in quick if each.memory.fits(cluster.device.memory_bytes)]
+        raise UserError(f"no mesh of {gpus} GPUs divides batch {batch} and the model")
+    fitting = [each for each in quick if each.memory.fits(device.memory_gib)]
     if not fitting:
         least = min(quick, key=lambda each: each.memory.total)
         raise UserError(
-            f"nothing fits {cluster.gpus} x {cluster.device.name}: the smallest layout needs "
+            f"nothing fits {gpus} x {device.name}: the smallest layout needs "
             f"{least.memory.gib:.0f} GiB a GPU; take more GPUs"
         )
     fitting.sort(key=lambda each: each.time.seconds)
-    exact = [_exact(each.job) for each in fitting[:REPLAYED]]
-    exact = [each for each in exact if each.memory.fits(cluster.device.memory_bytes)]
+    exact = [lay_out(each.job) for each in fitting[:REPLAYED]]
+    exact = [each for each in exact if each.memory.fits(device.memory_gib)]
     return sorted(exact, key=lambda each: each.time.seconds)[:limit]
 
 
-def lay_out(job: Job) -> Layout:
-    """Time and memory of one given layout, the schedule replayed."""
-    return _exact(job)
+def params_table(spec: ModelSpec) -> list[dict[str, Any]]:
+    """Rows {part, parameters, share of the total}; non-embedding sums up the rows before it.
+
+    The table of SPEC 1.2 for any spec.
+    """
+    parts = {
+        "attention": spec.layers * spec.attention_parameters,
+        "mlp": spec.layers * spec.mlp_parameters,
+        "norms": spec.layers * 4 * spec.hidden_size + 2 * spec.hidden_size,
+        "non-embedding": spec.non_embedding_parameters,
+        "embeddings": spec.embedding_parameters,
+        "total": spec.parameters,
+    }
+    total = spec.parameters
+    return [{"part": part, "parameters": n, "share": n / total} for part, n in parts.items()]
 
 
-def _quick(job: Job) -> Layout:
-    time = iteration_time(job, by_formula=True)
-    return Layout(job, time, memory(job, time.in_flight))
-
-
-def _exact(job: Job) -> Layout:
-    time = iteration_time(job)
+def lay_out(job: Job, by_formula: bool = False) -> Layout:
+    """Time and memory of one given layout, the schedule replayed (or by its closed form)."""
+    time = iteration_time(job, by_formula)
     return Layout(job, time, memory(job, time.in_flight))
 
 
@@ -108,7 +116,7 @@ def _candidates(base: Job, gpus: int) -> Iterator[Job]:
 
 
 def _meshes(spec: ModelSpec, gpus: int) -> Iterator[MeshSpec]:
-    for tp in _divisors(MACHINE_GPUS):
+    for tp in _divisors(MACHINE_GPUS) if gpus > 0 else ():
         if gpus % tp or spec.heads % tp or spec.kv_heads % tp:
             continue
         for pp in _divisors(spec.layers):

@@ -36,9 +36,9 @@ class Memory:
         """Total in GiB."""
         return self.total / GIB
 
-    def fits(self, memory_bytes: float, share: float = 0.94) -> bool:
+    def fits(self, memory_gib: float) -> bool:
         """Whether it fits with some room left."""
-        return self.total <= share * memory_bytes
+        return self.gib <= 0.94 * memory_gib
 
 
 def memory(job: Job, in_flight: tuple[int, ...]) -> Memory:

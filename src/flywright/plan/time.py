@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import log2
 
+import numpy as np
+
 from flywright.plan.devices import MACHINE_GPUS
 from flywright.plan.job import Job, rank_parameters
 from flywright.plan.schedule import Replay, closed_form, replay
@@ -18,44 +20,20 @@ LINK_EFFICIENCY = 0.75
 NETWORK_EFFICIENCY = 0.75
 MEMORY_EFFICIENCY = 0.8
 HOP_LATENCY_SECONDS = 20e-6
-# Share of the dense peak that power leaves to matmuls; A100 runs near its peak clock.
-REACHABLE = {"A100": 1.0, "A100-40GB": 1.0}
-REACHABLE_ELSE = 0.85
 
-
-@dataclass(frozen=True)
-class Chunk:
-    """Seconds of one micro-batch's forward and backward through some layers."""
-
-    forward: float
-    backward: float
-
-    def __add__(self, other: "Chunk") -> "Chunk":
-        return Chunk(self.forward + other.forward, self.backward + other.backward)
-
-    def times(self, count: int) -> "Chunk":
-        """So many in a row."""
-        return Chunk(self.forward * count, self.backward * count)
+Ways = tuple[float, float]  # seconds of one micro-batch's forward, and of its backward
 
 
 @dataclass(frozen=True)
 class Time:
-    """An iteration: seconds in all and by part, and what follows from them."""
+    """An iteration: its seconds, and what follows from them."""
 
     seconds: float
-    pipeline_seconds: float
-    exchange_seconds: float
-    optimizer_seconds: float
     mfu: float
     mfu_causal: float
-    tera_flops: float  # model TFLOP/s a GPU, attention in full
     bubble: float
     in_flight: tuple[int, ...]  # per pipeline rank, chunk activations held at most
     messages: int
-
-    def hours_for(self, tokens: float, job: Job) -> float:
-        """Wall hours for a number of training tokens."""
-        return tokens / (job.batch * job.sequence) * self.seconds / 3600
 
 
 def mfu(job: Job, seconds: float, causal: bool = False) -> float:
@@ -70,19 +48,13 @@ def iteration_time(job: Job, by_formula: bool = False) -> Time:
     `by_formula` takes the schedule's closed form instead of its replay: for ranking many layouts.
     """
     run = _run_schedule(job, closed_form if by_formula else replay)
-    exchange, optimizer = _exchange_seconds(job), _optimizer_seconds(job)
     machines = max(1.0, job.gpus / MACHINE_GPUS)
     slowing = 1 + job.software.scale_loss * log2(machines)
-    total = (run.seconds + exchange + optimizer) * slowing
-    share = mfu(job, total)
+    total = (run.seconds + _exchange_seconds(job) + _optimizer_seconds(job)) * slowing
     return Time(
         seconds=total,
-        pipeline_seconds=run.seconds,
-        exchange_seconds=exchange,
-        optimizer_seconds=optimizer,
-        mfu=share,
+        mfu=mfu(job, total),
         mfu_causal=mfu(job, total, causal=True),
-        tera_flops=share * job.peak_flops / 1e12,
         bubble=run.bubble,
         in_flight=run.in_flight,
         messages=run.messages,
@@ -90,10 +62,9 @@ def iteration_time(job: Job, by_formula: bool = False) -> Time:
 
 
 def _run_schedule(job: Job, run: Callable[..., Replay]) -> Replay:
-    layer, head = _layer(job), _head(job)
-    chunks = [layer.times(count) for count in job.chunk_layers]
-    chunks[-1] += head
-    forward, backward = zip(*((chunk.forward, chunk.backward) for chunk in chunks), strict=True)
+    chunks = np.outer(job.chunk_layers, _layer(job))
+    chunks[-1] += _head(job)
+    forward, backward = (tuple(way) for way in chunks.T.tolist())
     sent = 2 * job.tokens * job.spec.hidden_size / job.mesh.tp
     hop = HOP_LATENCY_SECONDS + sent / (job.device.network_bandwidth * NETWORK_EFFICIENCY)
     virtual = job.mesh.virtual if job.mesh.pp > 1 else 1
@@ -103,15 +74,14 @@ def _run_schedule(job: Job, run: Callable[..., Replay]) -> Replay:
 def _matmul_seconds(job: Job, flops: float) -> float:
     fp8 = job.precision == "fp8"
     efficiency = job.software.matmul_fp8 if fp8 else job.software.matmul_bf16
-    reachable = REACHABLE.get(job.device.name, REACHABLE_ELSE)
-    return flops / (job.peak_flops * reachable * efficiency)
+    return flops / (job.peak_flops * job.device.reachable * efficiency)
 
 
 def _memory_seconds(job: Job, size: float) -> float:
     return size / (job.device.memory_bandwidth * MEMORY_EFFICIENCY)
 
 
-def _layer(job: Job) -> Chunk:
+def _layer(job: Job) -> Ways:
     spec, soft, tp = job.spec, job.software, job.mesh.tp
     dense = 2 * job.tokens * (spec.attention_parameters + spec.mlp_parameters) / tp
     matmul = _matmul_seconds(job, dense)
@@ -125,7 +95,7 @@ def _layer(job: Job) -> Chunk:
     backward = 2 * (matmul + pointwise + soft.layer_seconds) + extra * attention + 1.5 * sent
     if job.recompute == "full":
         backward += forward
-    return Chunk(forward, backward)
+    return forward, backward
 
 
 def _attention_seconds(job: Job) -> float:
@@ -150,12 +120,12 @@ def _tp_seconds(job: Job) -> float:
     return size / (job.device.link_bandwidth * LINK_EFFICIENCY)
 
 
-def _head(job: Job) -> Chunk:
+def _head(job: Job) -> Ways:
     spec = job.spec
     logits = job.tokens * spec.vocab_size / job.mesh.tp
     matmul = _matmul_seconds(job, 2 * logits * spec.hidden_size)
     loss = _memory_seconds(job, 8 * logits)
-    return Chunk(matmul + loss, 2 * matmul + loss)
+    return matmul + loss, 2 * matmul + loss
 
 
 def _group_bandwidth(job: Job) -> float:

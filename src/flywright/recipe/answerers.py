@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from flywright.ask import Completer, Completion, Sampling
+from flywright.ask import Completer, Completion, Limited, Sampling
 from flywright.errors import UserError
 from flywright.files import folder_hash
 from flywright.generate import Engine, RewardScorer
@@ -20,6 +20,7 @@ from flywright.records import Conversation
 from flywright.tokenizer import Tokenizer
 
 REVISION = "*.safetensors"  # a folder's revision is the hash of its weights (HOUSE 8)
+TRY_SECONDS, DEADLINE_SECONDS = 300.0, 900.0  # one call to an endpoint, and with its retries
 
 
 def load_decoder(folder: Path, dtype: torch.dtype | None = None) -> Decoder:
@@ -74,7 +75,7 @@ def reward_scorer(folder: Path) -> RewardScorer:
 
 
 def generator(settings: GeneratorSettings, source: Source | None = None) -> Completer:
-    """The first turn's generator, by one line of settings."""
+    """The first turn's generator, by one line of settings; an endpoint is asked within limits."""
     if not settings.model:
         if source is None:
             raise UserError("generator.model: name a URL or a weights folder")
@@ -83,5 +84,6 @@ def generator(settings: GeneratorSettings, source: Source | None = None) -> Comp
         from flywright.serve.client import HttpCompleter
 
         key = os.environ.get(settings.api_key_variable, "") if settings.api_key_variable else ""
-        return HttpCompleter(settings.model, model=settings.model_at_endpoint, api_key=key)
+        name = settings.model_at_endpoint
+        return Limited(HttpCompleter(settings.model, name, key, TRY_SECONDS), DEADLINE_SECONDS)
     return engine(Path(settings.model), settings.name)

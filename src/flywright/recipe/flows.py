@@ -19,7 +19,7 @@ from flywright.records import Dialogue, Document, Prompt, Record, read_jsonl, wr
 from flywright.sandbox import Sandbox, SandboxSettings
 from flywright.settings import Settings, load_settings
 from flywright.synth import GeneticSettings, Maker, SynthSettings, filters, prompts, topics
-from flywright.synth.comparisons import Judges, comparisons
+from flywright.synth.comparisons import Judges, shared_out
 from flywright.synth.dialogues import dialogues
 from flywright.synth.genetic import genetic
 from flywright.synth.instructions import instructed
@@ -65,7 +65,7 @@ async def _instructions(maker: Maker, own: FlowFile) -> list[Prompt]:
 
 
 async def _dialogues(maker: Maker, own: FlowFile) -> list[Dialogue]:
-    held = await dialogues(maker, _prompts_of(own))
+    held = await dialogues(maker, _prompts_of(own), verify=own.synth.verify)
     if own.reward is None:
         return held
     return await filters.by_reward(
@@ -78,9 +78,8 @@ async def _comparisons(maker: Maker, own: FlowFile) -> list:
     answerers: dict[str, Completer] = {"generator": maker.ask}
     if own.policy is not None:
         answerers["policy"] = engine(own.policy)
-    decide = "reward" if scorer else "llm"
-    judges = Judges(Sandbox(own.sandbox), maker.ask, scorer, decide)
-    return await comparisons(maker, _prompts_of(own), answerers, judges)
+    judges = Judges(Sandbox(own.sandbox), maker.ask, scorer)
+    return await shared_out(maker, _prompts_of(own), answerers, judges)
 
 
 async def _code(maker: Maker, own: FlowFile) -> list[Dialogue]:

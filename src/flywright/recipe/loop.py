@@ -8,12 +8,14 @@
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from flywright.ask import Completer
+from flywright.files import folder_hash
 from flywright.recipe import stages
-from flywright.recipe.answerers import Lazy, generator
-from flywright.recipe.settings import RecipeSettings
+from flywright.recipe.answerers import REVISION, Lazy, generator
+from flywright.recipe.settings import AlignSettings, BaseSettings, RecipeSettings, RoadSettings
 from flywright.recipe.sources import Source
 from flywright.recipe.step import Artifact, Road, Stage
 from flywright.settings import Settings
@@ -24,26 +26,51 @@ class Prepared:
     """What all turns share."""
 
     documents: Artifact
-    shards: Artifact
+    shards: Artifact | None  # None where the base was brought
     base: Artifact
+    ratings: Artifact
     reward: Artifact
 
 
-def prepare(road: Road, recipe: RecipeSettings, source: Source) -> Prepared:
-    """Pretraining in two phases and the reward model."""
+def prepare(road: Road, recipe: RoadSettings, source: Source) -> Prepared:
+    """Pretraining in two phases, or a base that was brought; and the reward model."""
     documents = road.do(stages.gather_documents, "documents", recipe.documents, source)
-    tokenizer = road.do(stages.make_tokenizer, "tokenizer", recipe.documents, documents)
-    shards = road.do(stages.make_shards, "shards", recipe.documents, documents, tokenizer)
-    shape = recipe.model.model_dump(mode="json")
-    first = road.do(stages.pretrain, "pretrain", recipe.pretrain, shape, tokenizer, shards)
-    base = road.do(stages.continue_pretraining, "continue", recipe.continued, first, shards)
+    shards = None
+    if isinstance(recipe, AlignSettings):
+        base = adopted(road, "base", recipe.base)
+    else:
+        assert isinstance(recipe, RecipeSettings)
+        tokenizer = road.do(stages.make_tokenizer, "tokenizer", recipe.documents, documents)
+        shards = road.do(stages.make_shards, "shards", recipe.documents, documents, tokenizer)
+        shape = recipe.model.model_dump(mode="json")
+        first = road.do(stages.pretrain, "pretrain", recipe.pretrain, shape, tokenizer, shards)
+        base = road.do(stages.continue_pretraining, "continue", recipe.continued, first, shards)
     ratings = road.do(
         stages.gather_ratings, "ratings", recipe.reward, recipe.evaluate.split, source
     )
     reward = road.do(stages.train_reward, "reward", recipe.reward, base, ratings)
     road.link("policy", base)
     road.link("reward", reward)
-    return Prepared(documents, shards, base, reward)
+    return Prepared(documents, shards, base, ratings, reward)
+
+
+def adopted(road: Road, name: str, base: BaseSettings) -> Artifact:
+    """A base that others trained; another folder's bytes are another base."""
+    return road.do(stages.adopt, name, base, folder_hash(Path(base.folder), REVISION))
+
+
+def later_base(
+    road: Road, recipe: RoadSettings, shared: Prepared, base: Artifact, number: int
+) -> Artifact:
+    """The base of a later turn: trained on, or the later one that was brought, or the same."""
+    name = f"{number}-base"
+    if isinstance(recipe, RecipeSettings):
+        return road.do(stages.continue_pretraining, name, recipe.later, base, shared.shards)
+    assert isinstance(recipe, AlignSettings)
+    if not recipe.base.later:
+        return base
+    later = recipe.base.model_copy(update={"folder": recipe.base.later})
+    return adopted(road, name, later)
 
 
 @dataclass(frozen=True)
@@ -51,7 +78,7 @@ class Turn:
     """One turn of the flywheel: its number, its base, and who writes its answers."""
 
     road: Road
-    recipe: RecipeSettings
+    recipe: RoadSettings
     source: Source
     shared: Prepared
     number: int
@@ -63,23 +90,25 @@ class Turn:
         """A step of this turn."""
         return self.road.do(function, f"{self.number}-{name}", settings, *inputs)
 
-    def measure(self, stage_name: str, who: Artifact | Completer) -> None:
-        """A row of the stage table."""
-        label = {"turn": self.number, "stage": stage_name}
+    def measure(self, stage_name: str, who: Artifact | Completer, whole: bool = False) -> Artifact:
+        """A row of the stage table, on all held-out items where it is `whole`."""
+        label = {"turn": self.number, "stage": stage_name, "whole": whole}
         inputs = (label, self.recipe.sandbox, self.source, self.shared.reward, who)
-        self.do(stages.measure, f"eval-{stage_name}", self.recipe.evaluate, *inputs)
+        return self.do(stages.measure, f"eval-{stage_name}", self.recipe.evaluate, *inputs)
 
-    def trained(self, stage_name: str, policy: Artifact) -> Artifact:
-        """A trained stage: it becomes DIR/policy and is measured."""
+    def trained(self, stage_name: str, policy: Artifact, whole: bool = False) -> Artifact:
+        """A trained stage: it becomes DIR/policy and is measured. Returns its row."""
         self.road.link("policy", policy)
-        self.measure(stage_name, policy)
-        return policy
+        return self.measure(stage_name, policy, whole)
 
-    def run(self) -> Artifact:
-        """Data, alignment and evaluation of this turn; returns its last model."""
-        recipe, reward = self.recipe, self.shared.reward
+    def run(self, rows: dict[str, Artifact]) -> tuple[Artifact, dict[str, Artifact]]:
+        """Data, alignment and evaluation of this turn; returns its last model and its rows.
+
+        rows: those of the turn before that this one is held against; none for the first.
+        """
+        recipe, reward, rows = self.recipe, self.shared.reward, dict(rows)
         if self.number == 1:
-            self.measure(recipe.generator.name, self.answerer)
+            rows["generator"] = self.measure(recipe.generator.name, self.answerer, whole=True)
         self.measure("base", self.base)
         asked = self.do(
             stages.write_prompts, "prompts", recipe.prompts,
@@ -93,24 +122,28 @@ class Turn:
             stages.hold_dialogues, "dialogues", recipe.synth,
             asked, reward, self.answerer, self.writer,
         )  # fmt: skip
-        policy = self.do(stages.tune_on_code, "code-sft", recipe.code_sft, self.base, code)
-        policy = self.trained("code_sft", policy)
+        policy = self.base
+        if recipe.sft.staged:
+            policy = self.do(stages.tune_on_code, "code-sft", recipe.code_sft, policy, code)
+            self.trained("code_sft", policy)
         policy = self.do(stages.tune, "sft", recipe.sft, policy, talks, code)
-        policy = self.trained("sft", policy)
+        rows["sft"] = self.trained("sft", policy, whole=True)
         pairs = self.do(
             stages.compare_answers, "comparisons", recipe.synth,
             recipe.sandbox, asked, reward, policy, self.answerer, self.writer,
         )  # fmt: skip
         policy = self.do(stages.optimize_directly, "dpo", recipe.dpo, policy, pairs)
-        policy = self.trained("dpo", policy)
+        self.trained("dpo", policy)
         for iteration in range(1, recipe.rpo.iterations + 1):
-            name = f"rpo{iteration}"
+            name, last = f"rpo{iteration}", iteration == recipe.rpo.iterations
             policy = self.do(stages.optimize_by_reward, name, recipe.rpo, policy, pairs)
-            policy = self.trained(name, policy)
-        return policy
+            rows["last"] = self.trained(name, policy, whole=last)
+        trained_on = [self.shared.documents, self.shared.ratings, asked, code, talks, pairs]
+        self.do(stages.draw_conclusions, "verdict", recipe.evaluate, self.source, rows, trained_on)
+        return policy, {"generator": rows["generator"], "before": rows["last"]}
 
 
-def weak_to_strong(road: Road, recipe: RecipeSettings, source: Source) -> Artifact:
+def weak_to_strong(road: Road, recipe: RoadSettings, source: Source) -> Artifact:
     """All turns (SPEC 9). Returns the last model.
 
     From the second turn on the answers come from the turn before; the prompts are still written by
@@ -118,11 +151,13 @@ def weak_to_strong(road: Road, recipe: RecipeSettings, source: Source) -> Artifa
     """
     shared = prepare(road, recipe, source)
     writer = answerer = generator(recipe.generator, source)
-    base, policy = shared.base, shared.base
+    base, policy, rows = shared.base, shared.base, {}
     for number in range(1, recipe.turns + 1):
         if number > 1:
-            inputs = (base, shared.shards)
-            base = road.do(stages.continue_pretraining, f"{number}-base", recipe.later, *inputs)
+            base = later_base(road, recipe, shared, base, number)
             answerer = Lazy(policy)
-        policy = Turn(road, recipe, source, shared, number, base, answerer, writer).run()
+        turn = Turn(road, recipe, source, shared, number, base, answerer, writer)
+        policy, rows = turn.run(rows)
+    judges = {"model": Lazy(policy), "generator": writer}
+    road.do(stages.judge_judges, "judges", recipe.evaluate, shared.ratings, judges)
     return policy

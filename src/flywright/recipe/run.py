@@ -4,18 +4,20 @@ import fcntl
 import json
 import os
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from flywright.errors import FlywrightError, UserError
-from flywright.files import named_disk_errors, write_json
+from flywright.files import named_disk_errors, remove_leftovers, write_json
+from flywright.recipe.brought import Brought
 from flywright.recipe.console import Teller
+from flywright.recipe.files_road import FilesSettings, walk
 from flywright.recipe.loop import weak_to_strong
-from flywright.recipe.settings import RecipeSettings
+from flywright.recipe.settings import AlignSettings, RecipeSettings
 from flywright.recipe.sources import open_source
-from flywright.recipe.step import Announce, Road, Stop, check_until
+from flywright.recipe.step import Road, Stop, check_until
 from flywright.report import write_report
 from flywright.settings import apply_overrides, parse_settings, read_toml
 
@@ -32,17 +34,37 @@ def find_recipe(name: str) -> Path:
     raise UserError(f"no recipe {name!r}: neither a file nor one of {', '.join(known) or 'none'}")
 
 
-def read_recipe(path: Path, overrides: list[str], seed: int | None) -> RecipeSettings:
-    """A recipe file with overrides on top. Raises UserError on a bad key or value."""
+Recipe = RecipeSettings | AlignSettings | FilesSettings
+_ROADS: dict[str, type[Recipe]] = {"files": FilesSettings, "align": AlignSettings}
+
+
+def read_recipe(path: Path, overrides: list[str], seed: int | None) -> Recipe:
+    """A recipe file with overrides on top; its `road` says which settings it has.
+
+    Raises UserError on a bad key or value.
+    """
     if seed is not None:
         overrides = [*overrides, f"seed={seed}"]
-    return parse_settings(RecipeSettings, apply_overrides(read_toml(path), overrides), str(path))
+    tree = apply_overrides(read_toml(path), overrides)
+    kind = _ROADS.get(str(tree.get("road", "")), RecipeSettings)
+    return parse_settings(kind, tree, str(path))
 
 
-def step_names(recipe: RecipeSettings) -> list[str]:
+def _walker(recipe: Recipe) -> Callable[[Road], Any]:
+    """The recipe's road, with the source of its material opened."""
+    if isinstance(recipe, FilesSettings):
+        return lambda road: walk(road, recipe)
+    if isinstance(recipe, AlignSettings):
+        source = Brought(recipe.files)
+    else:
+        source = open_source(recipe.source, recipe.seed)
+    return lambda road: weak_to_strong(road, recipe, source)
+
+
+def step_names(recipe: Recipe) -> list[str]:
     """The names of all steps in order; nothing is done."""
     road = Road(Path(), recipe.seed, plan_only=True)
-    weak_to_strong(road, recipe, open_source(recipe.source, recipe.seed))
+    _walker(recipe)(road)
     return road.names
 
 
@@ -58,31 +80,25 @@ def _locked(root: Path) -> Iterator[None]:
         stream.close()
         raise FlywrightError(f"{root}: another run is at work there") from None
     with stream:
+        remove_leftovers(root)
         yield
 
 
-def run(recipe: RecipeSettings, root: Path, until: str = "") -> Path:
+def run(recipe: Recipe, root: Path, until: str = "") -> Path:
     """Walk the road in `root`; returns the report's page.
 
     Finished steps are skipped, a killed one is gone on with. Raises UserError or FlywrightError.
     """
-    source = open_source(recipe.source, recipe.seed)
+    walker = _walker(recipe)
     check_until(step_names(recipe), until)
     with _locked(root), Teller(root / "log.txt") as teller:
         write_json(root / "settings.json", recipe.model_dump(mode="json"))
         write_json(root / "machine.json", machine())
-        _walk(recipe, root, until, source, teller)
+        with suppress(Stop):
+            walker(Road(root, recipe.seed, until=until, announce=teller))
         page = write_report(root)
         teller.say(f"report: {page}")
     return page
-
-
-def _walk(recipe: RecipeSettings, root: Path, until: str, source, teller: Announce) -> None:
-    road = Road(root, recipe.seed, until=until, announce=teller)
-    try:
-        weak_to_strong(road, recipe, source)
-    except Stop:
-        return
 
 
 def machine() -> dict[str, str]:
@@ -103,17 +119,22 @@ _SHOWN = {
     "instruction_following": "instructions %",
     "code": "code %",
     "reward": "reward",
+    "arc_easy": "ARC-Easy %",
+    "hellaswag": "HellaSwag %",
+    "piqa": "PIQA %",
 }
 
 
 def stage_rows(root: Path) -> list[dict[str, Any]]:
-    """report/stages.json as rows for the screen: percentages with their intervals."""
+    """report/stages.json as rows for the screen: what any row has, with its interval."""
+    found = json.loads((root / "report" / "stages.json").read_text())
+    names = [name for name in _SHOWN if any(name in row["metrics"] for row in found)]
     rows = []
-    for row in json.loads((root / "report" / "stages.json").read_text()):
+    for row in found:
         shown = {"turn": row["turn"], "stage": row["stage"]}
-        for name, shown_as in _SHOWN.items():
+        for name in names:
             value = row["metrics"].get(name)
-            shown[shown_as] = _shown(value, name == "reward") if value else "-"
+            shown[_SHOWN[name]] = _shown(value, name == "reward") if value else "-"
         rows.append(shown)
     return rows
 

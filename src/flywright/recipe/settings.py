@@ -3,6 +3,8 @@
 `flywright run recipe.toml --set sft.train.learning_rate=1e-4` changes one of them for a run.
 """
 
+from typing import Literal
+
 from pydantic import Field
 
 from flywright.errors import UserError
@@ -24,7 +26,7 @@ class PretrainSettings(Settings):
     """One pretraining phase: the blend by group of documents, and the training itself.
 
     Groups are "en", "other" (languages), "code" and "questions". Within a group, sources have the
-    share of their tokens, times their factor in `upweight`.
+    share of their tokens, times their factor in `upweight`; a factor of 0 leaves a source out.
     """
 
     blend: dict[str, float]
@@ -42,13 +44,14 @@ class PretrainSettings(Settings):
                 raise UserError(f"upweight: no source {name!r}; there are: {known}")
         for group, share in self.blend.items():
             scaled = {
-                name: count * self.upweight.get(name.partition(".")[2], 1.0)
+                name: count * factor
                 for name, count in tokens.items()
                 if name.partition(".")[0] == group
+                and (factor := self.upweight.get(name.partition(".")[2], 1.0))
             }
             if not scaled:
                 known = ", ".join(sorted({name.partition(".")[0] for name in tokens}))
-                raise UserError(f"blend: no group {group!r}; there are: {known}")
+                raise UserError(f"blend: no group {group!r} of any weight; there are: {known}")
             total = sum(scaled.values())
             weights |= {name: share * value / total for name, value in scaled.items()}
         return weights
@@ -84,6 +87,7 @@ class PromptSettings(Settings):
 class SftSettings(Settings):
     """General SFT; `code_share` of it are samples of the code stage (SPEC 8.1: 2 %)."""
 
+    staged: bool = Field(default=True, description="false: no code SFT before, all code in here")
     code_share: float = Field(default=0.02, ge=0, lt=1)
     train: TrainSettings
 
@@ -107,6 +111,7 @@ class RpoSettings(Settings):
 
     beta: float = Field(gt=0)
     eta: float = Field(default=1.0, gt=0)
+    loss: Literal["rpo", "dpo"] = Field(default="rpo", description='"dpo" to compare with')
     sft_weight: float = Field(ge=0)
     iterations: int = Field(default=3, gt=0)
     train: TrainSettings
@@ -116,24 +121,20 @@ class EvaluateSettings(Settings):
     """The held-out items, the same in every row of the stage table."""
 
     split: str = Field(default="near", description='"tuning" to choose settings by')
-    near: int = Field(gt=0)
+    near: int = Field(gt=0, description="items in every row")
     far: int = Field(default=0, ge=0)
+    whole: int = Field(default=1, ge=1, description="so many times more in the rows that count")
     max_tokens: int = Field(default=96, gt=0)
 
 
-class RecipeSettings(Settings):
-    """The whole road."""
+class RoadSettings(Settings):
+    """The road from the reward model on: what a base of any origin goes through."""
 
     name: str
     seed: int = 1
     turns: int = Field(default=1, ge=1)
-    source: str = Field(description="package.module:Class that gives documents, prompts, ratings")
     notes: list[str] = Field(default=[], description="what the report has to say of this run")
-    model: ModelSpec
     documents: DocumentSettings
-    pretrain: PretrainSettings
-    continued: PretrainSettings
-    later: PretrainSettings = Field(description="what each further turn's base is trained on more")
     reward: RewardSettings
     generator: GeneratorSettings = GeneratorSettings()
     prompts: PromptSettings
@@ -145,3 +146,41 @@ class RecipeSettings(Settings):
     dpo: DpoSettings
     rpo: RpoSettings
     evaluate: EvaluateSettings
+
+
+class RecipeSettings(RoadSettings):
+    """The whole road, from the first document on."""
+
+    source: str = Field(description="package.module:Class that gives documents, prompts, ratings")
+    model: ModelSpec
+    pretrain: PretrainSettings
+    continued: PretrainSettings
+    later: PretrainSettings = Field(description="what each further turn's base is trained on more")
+
+
+class BaseSettings(Settings):
+    """A base that others trained: a folder that transformers reads, and its tokenizer's."""
+
+    folder: str
+    later: str = Field(default="", description="the base of later turns; the same where empty")
+    tokenizer: str = Field(default="", description="holds tokenizer.model; the folder where empty")
+
+
+class BroughtSettings(Settings):
+    """The user's own files."""
+
+    ratings: str = Field(description="JSONL as HelpSteer2's: prompt, response, five attributes")
+    heldout_ratings: str = Field(default="", description="empty: 5 % of the rated prompts")
+    prompts: str = Field(description='JSONL: Prompt records or {"prompt": "..."}')
+    heldout: str = Field(description="JSONL of Prompt records with checks: what is measured")
+    code: str = Field(description="JSONL of coding prompts that Genetic Instruct starts from")
+    documents: str = Field(default="", description='JSONL {"text": "..."} for closed Q&A')
+
+
+class AlignSettings(RoadSettings):
+    """A recipe with road = "align": a base, an endpoint and files of one's own."""
+
+    road: Literal["align"]
+    base: BaseSettings
+    files: BroughtSettings
+    documents: DocumentSettings = DocumentSettings(vocab_size=1)

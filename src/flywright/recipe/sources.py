@@ -10,7 +10,7 @@ from typing import Protocol
 
 from flywright.ask import Completer
 from flywright.errors import UserError
-from flywright.records import Document, Prompt, Rating
+from flywright.records import Conversation, Document, Prompt, Rating
 
 
 class Source(Protocol):
@@ -25,7 +25,7 @@ class Source(Protocol):
 
     def questions(self) -> list[Document]:
         """Question-answer texts for continued training."""
-        ...
+        return []
 
     def ratings(self, count: int) -> list[Rating]:
         """Human-like ratings; rows 2k and 2k + 1 share a prompt."""
@@ -46,6 +46,14 @@ class Source(Protocol):
     def heldout(self, split: str, count: int) -> list[Prompt]:
         """Held-out prompts of a split ("near", "far", or "tuning" to choose settings by)."""
         ...
+
+    def weakness(self, prompt: Prompt) -> str:
+        """The kind of error that the generator makes on a held-out prompt; "" = none or unknown."""
+        return ""
+
+    def identify(self, conversation: Conversation) -> str:
+        """The same text for two wordings of one item, for the check of overlap; "" = unknown."""
+        return ""
 
     def benchmark_texts(self) -> Iterator[tuple[str, str]]:
         """(benchmark, text) of everything that must not be trained on."""

@@ -8,16 +8,21 @@ and the evaluation of every stage. loop.py says in which order and how often the
 import asyncio
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 
 from flywright.ask import Completer, Sampling
 from flywright.ask.ledger import Ledger, Ledgered, LedgeredScorer
 from flywright.data.filters import clean
 from flywright.data.shards import write_shard
+from flywright.evals.compare import by_kind, compare
+from flywright.evals.judge_pairs import judge_accuracy
 from flywright.evals.pairs import pair_accuracy, rated_pairs
 from flywright.evals.run import evaluate
 from flywright.model import Decoder
 from flywright.recipe import settings as s
+from flywright.recipe import training
 from flywright.recipe.answerers import engine, load_decoder, reward_scorer
+from flywright.recipe.overlap import overlap
 from flywright.recipe.sources import Source
 from flywright.recipe.step import Artifact, Work, stage
 from flywright.recipe.training import (
@@ -39,8 +44,9 @@ from flywright.records import (
 from flywright.sandbox import Sandbox, SandboxSettings
 from flywright.spec import ModelSpec
 from flywright.synth import Maker, filters, prompts, topics
-from flywright.synth.comparisons import Judges, comparisons
+from flywright.synth.comparisons import Judges, shared_out
 from flywright.synth.dialogues import dialogues, two_turn
+from flywright.synth.diversity import diversity
 from flywright.synth.genetic import genetic
 from flywright.synth.instructions import instructed, revised
 from flywright.tokenizer import Tokenizer, train_tokenizer
@@ -81,15 +87,16 @@ def make_shards(
 ) -> None:
     """Token shards, one for each group and source of documents (group.source.npy)."""
     encoder = Tokenizer.load(tokenizer / "tokenizer")
-    texts: dict[str, list[str]] = {}
+    parts: dict[str, list[list[int]]] = {}
     for name in ("documents.jsonl", "questions.jsonl"):
         for document in read_jsonl(documents / name, Document):
             group = "questions" if name.startswith("questions") else document.group
-            texts.setdefault(f"{group}.{document.source}", []).append(document.text)
+            ids = encoder.encode(document.text)
+            parts.setdefault(f"{group}.{document.source}", []).append(ids)
     sizes = {}
-    for done, (name, lines) in enumerate(sorted(texts.items()), start=1):
-        sizes[name] = write_shard(work / f"{name}.npy", lines, encoder)
-        work.tick(done, len(texts), name)
+    for done, (name, documents_ids) in enumerate(sorted(parts.items()), start=1):
+        sizes[name] = write_shard(work / f"{name}.npy", documents_ids, encoder)
+        work.tick(done, len(parts), name)
     work.tokens = sum(sizes.values())
     work.facts = {"tokens": sizes}
 
@@ -117,6 +124,12 @@ def continue_pretraining(
     train_on_blend(work, settings, shards.folder, start, open_tokenizer(base.weights))
 
 
+@stage(version=1)
+def adopt(work: Work, settings: s.BaseSettings, revision: str) -> None:
+    """A base that others trained, in place of pretraining; `revision` is the hash of its bytes."""
+    training.adopt(work, Path(settings.folder), Path(settings.tokenizer or settings.folder))
+
+
 # ---------------------------------------------------------------- reward model
 
 
@@ -139,13 +152,12 @@ def train_reward(work: Work, settings: s.RewardSettings, base: Artifact, ratings
 def _reward_facts(work: Work, heldout: list[Rating]) -> dict[str, float | dict]:
     pairs = rated_pairs(heldout)
     found = asyncio.run(pair_accuracy(reward_scorer(work / "weights"), pairs, work.tick))
-    kinds = {kind: both["pair_accuracy"]["mean"] for kind, both in found["by_kind"].items()}
     return {
         "pair_accuracy": found["pair_accuracy"]["mean"],
         "length_only": found["length_only"]["mean"],
         "gain": found["gain"],
         "pairs": len(pairs),
-        "by_kind": kinds,
+        "by_kind": found["by_kind"],
     }
 
 
@@ -189,7 +201,7 @@ def write_prompts(
     unique, _ = filters.exact(made)
     distinct, _ = filters.near(unique, synth.near_duplicate)
     fresh, hits = filters.decontaminate(
-        distinct, source.benchmark_texts(), synth.overlap_words, synth.overlap_share
+        distinct, source.benchmark_texts(), share=synth.overlap_share
     )
     for_sft, for_preference = prompts.split(fresh, settings.preference_share, work.seed)
     for_sft = _balanced(for_sft, settings.sft, work.seed)
@@ -228,9 +240,7 @@ def breed_code(
     with Ledger(work / "ledger.jsonl") as ledger:
         maker = Maker(Ledgered(writer, ledger), synth, work.seed, work.tick)
         bred = asyncio.run(genetic(maker, source.code_seeds(), settings, runner))
-    fresh, hits = filters.decontaminate(
-        bred, source.benchmark_texts(), synth.overlap_words, synth.overlap_share
-    )
+    fresh, hits = filters.decontaminate(bred, source.benchmark_texts(), share=synth.overlap_share)
     work.items = write_jsonl(work / "code.jsonl", fresh)
     work.facts = {
         "flows": maker.counts,
@@ -253,14 +263,14 @@ def hold_dialogues(
     scorer = reward_scorer(reward.weights)
 
     async def flow(maker: Maker, ledger: Ledger) -> list[Dialogue]:
-        held = await dialogues(maker, asked, Ledgered(user, ledger))
+        held = await dialogues(maker, asked, Ledgered(user, ledger), synth.verify)
         return await filters.by_reward(maker, held, scorer, synth.dialogue_reward)
 
     with Ledger(work / "ledger.jsonl") as ledger:
         maker = Maker(Ledgered(answerer, ledger), synth, work.seed, work.tick)
         kept = asyncio.run(flow(maker, ledger))
     work.items = write_jsonl(work / "dialogues.jsonl", kept)
-    work.facts = {"flows": maker.counts}
+    work.facts = {"flows": maker.counts, "diversity": diversity(kept)}
 
 
 @stage(version=1)
@@ -276,8 +286,6 @@ def compare_answers(
 ) -> None:
     """Pairs of answers, judged by ground truth, by an LLM in both orders, and by reward."""
     asked = list(read_jsonl(prompt_sets / "preference.jsonl", Prompt))
-    checked = [prompt for prompt in asked if prompt.checks]
-    unchecked = [prompt for prompt in asked if not prompt.checks]
 
     async def flow(maker: Maker, ledger: Ledger) -> list[Comparison]:
         scorer = LedgeredScorer(reward_scorer(reward.weights), ledger)
@@ -286,14 +294,8 @@ def compare_answers(
             "policy": Ledgered(engine(policy.weights, policy.name), ledger),
             "generator": Ledgered(answerer, ledger),
         }
-        runner = Sandbox(sandbox)
-        by_llm = Judges(runner, judge, scorer, decide="llm")
-        by_reward = Judges(runner, judge, scorer, decide="reward")
-        return [
-            *await comparisons(maker, checked, answerers, by_reward),
-            *await comparisons(maker, unchecked[::2], answerers, by_llm),
-            *await comparisons(maker, unchecked[1::2], answerers, by_reward),
-        ]
+        judges = Judges(Sandbox(sandbox), judge, scorer)
+        return await shared_out(maker, asked, answerers, judges)
 
     with Ledger(work / "ledger.jsonl") as ledger:
         maker = Maker(Ledgered(answerer, ledger), synth, work.seed, work.tick)
@@ -306,11 +308,16 @@ def compare_answers(
         "flows": maker.counts,
         "quality_filter": quality,
         "decided_by": dict(Counter(pair.judge for pair in pairs)),
-        "judge": _agreement(pairs),
+        "judge": _agreement(pairs, {"llm": _scripted(llm_judge)}),
     }
 
 
-def _agreement(pairs: Iterable[Comparison]) -> dict[str, dict[str, float]]:
+def _scripted(completer: Completer) -> bool:
+    """True for a program that stands in for a model: reports mark what it says."""
+    return bool(getattr(completer, "scripted", False))
+
+
+def _agreement(pairs: Iterable[Comparison], scripted: dict[str, bool]) -> dict[str, dict]:
     """How often each judge agrees with the ground truth, over the pairs that it decided."""
     votes: dict[str, list[int]] = {}
     for pair in pairs:
@@ -323,6 +330,7 @@ def _agreement(pairs: Iterable[Comparison]) -> dict[str, dict[str, float]]:
             "accuracy": sum(v > 0 for v in cast) / max(1, sum(v != 0 for v in cast)),
             "decided": sum(v != 0 for v in cast),
             "n": len(cast),
+            "scripted": scripted.get(name, False),
         }
         for name, cast in votes.items()
         if name != "truth"
@@ -342,11 +350,11 @@ def tune_on_code(work: Work, settings: s.CodeSftSettings, base: Artifact, code: 
 def tune(
     work: Work, settings: s.SftSettings, policy: Artifact, talks: Artifact, code: Artifact
 ) -> None:
-    """General SFT on dialogues, with a small share of the code samples."""
+    """General SFT on dialogues, with a small share of the code samples, or all if not staged."""
     general = list(read_jsonl(talks / "dialogues.jsonl", Dialogue))
     coding = list(read_jsonl(code / "code.jsonl", Dialogue))
     share = settings.code_share / (1 - settings.code_share)
-    some = coding[: round(share * len(general))]
+    some = coding[: round(share * len(general))] if settings.staged else coding
     supervise(work, settings.train, policy.weights, [*general, *some])
 
 
@@ -366,6 +374,8 @@ def optimize_by_reward(
 ) -> None:
     """One RPO iteration; the reference is the checkpoint that it starts from."""
     objective = objectives.rpo(settings.beta, settings.eta, settings.sft_weight)
+    if settings.loss == "dpo":
+        objective = objectives.dpo(settings.beta, settings.sft_weight)
     records = read_jsonl(pairs / "rpo.jsonl", Comparison)
     optimize_preference(work, settings.train, objective, policy.weights, records)
 
@@ -383,8 +393,13 @@ def measure(
     reward: Artifact,
     who: Artifact | Completer,
 ) -> None:
-    """One row of the stage table: held-out prompts with truth, greedy, and the reward."""
-    held_out = source.heldout(settings.split, settings.near) + source.heldout("far", settings.far)
+    """One row of the stage table: held-out prompts with truth, greedy, and the reward.
+
+    Rows of label["whole"] have settings.whole times the items; the first are those of every row.
+    """
+    times = settings.whole if label["whole"] else 1
+    near = source.heldout(settings.split, settings.near * times)
+    held_out = near + source.heldout("far", settings.far * times)
     completer = engine(who.weights, who.name) if isinstance(who, Artifact) else who
     results = asyncio.run(
         evaluate(
@@ -401,3 +416,41 @@ def measure(
     write_jsonl(work / "prompts.jsonl", held_out)
     work.items = len(held_out)
     work.facts = {"metrics": {name: value["mean"] for name, value in results.metrics.items()}}
+
+
+@stage(version=1)
+def judge_judges(
+    work: Work, settings: s.EvaluateSettings, ratings: Artifact, judges: dict[str, Completer]
+) -> None:
+    """LLMs as judges, both orders, on the pairs that the reward model is measured on."""
+    pairs = rated_pairs(list(read_jsonl(ratings / "heldout.jsonl", Rating)))
+    for name, judge in judges.items():
+        found = asyncio.run(judge_accuracy(judge, pairs, work.tick))
+        work.facts[name] = found | {"scripted": _scripted(judge)}
+    work.items = len(pairs)
+
+
+@stage(version=1)
+def draw_conclusions(
+    work: Work,
+    settings: s.EvaluateSettings,
+    source: Source,
+    rows: dict[str, Artifact],
+    trained_on: list[Artifact],
+) -> None:
+    """What the turn brought, paired by item: over SFT, over the generator, over the turn before.
+
+    rows: "last", "sft", and where there is one "generator" and "before". The gain over the
+    generator is also told by the kind of error that the generator makes on an item.
+    """
+    last = rows["last"].folder
+    names = {"sft": "gain", "generator": "against_generator", "before": "against_turn_before"}
+    work.facts = {
+        told: compare(rows[name].folder, last) for name, told in names.items() if name in rows
+    }
+    held_out = list(read_jsonl(last / "prompts.jsonl", Prompt))
+    if "generator" in rows:
+        kinds = {prompt.id: source.weakness(prompt) for prompt in held_out}
+        work.facts["by_weakness"] = by_kind(rows["generator"].folder, last, kinds)
+    work.facts["overlap"] = overlap(held_out, trained_on, source)
+    work.items = len(held_out)

@@ -8,7 +8,7 @@ for the same fingerprint, else begun anew. So a change redoes a step and all tha
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -156,7 +156,7 @@ class Road:
             "name": artifact.name,
             "version": version,
             "fingerprint": artifact.fingerprint,
-            "inputs": {i.name: i.fingerprint for i in inputs if isinstance(i, Artifact)},
+            "inputs": {artifact.name: artifact.fingerprint for artifact in _artifacts(inputs)},
             "settings": settings.model_dump(mode="json"),
             "seed": self.seed,
             "started": datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"),
@@ -186,10 +186,23 @@ def _identity(value: Any) -> Any:
     """What an input is for the fingerprint: its own fingerprint, settings, or a model's name."""
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
+    if isinstance(value, dict):
+        return {key: _identity(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_identity(part) for part in value]
     for name in ("fingerprint", "model"):
         if hasattr(value, name):
             return getattr(value, name)
     return value
+
+
+def _artifacts(inputs: Iterable[Any]) -> Iterator[Artifact]:
+    """The artifacts among inputs, those in lists and dicts too."""
+    for value in inputs:
+        if isinstance(value, Artifact):
+            yield value
+        elif isinstance(value, list | dict):
+            yield from _artifacts(value.values() if isinstance(value, dict) else value)
 
 
 def _recorded(path: Path) -> str:

@@ -13,10 +13,12 @@ from flywright.data.examples import (
     Examples,
     comparison_examples,
     dialogue_examples,
+    ranking_examples,
     rating_examples,
 )
 from flywright.data.loader import Loader, Shuffled
 from flywright.data.shards import open_shard
+from flywright.errors import UserError
 from flywright.files import atomic_folder, write_json
 from flywright.model import Decoder, RewardModel, save
 from flywright.recipe.answerers import load_decoder
@@ -31,7 +33,7 @@ from flywright.train.guards import (
     refuse_untrained_end,
 )
 from flywright.train.loop import finish, fit
-from flywright.train.objectives import Objective, language_model, reward, sft
+from flywright.train.objectives import Objective, language_model, ranking, reward, sft
 from flywright.train.objectives.base import Model
 from flywright.train.reference import with_reference
 from flywright.train.settings import TrainSettings
@@ -86,6 +88,17 @@ def _train(
     work.facts["last"] = said["last"]
 
 
+def adopt(work: Work, folder: Path, tokenizer_folder: Path) -> None:
+    """Weights that others trained, saved in our form with the tokenizer and THE chat format."""
+    tokenizer, model = open_tokenizer(tokenizer_folder), load_decoder(folder)
+    if tokenizer.vocab_size > model.spec.vocab_size:
+        sizes = f"{tokenizer.vocab_size} pieces, the model {model.spec.vocab_size}"
+        raise UserError(f"{tokenizer_folder}: the tokenizer has {sizes}: it belongs to another")
+    with atomic_folder(work / "weights") as target:
+        save(model, target, chat.end_ids(tokenizer))
+        tokenizer.save(target)
+
+
 def train_on_blend(
     work: Work,
     settings: PretrainSettings,
@@ -110,6 +123,19 @@ def regress(work: Work, settings: TrainSettings, base: Path, ratings: Iterable[R
     means = np.nanmean([sample.labels["attributes"] for sample in samples], axis=0)
     start = lambda: RewardModel.from_decoder(decoder, work.seed, means.tolist())  # noqa: E731
     _train(work, start, Shuffled(samples, work.seed), reward(), settings, tokenizer)
+
+
+def rank(
+    work: Work, settings: TrainSettings, base: Path, comparisons: Iterable[Comparison]
+) -> None:
+    """A Bradley-Terry reward model on a base: helpfulness alone, the other attributes are 0."""
+    tokenizer, decoder = open_tokenizer(base), load_decoder(base)
+    examples = ranking_examples(comparisons, tokenizer, decoder.spec.context_length)
+    samples = _guarded(work, examples, settings)
+    model = RewardModel.from_decoder(decoder, work.seed)
+    with torch.no_grad():
+        model.score.weight[1:] = 0  # so that the weighted sum ranks as helpfulness does
+    _train(work, lambda: model, Shuffled(samples, work.seed), ranking(), settings, tokenizer)
 
 
 def supervise(

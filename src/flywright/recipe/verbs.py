@@ -18,13 +18,7 @@ from flywright.model import read_spec
 from flywright.recipe.answerers import engine, generator, reward_scorer
 from flywright.recipe.console import Teller
 from flywright.recipe.settings import GeneratorSettings
-from flywright.records import (
-    Conversation,
-    Dialogue,
-    parse_lines,
-    read_jsonl,
-    weighted_reward,
-)
+from flywright.records import Conversation, Dialogue, parse_lines, read_jsonl, weighted_reward
 from flywright.sandbox import Sandbox, SandboxSettings
 from flywright.serve import app as serving
 from flywright.serve.backend import ServeSettings

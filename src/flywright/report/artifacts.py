@@ -5,8 +5,9 @@ A step without a manifest is unfinished and is left out; of several versions the
 """
 
 import json
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +21,8 @@ from flywright.records import parse_lines, read_jsonl
 ROAD = (
     *("documents", "tokenizer", "shards", "pretrain", "continue", "ratings", "reward"),
     *("base", "prompts", "code", "dialogues", "code-sft", "sft", "comparisons", "dpo"),
-)  # then rpo1, rpo2 ...
+)  # then rpo1, rpo2 ... and LAST
+LAST = ("verdict", "judge", "judges")
 LABELS = {
     "code-sft": "Code SFT",
     "sft": "General SFT",
@@ -40,11 +42,13 @@ def label(name: str) -> str:
     return LABELS.get(name, plain[:1].upper() + plain[1:])
 
 
-def rank(name: str) -> int:
-    """The place of a step or stage on the road; -1 for what is not on it: a model from outside."""
+def rank(name: str) -> float:
+    """The place of a step or stage on the road; -1 for what is not on it."""
     name = name.replace("_", "-")
     if iteration := re.fullmatch(r"rpo(\d+)", name):
         return len(ROAD) + int(iteration[1])
+    if name in LAST:
+        return math.inf
     return ROAD.index(name) if name in ROAD else -1
 
 
@@ -80,10 +84,16 @@ class Step:
         return self.manifest["facts"]
 
     @property
-    def position(self) -> tuple[int, int, bool]:
+    def position(self) -> tuple[float, float, bool]:
         """Sorting key: the order of the road, evaluations right after what they evaluate."""
         evaluated = self.kind.removeprefix("eval-")
-        return (self.turn, rank(evaluated), evaluated != self.kind)
+        turn = self.turn or (math.inf if rank(evaluated) == math.inf else 0)
+        return (turn, rank(evaluated), evaluated != self.kind)
+
+    @property
+    def evaluates(self) -> bool:
+        """True for a row of the stage table."""
+        return self.kind.startswith("eval-")
 
     @cached_property
     def metrics(self) -> list[dict[str, float]]:
@@ -91,11 +101,11 @@ class Step:
         path = self.folder / "metrics.jsonl"
         return [row for _, row in parse_lines(path)] if path.exists() else []
 
-    def lines(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """("file.jsonl:line", object) of all that has an id: records and evaluated items."""
+    def lines(self, key: str = "id") -> Iterator[tuple[str, dict[str, Any]]]:
+        """("file.jsonl:line", object) of all that has `key`; "id": records, evaluated items."""
         for path in sorted(self.folder.glob("*.jsonl")):
             for line, value in parse_lines(path) if path.name not in NOT_RECORDS else ():
-                if "id" in value:
+                if key in value:
                     yield f"{path.name}:{line}", value
 
     @cached_property
@@ -118,18 +128,24 @@ class Item(BaseModel):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One stage, measured. `metrics`: name -> {"mean", "low", "high", "n"}."""
+    """One stage, measured; `ours` is False for a model from outside, which made the first data."""
 
     turn: int
     stage: str
     metrics: dict[str, dict[str, float]]
     items: list[Item]
     folder: Path
+    ours: bool = True
 
     @property
-    def ours(self) -> bool:
-        """True for a stage of the trained line; False for a model that came from outside."""
-        return rank(self.stage) >= 0
+    def title(self) -> str:
+        """The stage as people read it, with its turn."""
+        return f"{label(self.stage)}, turn {self.turn}"
+
+    def asked(self, far: bool = False) -> int:
+        """How many prompts it answered, near or far."""
+        ids = (item.id.partition("#")[0] for item in self.items if (item.split == "far") == far)
+        return len(set(ids))
 
     @cached_property
     def scores(self) -> dict[str, dict[str, float]]:
@@ -149,6 +165,15 @@ class Run:
     folder: Path
     steps: list[Step]
     evaluations: list[Evaluation]
+    settings: dict[str, Any]
+
+    def turn(self, turn: int) -> list[Evaluation]:
+        """What was measured in one turn."""
+        return [row for row in self.evaluations if row.turn == turn]
+
+    def last(self, turn: int) -> Evaluation | None:
+        """The last trained stage of a turn; None before there is one."""
+        return next((row for row in reversed(self.turn(turn)) if row.ours), None)
 
     def facts(self, name: str) -> dict[str, Any]:
         """The facts of the finished step of that name; none if it is not finished."""
@@ -165,6 +190,15 @@ def read_json(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not valid JSON ({error})") from None
 
 
+def _in_order(steps: Iterable[Step]) -> list[Step]:
+    """By the road; a name that is not on it stands after what was begun before it."""
+    here, places = (0.0, -2.0, False), {}
+    for number, step in enumerate(sorted(steps, key=lambda s: (s.manifest["started"], s.position))):
+        here = step.position if step.position[1] >= 0 else here
+        places[step.name] = (*here, 0 if here == step.position else number)
+    return sorted(steps, key=lambda step: places[step.name])
+
+
 def read_steps(run_dir: Path) -> list[Step]:
     """The finished steps in the order of the road. Raises UserError if this is no run directory."""
     if not (run_dir / "steps").is_dir():
@@ -174,8 +208,16 @@ def read_steps(run_dir: Path) -> list[Step]:
         for path in (run_dir / "steps").glob("*@*/manifest.json")
     ]
     steps.sort(key=lambda step: step.manifest["version"])
-    newest = {step.name: step for step in steps}
-    return sorted(newest.values(), key=lambda step: step.position)
+    return _in_order({step.name: step for step in steps}.values())  # of each the newest
+
+
+def _evaluation(step: Step, generator: str) -> Evaluation:
+    results = read_json(step.folder / "results.json")
+    stage = results.get("stage", step.kind.removeprefix("eval-"))
+    ours = stage != generator if generator else rank(stage) >= 0
+    items = list(read_jsonl(step.folder / "items.jsonl", Item))
+    turn = results.get("turn", step.turn)
+    return Evaluation(turn, stage, results.get("metrics", {}), items, step.folder, ours)
 
 
 def read_run(run_dir: Path) -> Run:
@@ -183,10 +225,7 @@ def read_run(run_dir: Path) -> Run:
 
     Raises UserError naming the file (and line) when an artifact cannot be read.
     """
-    steps, evaluations = read_steps(run_dir), []
-    for folder in (step.folder for step in steps if step.kind.startswith("eval-")):
-        results = read_json(folder / "results.json")
-        items = list(read_jsonl(folder / "items.jsonl", Item))
-        named = (results["turn"], results["stage"], results["metrics"])
-        evaluations.append(Evaluation(*named, items, folder))
-    return Run(run_dir, steps, evaluations)
+    steps, settings = read_steps(run_dir), read_json(run_dir / "settings.json")
+    generator = settings.get("generator", {}).get("name", "")
+    rows = [_evaluation(step, generator) for step in steps if step.evaluates]
+    return Run(run_dir, steps, rows, settings)

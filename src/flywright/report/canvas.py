@@ -86,17 +86,6 @@ def panels(figure: Figure, count: int, columns: int, row_inches: float) -> list[
     return grid[:count]
 
 
-def bars(figure: Figure, names: list[str], xlabel: str, inches: float) -> Axes:
-    """Axes for horizontal bars, one for each name, from the top down."""
-    figure.set_figheight(0.8 + inches * len(names))
-    axes = figure.subplots()
-    axes.set_yticks(range(len(names)), names)
-    axes.invert_yaxis()
-    axes.grid(axis="y", visible=False)
-    axes.set_xlabel(xlabel)
-    return axes
-
-
 def few_ticks(axes: Axes, x: int = 4, y: int = 4) -> None:
     """Only as many ticks as can be read; whole numbers below, for they count optimizer steps."""
     axes.xaxis.set_major_locator(MaxNLocator(x, integer=True))

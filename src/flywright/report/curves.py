@@ -22,7 +22,7 @@ def _smooth(values: np.ndarray) -> np.ndarray:
 
 
 def _kinds(steps: list[Step]) -> list[str]:
-    return sorted({step.kind for step in steps}, key=rank)
+    return sorted(dict.fromkeys(step.kind for step in steps), key=rank)
 
 
 def _draw(axes: Axes, steps: list[Step], kind: str, column: str) -> None:

@@ -4,6 +4,7 @@ The records themselves are the witnesses (their `lineage`); what was dropped is 
 so it comes from the step's facts.
 """
 
+import json
 from collections import Counter, defaultdict
 from typing import Any
 
@@ -11,6 +12,11 @@ from flywright.report.artifacts import Run, Step
 
 DATA_STEPS = ("documents", "shards", "ratings", "prompts", "code", "dialogues", "comparisons")
 SHARE_STEPS = ("code", "dialogues", "comparisons")  # what SFT and preference training read
+COPIES = ("copies", "near_copies", "contaminated")
+CARD_KEYS = (  # facts that a card shows
+    *("dropped", "flows", "quality_filter", "tokens", "isolation", "judge", "decided_by"),
+    *("diversity", "notes", *COPIES),
+)
 MOST = 8  # names in one line of a card
 
 
@@ -40,8 +46,7 @@ def _counted(step: Step) -> dict[str, Counter[str]]:
         lineage = record["lineage"]
         counts["Sources"][lineage["source"]] += 1
         counts["Answers by"][lineage.get("answer_by", "")] += 1
-        counts["Models"][lineage.get("model", "")] += 1
-        counts["Judged by"][record.get("judge", "")] += 1
+        counts["Models"][lineage.get("model", "").partition("@")[0]] += 1
         counts["Tasks"][record.get("task", "")] += 1
         counts["Filters passed"].update(lineage.get("filters", []))
     for counter in counts.values():
@@ -49,47 +54,54 @@ def _counted(step: Step) -> dict[str, Counter[str]]:
     return counts
 
 
-def dropped(facts: dict[str, Any]) -> Counter[str]:
-    """What a data step left out, by reason, from its own facts."""
-    reasons = Counter(facts.get("dropped", {}))
-    for flow in facts.get("flows", {}).values():
-        reasons["request failed"] += flow["failed"]
-        for name, count in flow.items():
-            if name.startswith("dropped: "):
-                reasons[name.removeprefix("dropped: ")] += count
-    for name in ("copies", "near_copies", "contaminated"):
-        reasons[name.replace("_", " ")] += facts.get(name, 0)
-    return +reasons  # only what happened
-
-
 def _listed(counts: Counter[str]) -> str:
-    parts = [f"{name} {count:,}" for name, count in counts.most_common(MOST)]
+    parts = [f"{name.replace('_', ' ')} {count:,}" for name, count in counts.most_common(MOST)]
     rest = len(counts) - MOST
     return " · ".join(parts) + (f" · and {rest} more" if rest > 0 else "")
 
 
-def _passed(flows: dict[str, dict[str, int]]) -> str:
-    return " · ".join(f"{name} {flow['in']:,} → {flow['out']:,}" for name, flow in flows.items())
+def _happened(flow: dict[str, int]) -> str:
+    """What a flow or a filter dropped, failed on or let through, by reason."""
+    reasons = {name.removeprefix("dropped: "): count for name, count in flow.items() if count}
+    return _listed(Counter({n: c for n, c in reasons.items() if n not in ("in", "ok", "out")}))
 
 
-def card(step: Step) -> tuple[str, str, list[tuple[str, str]]]:
-    """(title, how many, lines) of one data step: what its records say, then what its facts say."""
+def card(step: Step) -> dict[str, Any]:
+    """What a data step made: {"step", "count", "lines": {name: text}, "flows": [(name, in, out,
+    what was dropped)]}; records speak first, then the facts that count things."""
     facts = step.facts
-    lines = {name: _listed(counter) for name, counter in _counted(step).items()}
-    lines |= {
+    dropped = Counter(facts.get("dropped", {})) + Counter({n: facts.get(n, 0) for n in COPIES})
+    filters = facts.get("quality_filter", {}).items()
+    flows = {**facts.get("flows", {}), **{f"quality for {name.upper()}": f for name, f in filters}}
+    lines = {name: _listed(counter) for name, counter in _counted(step).items()} | {
         "Tokens": _listed(Counter(facts.get("tokens", {}))),
-        "In → out": _passed(facts.get("flows", {})),
-        "Quality filter": _passed(facts.get("quality_filter", {})),
-        "Dropped": _listed(dropped(facts)),
+        "Decided by": _listed(Counter(facts.get("decided_by", {}))),
+        "Dropped": _listed(dropped),
         "Code ran in": facts.get("isolation", ""),
     }
-    count = len(step.records) or step.manifest["items"]
-    how_many = f"{count:,} record{'s' * (count != 1)}"
-    if "tokens" in facts:
-        how_many = f"{step.manifest['tokens']:,} tokens"
-    return step.title, how_many, [(name, text) for name, text in lines.items() if text]
+    return {
+        "step": step,
+        "count": len(step.records) or step.manifest["items"],
+        "lines": {name: text for name, text in lines.items() if text},
+        "flows": [(name, flow["in"], flow["out"], _happened(flow)) for name, flow in flows.items()],
+    }
 
 
-def cards(run: Run) -> list[tuple[str, str, list[tuple[str, str]]]]:
-    """A card for each finished data step, in the order of the road."""
-    return [card(step) for step in run.steps if step.kind in DATA_STEPS]
+def cards(run: Run) -> list[dict[str, Any]]:
+    """A card for each step that made data, whatever its name, in the order of the road."""
+    made = (step for step in run.steps if not step.evaluates)
+    return [card(step) for step in made if step.kind in DATA_STEPS or step.records]
+
+
+def asked(step: Step) -> tuple[int, int]:
+    """(calls, tokens written) that a step's ledger remembers of whoever answered."""
+    path, calls, tokens = step.folder / "ledger.jsonl", 0, 0
+    for raw in path.read_bytes().splitlines() if path.exists() else ():
+        try:
+            line = json.loads(raw)
+        except ValueError:  # torn by a kill: the ledger mends itself, and nothing was paid for it
+            continue
+        if line.get("kind") == "complete":
+            calls += 1
+            tokens += line["reply"].get("completion_tokens", 0)
+    return calls, tokens

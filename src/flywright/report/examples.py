@@ -18,7 +18,8 @@ def _asked(conversation: Conversation) -> str:
 
 
 def _prompts(row: Evaluation) -> dict[str, str]:
-    prompts = read_jsonl(row.folder / "prompts.jsonl", Prompt)
+    path = row.folder / "prompts.jsonl"
+    prompts = read_jsonl(path, Prompt) if path.exists() else ()
     return {prompt.id: _asked(prompt.conversation) for prompt in prompts}
 
 
@@ -49,13 +50,19 @@ def _chosen(through: list[list[Item]]) -> list[list[Item]]:
 
 
 def examples(run: Run) -> list[tuple[str, bool, list[tuple[str, Item]]]]:
-    """(prompt, whether a later stage lost it, (stage, item) of every stage) of the last turn."""
-    rows = [row for row in run.evaluations if row.turn == run.evaluations[-1].turn and row.ours]
+    """(prompt, whether a later stage lost it, (stage, item) of every stage) of the last turn; the
+    generator's answer stands first."""
+    newest = run.evaluations[-1].turn if run.evaluations else 0
+    rows = [row for row in run.turn(newest) if row.ours]
     if not rows:
         return []
+    generator = run.last(newest - 1) or next((row for row in run.evaluations if not row.ours), None)
+    wrote = {(item.metric, item.id): item for item in (generator.items if generator else ())}
     texts, found = _prompts(rows[-1]), []
     for items in _chosen(_through(rows)):
-        prompt = texts[items[0].id.partition("#")[0]]
+        first, prompt = items[0], texts.get(items[0].id.partition("#")[0], "")
         answers = [(label(row.stage), item) for row, item in zip(rows, items, strict=True)]
+        if generator and (by_it := wrote.get((first.metric, first.id))):
+            answers.insert(0, (f"{label(generator.stage)} (generator)", by_it))
         found.append((prompt, _story(items) == "fall", answers))
     return found

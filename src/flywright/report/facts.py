@@ -1,9 +1,15 @@
-"""What programs read: the rows of stages.json and facts.json (HOUSE section 7)."""
+"""What programs read, stages.json and facts.json (HOUSE section 7); and tables of what is left."""
 
+from collections.abc import Iterator
 from typing import Any
 
-from flywright.report.artifacts import Run, label
-from flywright.report.data import synthetic_share
+from flywright.report.artifacts import Run, Step, rank
+from flywright.report.data import CARD_KEYS, synthetic_share
+from flywright.report.tables import interval
+
+TRAINING_KEYS = ("samples", "over_length", "last")
+VERDICT_KEYS = ("gain", "against_generator", "against_turn_before", "by_weakness", "overlap")
+Row = tuple[str, float | str, str, int]  # what, value, its interval, items
 
 
 def stages(run: Run) -> list[dict[str, Any]]:
@@ -17,21 +23,35 @@ def stages(run: Run) -> list[dict[str, Any]]:
 
 def judges_by_turn(run: Run) -> dict[str, dict[str, Any]]:
     """Turn -> judge -> {"accuracy", "decided", "n"}, as the turn's comparisons step found it."""
-    steps = [step for step in run.steps if step.kind == "comparisons"]
+    steps = [step for step in run.steps if step.kind == "comparisons" and "judge" in step.facts]
     return {str(step.turn): step.facts["judge"] for step in steps}
+
+
+def llm_judges(run: Run) -> dict[str, dict[str, Any]]:
+    """Judge -> {"accuracy", "decided", "n", "scripted"} on the reward model's held-out pairs."""
+    found = {}
+    for step in run.steps:
+        if step.kind in ("judge", "judges"):
+            named = step.facts.get("judges", step.facts).items()
+            found |= {name + (f", turn {step.turn}" if step.turn else ""): f for name, f in named}
+    return found
 
 
 def facts(run: Run) -> dict[str, Any]:
     """{"reward_model", "judge", "synthetic_share", "steps": {NAME: {seconds, tokens, items}}}.
 
     `judge` holds the newest turn's judges, and all turns' in "by_turn" where there are several;
-    `synthetic_share` is null before there are records to share out.
+    `synthetic_share` is null before there are records to share out. Where they were measured:
+    "judges" on held-out pairs, and "verdict" by turn.
     """
     turns = judges_by_turn(run)
     newest = list(turns.values())[-1] if turns else {}
+    verdicts = {str(step.turn): step.facts for step in run.steps if step.kind == "verdict"}
+    measured = {"judges": llm_judges(run), "verdict": verdicts}
     return {
         "reward_model": run.facts("reward"),
         "judge": {**newest, "by_turn": turns} if len(turns) > 1 else newest,
+        **{name: found for name, found in measured.items() if found},
         "synthetic_share": synthetic_share(run),
         "steps": {
             step.name: {key: step.manifest[key] for key in ("seconds", "tokens", "items")}
@@ -40,15 +60,26 @@ def facts(run: Run) -> dict[str, Any]:
     }
 
 
-def judge_rows(run: Run) -> list[tuple[str, float, int]]:
-    """(judge, agreement with the truth 0..1, pairs): the reward model on held-out pairs beside
-    length alone, then the judges of each turn on the pairs that they decided."""
-    rows = []
-    if reward := run.facts("reward"):
-        names = {"pair_accuracy": "Reward model", "length_only": "The longer answer wins"}
-        pairs = reward["pairs"]
-        rows = [(f"{words}, held-out pairs", reward[key], pairs) for key, words in names.items()]
-    for turn, judges in judges_by_turn(run).items():
-        for name, found in judges.items():
-            rows.append((f"{label(name)}, turn {turn}", found["accuracy"], found["decided"]))
-    return rows
+def flat(value: Any, path: str = "") -> Iterator[Row]:
+    """The leaves of nested facts: numbers, texts, and {"mean", "low", "high", "n"}."""
+    name = path.replace("_", " ")
+    if not isinstance(value, dict):
+        yield name, value if isinstance(value, float) else str(value), "", 0
+    elif {"mean", "low", "high"} <= value.keys():
+        said = interval(value)
+        yield name, said.mean, f"{said.low:.4g} to {said.high:.4g}", said.n
+    else:
+        for key, part in value.items():
+            yield from flat(part, f"{path} · {key}" if path else key)
+
+
+def plain_tables(run: Run) -> list[tuple[str, list[Row]]]:
+    """(step, rows) of all facts that no other part of the page shows."""
+
+    def rest(step: Step) -> dict[str, Any]:
+        verdict = step.kind == "verdict"
+        shown = {*TRAINING_KEYS, *(CARD_KEYS if step.records else ()), *VERDICT_KEYS * verdict}
+        known = step.evaluates or (rank(step.kind) >= 0 and not verdict)
+        return {} if known else {k: v for k, v in step.facts.items() if k not in shown}
+
+    return [(step.title, list(flat(rest(step)))) for step in run.steps if rest(step)]

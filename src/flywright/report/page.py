@@ -1,7 +1,7 @@
 """The report of a run: RUN/report/{index.html, stages.json, facts.json}, from artifacts alone.
 
-`flywright report DIR` calls `write_report`. It works on a partial run: a section whose steps are
-not finished says so. The page needs no server, no network and no script.
+`flywright report DIR` calls `write_report`. It works on a partial run: a section that nothing fills
+is left out, and the page says which. The page needs no server, no network and no script.
 """
 
 from pathlib import Path
@@ -34,38 +34,6 @@ def thousands(number: float) -> str:
     return f"{number:,.0f}" if number else "–"
 
 
-def _about(run: Run, settings: dict[str, Any]) -> list[tuple[str, str]]:
-    """What this run is: recipe, seed, date, machine."""
-    machine = read_json(run.folder / "machine.json")
-    words = "{processor}, {cores} cores ({threads} threads), Python {python}, torch {torch}"
-    began = min((step.manifest["started"] for step in run.steps), default="")
-    ended = max((step.manifest["finished"] for step in run.steps), default="")
-    when = f"{began[:16]} to {ended[:16]}".replace("T", " ") + " UTC"
-    rows = [
-        ("Recipe", settings.get("name", "")),
-        ("Seed", str(settings.get("seed", ""))),
-        ("Date", when if began else ""),
-        ("Machine", words.format(**machine) if machine else ""),
-        ("Finished steps", str(len(run.steps))),
-        ("Time", duration(sum(step.manifest["seconds"] for step in run.steps))),
-    ]
-    return [(name, value) for name, value in rows if value]
-
-
-def _pictures(run: Run) -> dict[str, Markup]:
-    """All pictures by name; an empty text where there is nothing to draw yet."""
-    drawn = {
-        "stages": pictures.stages(run.evaluations),
-        "wins": pictures.wins(tables.wins(run.evaluations)),
-        "judges": pictures.judges(facts.judge_rows(run)),
-        "rewards": pictures.rewards(run.evaluations),
-        "lengths": pictures.lengths(run.evaluations),
-        "losses": curves.losses(run.steps),
-        "preferences": curves.preferences(run.steps),
-    }
-    return {name: Markup(svg) for name, svg in drawn.items()}
-
-
 def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(FOLDER),
@@ -74,26 +42,38 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"duration": duration, "label": label, "thousands": thousands}
-    environment.filters["points"] = lambda share: tables.show(share, True, "+")
+    given = (duration, thousands, label, data.asked, tables.interval, tables.ends, tables.mood)
+    environment.filters |= {function.__name__: function for function in given}
+    environment.filters |= {"show": tables.show, "metric": tables.metric_label}
     return environment
 
 
 def render(run: Run, found: dict[str, Any]) -> str:
     """The page as HTML text. `found`: the run's facts, as facts.json holds them."""
-    settings = read_json(run.folder / "settings.json")
     turns = sorted({row.turn for row in run.evaluations})
     followed = data.example_id(run)
+    drawn = {  # each an empty text where there is nothing to draw yet
+        "stages": pictures.stages(run.evaluations),
+        "answers": pictures.answers(run.evaluations),
+        "losses": curves.losses(run.steps),
+        "preferences": curves.preferences(run.steps),
+    }
     template = _environment().get_template("page.jinja")
     page = template.render(
         css=Markup((FOLDER / "page.css").read_text(encoding="utf-8")),
         name=run.folder.resolve().name,
-        about=_about(run, settings),
-        notes=[*run.facts("documents").get("notes", []), *settings.get("notes", [])],
+        machine=read_json(run.folder / "machine.json"),
+        notes=[*run.facts("documents").get("notes", []), *run.settings.get("notes", [])],
         facts=found,
-        pictures=_pictures(run),
-        tables=[tables.stage_table(run.evaluations, turn) for turn in turns],
+        judges=facts.judges_by_turn(run),
+        pictures={name: Markup(svg) for name, svg in drawn.items()},
+        tables=[tables.stage_table(run, turn) for turn in turns],
+        far=[tables.stage_table(run, turn, far=True) for turn in turns],
+        wins=tables.wins(run),
+        metrics=tables.METRICS,
+        parts=tables.PARTS,
         cards=data.cards(run),
+        plain=facts.plain_tables(run),
         examples=examples(run),
         lineage=trace(run.folder, followed) if followed else [],
         run=run,

@@ -7,8 +7,8 @@ from matplotlib.lines import Line2D
 
 from flywright.report import canvas
 from flywright.report.artifacts import Evaluation, label, rank
-from flywright.report.canvas import BLUE, GREEN, GREY, INK, MUTED, PAPER, RED, picture
-from flywright.report.tables import METRICS, is_share, metric_label
+from flywright.report.canvas import GREY, INK, picture
+from flywright.report.tables import METRICS, is_share, measured, metric_label, metric_names
 
 
 def _colour(row: Evaluation) -> str:
@@ -17,7 +17,7 @@ def _colour(row: Evaluation) -> str:
 
 def _order(rows: list[Evaluation]) -> list[str]:
     """The stages that some turn has, in the order of the road."""
-    return sorted({row.stage for row in rows}, key=rank)
+    return sorted(dict.fromkeys(row.stage for row in rows), key=rank)
 
 
 def _draw_line(axes: Axes, turn: int, x: list[int], values: np.ndarray) -> None:
@@ -32,20 +32,20 @@ def stages(figure: Figure, evaluations: list[Evaluation]) -> None:
     """Each metric through the stages, with 95 % intervals; dashed: a model from outside."""
     ours = [row for row in evaluations if row.ours]
     outside = [row for row in evaluations if not row.ours]
-    metrics = [name for name in METRICS if any(name in row.metrics for row in ours)]
+    metrics = [name for name in metric_names(ours) if name in METRICS]
     if not metrics:
         return
     order, turns = _order(ours), sorted({row.turn for row in ours})
-    for axes, metric in zip(canvas.panels(figure, len(metrics), 2, 2.3), metrics, strict=True):
+    for axes, metric in zip(canvas.panels(figure, len(metrics), 3, 2.2), metrics, strict=True):
         share = is_share(metric, evaluations)
         scale = 100 if share else 1
-        measured = [row for row in evaluations if metric in row.metrics]
+        found = [(row, value) for row in evaluations if (value := measured(row, metric))]
         for turn in turns:
-            rows = [row for row in measured if row.turn == turn and row.ours]
-            ends = [[row.metrics[metric][end] for row in rows] for end in ("mean", "low", "high")]
-            _draw_line(axes, turn, [order.index(row.stage) for row in rows], scale * np.array(ends))
-        for mean in (row.metrics[metric]["mean"] for row in measured if not row.ours):
-            axes.axhline(scale * mean, color=GREY, lw=1.2, ls=(0, (4, 3)), zorder=1)
+            if rows := [pair for pair in found if pair[0].turn == turn and pair[0].ours]:
+                ends = np.array([(value.mean, value.low, value.high) for _, value in rows]).T
+                _draw_line(axes, turn, [order.index(row.stage) for row, _ in rows], scale * ends)
+        for value in (value for row, value in found if not row.ours):
+            axes.axhline(scale * value.mean, color=GREY, lw=1.2, ls=(0, (4, 3)), zorder=1)
         canvas.few_ticks(axes)
         axes.set_title(metric_label(metric))
         axes.set_ylabel("% of items" if share else "mean")
@@ -55,95 +55,38 @@ def stages(figure: Figure, evaluations: list[Evaluation]) -> None:
     canvas.legend(figure, turns, dashes)
 
 
-@picture("Reward distribution by stage")
-def rewards(figure: Figure, evaluations: list[Evaluation]) -> None:
-    """Histograms of the items' rewards, a row a stage, a column a turn; the line is the mean."""
-    rows = [row for row in evaluations if row.scores.get("reward")]
-    if not rows:
+@picture("Rewards and lengths of answers by stage")
+def answers(figure: Figure, evaluations: list[Evaluation]) -> None:
+    """Histograms a row a stage: rewards on the left, words on the right; upright: the mean."""
+    rewards = [np.array(list(row.scores.get("reward", {}).values())) for row in evaluations]
+    words = [np.array(_lengths(row)) for row in evaluations]
+    told = [("reward, weighted sum", rewards), ("words in an answer", words)]
+    told = [(name, values) for name, values in told if any(map(len, values))]
+    if not told:
         return
-    values = [np.array(list(row.scores["reward"].values())) for row in rows]
-    low, high = np.quantile(np.concatenate(values), [0.002, 0.998])
-    bins = np.linspace(low, max(high, low + 1e-3), 33)
-    order, turns = _order(rows), sorted({row.turn for row in rows})
-    figure.set_figheight(0.5 + 0.52 * len(order))
-    grid = figure.subplots(len(order), len(turns), squeeze=False, sharex=True)
-    for axes in grid.flat:
-        axes.set_axis_off()
-    for row, scores in zip(rows, values, strict=True):
-        _draw_histogram(grid[order.index(row.stage)][turns.index(row.turn)], row, scores, bins)
-    for top, bottom, turn in zip(grid[0], grid[-1], turns, strict=True):
-        top.set_title(f"Turn {turn}")
-        bottom.set_axis_on()
-        bottom.set_yticks([])
-        bottom.grid(visible=False)
-        bottom.spines["left"].set_visible(False)
-        bottom.set_xlabel("reward, weighted sum")
+    order = _order(evaluations)
+    figure.set_figheight(0.7 + 0.5 * len(order))
+    grid = figure.subplots(len(order), len(told), squeeze=False, sharex="col")
+    for column, (name, values) in zip(grid.T, told, strict=True):
+        low, high = np.quantile(np.concatenate(values), [0.002, 0.99])
+        bins = np.linspace(low, max(high, low + 1e-3), 33)
+        for row, scores in zip(evaluations, values, strict=True):
+            if len(scores):
+                axes, colour = column[order.index(row.stage)], _colour(row)
+                counts, _ = np.histogram(np.clip(scores, bins[0], bins[-1]), bins)
+                axes.stairs(counts / len(scores), bins, fill=True, color=colour, alpha=0.5)
+                axes.axvline(float(np.mean(scores)), color=colour, lw=1.6)
+        for axes, stage in zip(column, order, strict=True):
+            if axes in grid[:, 0]:
+                axes.set_ylabel(label(stage), rotation=0, ha="right", va="center", color=INK)
+            axes.set(yticks=[], ylim=(0, None))
+            axes.grid(axis="y", visible=False)
+            axes.spines["left"].set_visible(False)
+        column[-1].set_xlabel(name)
+    canvas.legend(figure, sorted({row.turn for row in evaluations if row.ours}))
 
 
-def _draw_histogram(axes: Axes, row: Evaluation, scores: np.ndarray, bins: np.ndarray) -> None:
-    counts, _ = np.histogram(np.clip(scores, bins[0], bins[-1]), bins)
-    axes.set_axis_on()
-    axes.stairs(counts / len(scores), bins, fill=True, color=_colour(row), alpha=0.75)
-    axes.axvline(float(np.mean(scores)), color=INK, lw=1.2)
-    axes.set_ylim(bottom=0)
-    axes.set_ylabel(label(row.stage), rotation=0, ha="right", va="center")
-    axes.set_yticks([])
-    axes.grid(axis="y", visible=False)
-    axes.spines["left"].set_visible(False)
-
-
-@picture("Answer length by stage")
-def lengths(figure: Figure, evaluations: list[Evaluation]) -> None:
-    """Words in an answer by stage: median, middle half (box) and 5th to 95th percentile."""
-    if not evaluations:
-        return
-    names = [f"{label(row.stage)}, turn {row.turn}" for row in evaluations]
-    axes = canvas.bars(figure, names, "words in an answer", 0.26)
-    for place, row in enumerate(evaluations):
-        answers = {item.id: item.answer for item in row.items if item.metric != "reward"}
-        words = [len(answer.split()) for answer in answers.values()]
-        far_low, low, middle, high, far_high = np.quantile(words, [0.05, 0.25, 0.5, 0.75, 0.95])
-        axes.hlines(place, far_low, far_high, color=_colour(row), lw=1.2)
-        axes.barh(place, high - low, left=low, height=0.5, color=_colour(row), alpha=0.55)
-        axes.plot([middle] * 2, [place - 0.25, place + 0.25], color=INK, lw=1.6)
-    axes.set_xlim(left=0)
-
-
-@picture("Accuracy of the judges")
-def judges(figure: Figure, rows: list[tuple[str, float, int]]) -> None:
-    """Agreement of each judge with the truth; the dashed line is chance."""
-    if not rows:
-        return
-    axes = canvas.bars(figure, [name for name, *_ in rows], "% of pairs decided right", 0.32)
-    for place, (_, accuracy, pairs) in enumerate(rows):
-        width, words = 100 * accuracy, f"{100 * accuracy:.1f} % (n = {pairs:,})"
-        axes.barh(place, width, height=0.55, color=BLUE, alpha=0.8)
-        axes.text(max(width, 50) + 1, place, words, va="center", color=MUTED)
-    axes.axvline(50, color=GREY, lw=1.2, ls=(0, (4, 3)))
-    axes.set_xlim(0, 125)
-    axes.set_xticks([0, 25, 50, 75, 100])
-
-
-OUTCOMES = (("win", GREEN, 0.85), ("tie", GREY, 0.4), ("loss", RED, 0.85))
-
-
-@picture("Last stage against General SFT")
-def wins(figure: Figure, rows: list[tuple[str, tuple[int, int, int]]]) -> None:
-    """Win, tie and loss of the last stage against General SFT on the same items."""
-    if not rows:
-        return
-    names = [f"{name} (n = {sum(counts)})" for name, counts in rows]
-    axes = canvas.bars(figure, names, "% of items", 0.32)
-    for place, (_, counts) in enumerate(rows):
-        left = 0.0
-        for count, (name, colour, alpha) in zip(counts, OUTCOMES, strict=True):
-            width = 100 * count / sum(counts)
-            axes.barh(place, width, left=left, height=0.6, color=colour, alpha=alpha)
-            if width >= 6:
-                middle, ink = left + width / 2, INK if name == "tie" else PAPER
-                axes.text(middle, place, f"{width:.0f}", ha="center", va="center", color=ink)
-            left += width
-    axes.set_xlim(0, 100)
-    axes.grid(visible=False)
-    marks = [Line2D([], [], color=c, lw=6, alpha=alpha, label=name) for name, c, alpha in OUTCOMES]
-    canvas.legend(figure, [], marks)
+def _lengths(row: Evaluation) -> list[int]:
+    """Words in each answer; evaluations do not repeat the answer beside its reward."""
+    said = {item.id: item.answer for item in row.items if item.metric != "reward"}
+    return [len(answer.split()) for answer in said.values()]

@@ -2,21 +2,24 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
-from flywright.report.artifacts import Evaluation, label
-from flywright.stats import Interval, paired_difference
+from flywright.report.artifacts import Evaluation, Run, label
+from flywright.stats import Interval, mean_of_means
 
-METRICS = {  # the four that every run measures: name, and how it is taken
-    "accuracy": ("Accuracy", "greedy, exact answer, %"),
+PARTS = ("accuracy", "instruction_following", "code")  # what "mean" is the mean of
+METRICS = {  # those that every run measures: name, and how it is taken
+    "mean": ("Mean", "of the next three, %"),
+    "accuracy": ("Accuracy", "greedy, exact, %"),
     "instruction_following": ("Instruction following", "prompt-strict, %"),
-    "code": ("Code", "pass@1 on hidden tests, %"),
+    "code": ("Code", "pass@1, hidden tests, %"),
     "reward": ("Reward", "weighted sum, mean"),
 }
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One metric of one stage. `mood`: "rise" or "fall" beyond the interval, "" for neither."""
+    """One number. `mood`: "rise" or "fall" beyond the paired interval, "" for neither."""
 
     mean: str = "–"
     interval: str = ""
@@ -26,11 +29,19 @@ class Cell:
 
 @dataclass
 class StageTable:
-    """One turn's stages as columns, metrics as rows (the layout of SPEC 8.4)."""
+    """Columns: (metric, unit); rows: (stage, what it is, items, cells); falls: in words."""
 
     turn: int
-    stages: list[str]
-    rows: list[tuple[str, str, list[Cell]]] = field(default_factory=list)
+    columns: list[tuple[str, str]]
+    rows: list[tuple[str, str, int, list[Cell]]] = field(default_factory=list)
+    falls: list[str] = field(default_factory=list)
+
+
+def interval(value: Any) -> Interval:
+    """{"mean", "low", "high", "n"} as an Interval; a bare number is one without a width."""
+    if isinstance(value, dict):
+        return Interval(value["mean"], value["low"], value["high"], value.get("n", 0))
+    return Interval(value, value, value, 0)
 
 
 def metric_label(name: str) -> str:
@@ -40,15 +51,31 @@ def metric_label(name: str) -> str:
     return METRICS[name][0] if name in METRICS else label(name)
 
 
-def metric_names(evaluations: list[Evaluation]) -> list[str]:
-    """All metrics, the four that every run measures first."""
-    found = {name for row in evaluations for name in row.metrics}
-    return [name for name in METRICS if name in found] + sorted(found - METRICS.keys())
+def _parts(metric: str) -> list[str]:
+    """The metrics that are measured item by item: of the mean its three, of another itself."""
+    kind = metric.removesuffix("_far")
+    return [metric.replace(kind, part) for part in (PARTS if kind == "mean" else (kind,))]
+
+
+def measured(row: Evaluation, metric: str) -> Interval | None:
+    """A metric of a row; the mean is taken from the items where the row does not state it."""
+    if metric in row.metrics:
+        return interval(row.metrics[metric])
+    groups = [list(row.scores.get(part, {}).values()) for part in _parts(metric)]
+    return mean_of_means(groups) if all(groups) else None
+
+
+def metric_names(evaluations: list[Evaluation], far: bool = False) -> list[str]:
+    """All metrics, those that every run measures first; near or far."""
+    found = {name for row in evaluations for name in row.metrics if name.endswith("_far") == far}
+    usual = [name + "_far" * far for name in METRICS]
+    first = [name for name in usual if any(measured(row, name) for row in evaluations)]
+    return first + sorted(found - set(first))
 
 
 def is_share(name: str, evaluations: list[Evaluation]) -> bool:
     """True for a metric that lies between 0 and 1 and is shown in per cent."""
-    means = [row.metrics[name]["mean"] for row in evaluations if name in row.metrics]
+    means = [value.mean for row in evaluations if (value := measured(row, name))]
     return not name.startswith("reward") and all(0 <= mean <= 1 for mean in means)
 
 
@@ -58,49 +85,73 @@ def show(value: float, share: bool, sign: str = "") -> str:
     return text.replace("-", "−")
 
 
+def ends(value: Interval, share: bool, sign: str = "") -> str:
+    """The interval's ends for people."""
+    return f"{show(value.low, share, sign)} to {show(value.high, share, sign)}"
+
+
+def mood(difference: Interval) -> str:
+    """ "rise" or "fall" where the interval leaves zero out, else ""."""
+    return "rise" if difference.low > 0 else "fall" if difference.high < 0 else ""
+
+
 def change(after: Evaluation, before: Evaluation, metric: str) -> Interval | None:
     """Paired difference of a metric over the items that both answered; None without such items."""
-    new, old = after.scores.get(metric, {}), before.scores.get(metric, {})
-    common = sorted(new.keys() & old.keys())
-    if not common:
-        return None
-    return paired_difference([new[i] for i in common], [old[i] for i in common])
+    differences = []
+    for part in _parts(metric):
+        new, old = after.scores.get(part, {}), before.scores.get(part, {})
+        differences.append([new[i] - old[i] for i in sorted(new.keys() & old.keys())])
+    return mean_of_means(differences) if all(differences) else None
 
 
-def _cell(row: Evaluation, before: Evaluation | None, metric: str, share: bool) -> Cell:
-    value = row.metrics.get(metric)
+def _cell(
+    table: StageTable, row: Evaluation, before: Evaluation | None, metric: str, share: bool
+) -> Cell:
+    """A metric of a row, and its change against the row before; a fall is told to the table."""
+    value = measured(row, metric)
+    difference = change(row, before, metric) if before else None
     if value is None:
         return Cell()
-    mean = show(value["mean"], share)
-    interval = f"{show(value['low'], share)} – {show(value['high'], share)}"
-    difference = change(row, before, metric) if before else None
-    if difference is None:
-        return Cell(mean, interval)
-    mood = "rise" if difference.low > 0 else "fall" if difference.high < 0 else ""
-    return Cell(mean, interval, show(difference.mean, share, "+"), mood)
+    if before is None or difference is None:
+        return Cell(show(value.mean, share), ends(value, share))
+    if mood(difference) == "fall":
+        lost = f"{show(-difference.mean, share)}{' points' * share} below {label(before.stage)}"
+        told = f"95 % interval {ends(difference, share, '+')}, {difference.n:,} shared items"
+        table.falls.append(f"{row.title}: {metric_label(metric)} is {lost} ({told}).")
+    moved = show(difference.mean, share, "+")
+    return Cell(show(value.mean, share), ends(value, share), moved, mood(difference))
 
 
-def stage_table(evaluations: list[Evaluation], turn: int) -> StageTable:
-    """The stage table of one turn; a change is against the stage just before, on the same items."""
-    rows = [row for row in evaluations if row.turn == turn]
-    table = StageTable(turn, [label(row.stage) for row in rows])
+def _column(metric: str, share: bool) -> tuple[str, str]:
+    kind = metric.removesuffix("_far")
+    return METRICS.get(kind, (label(kind), "%" * share))
+
+
+def stage_table(run: Run, turn: int, far: bool = False) -> StageTable:
+    """The stage table of one turn; a change is against the stage just before, on the same items.
+
+    The generator stands first: a model from outside, or what the turn before ended with.
+    """
+    rows, earlier = run.turn(turn), run.last(turn - 1)
+    shares = {metric: is_share(metric, run.evaluations) for metric in metric_names(rows, far)}
+    table = StageTable(turn, [_column(metric, share) for metric, share in shares.items()])
     befores = [None, *(row if row.ours else None for row in rows[:-1])]
-    for metric in metric_names(rows):
-        share = is_share(metric, evaluations)
-        unit = METRICS.get(metric.removesuffix("_far"), ("", "%" * share))[1]
-        pairs = zip(rows, befores, strict=True)
-        cells = [_cell(row, before, metric, share) for row, before in pairs]
-        table.rows.append((metric_label(metric), unit, cells))
+    both = [(earlier, None)] if earlier else []
+    for row, before in [*both, *zip(rows, befores, strict=True)]:
+        cells = [_cell(table, row, before, *column) for column in shares.items()]
+        name = label(row.stage) if row.turn == turn else row.title
+        said = "generator: wrote this turn's answers" if row is earlier or not row.ours else ""
+        table.rows.append((name, said, row.asked(far), cells))
     return table
 
 
-def wins(evaluations: list[Evaluation]) -> list[tuple[str, tuple[int, int, int]]]:
+def wins(run: Run) -> list[tuple[str, tuple[int, int, int]]]:
     """(metric and turn, (wins, ties, losses)): the last stage's items against General SFT's."""
     found = []
-    for turn in sorted({row.turn for row in evaluations}):
-        ours = [row for row in evaluations if row.turn == turn and row.ours]
-        first = next((row for row in ours if row.stage == "sft"), None)
-        if first is None or first is (last := ours[-1]):
+    for turn in sorted({row.turn for row in run.evaluations}):
+        first = next((row for row in run.turn(turn) if row.stage == "sft"), None)
+        last = run.last(turn)
+        if first is None or last is None or first is last:
             continue
         for metric in METRICS:
             old, new = first.scores.get(metric, {}), last.scores.get(metric, {})
@@ -108,6 +159,6 @@ def wins(evaluations: list[Evaluation]) -> list[tuple[str, tuple[int, int, int]]
                 (new[i] > old[i] + 1e-6) - (new[i] < old[i] - 1e-6) for i in old.keys() & new.keys()
             )
             if signs:
-                name = f"{metric_label(metric)}, {label(last.stage)}, turn {turn}"
-                found.append((name, (signs[1], signs[0], signs[-1])))
+                counts = (signs[1], signs[0], signs[-1])
+                found.append((f"{metric_label(metric)}, {last.title}", counts))
     return found

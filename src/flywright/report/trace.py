@@ -1,16 +1,20 @@
 """Where one record came from and what came from it: `flywright trace DIR RECORD_ID`.
 
 Walks `lineage.parents` backward and forward over every JSONL file of the run's finished steps.
+A parent is a record, a document's beginning, a template, or the words that a prompt was asked with.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from flywright.errors import UserError
-from flywright.report.artifacts import read_steps
+from flywright.records import record_id
+from flywright.report.artifacts import Step, read_steps
 
 WIDTH = 96  # characters of a text that are shown
 VOTES = {1: "the first", -1: "the second", 0: "neither"}
@@ -23,6 +27,7 @@ class Index:
     `scored` has a line of text for each evaluated item.
     """
 
+    steps: list[Step]
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
     places: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     children: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
@@ -56,7 +61,31 @@ class Index:
                 yield f"{'  ' * depth}{other}  {words}"
                 yield from self.walk(other, up, depth + 1, seen)
             else:
-                yield f"{'  ' * depth}{other}  (not a record of this run)"
+                yield f"{'  ' * depth}{self.foreign(other, name)}"
+
+    @cached_property
+    def documents(self) -> list[tuple[str, str]]:
+        """(what and where, text) of all documents; they have no id of their own on disk."""
+        return [
+            (f"document of {value.get('source', '')}  {step.folder.name}/{place}", value["text"])
+            for step in self.steps
+            for place, value in step.lines("text")
+        ]
+
+    def foreign(self, name: str, child: str) -> str:
+        """What a parent of `child` is that is no record of this run."""
+        known = r"\S+@[0-9a-f]{8}|[0-9a-f]{12}"  # a template's name and hash, or a record's id
+        if not re.fullmatch(known, name):
+            words = [part for part in self.parents(child) if not re.fullmatch(known, part)]
+            return f"{'topic' if name == words[0] else 'asked for'} “{name}”"
+        if "@" in name:
+            return f"{name}  template"
+        said = str(self.records[child]["conversation"]["messages"][0]["content"])
+        for what, text in self.documents:
+            ends = range(len(text), 0, -1) if text[:20] in said else ()
+            if any(record_id(text[:end]) == name for end in ends):  # it was cut to fit the prompt
+                return f"{name}  {what}  “{_short(text)}”"
+        return f"{name}  a record that was not kept: revised, a copy, or dropped"
 
 
 def _short(text: str) -> str:
@@ -94,15 +123,17 @@ def trace(run_dir: Path, name: str) -> list[str]:
 
     Raises UserError if the run has no record of that id.
     """
-    index, steps = Index(), read_steps(run_dir)
+    steps = read_steps(run_dir)
+    index = Index(steps)
     for step in steps:
         for place, value in step.lines():
             index.add(f"{step.folder.name}/{place}", value)
-    if name not in index.records:
-        raise UserError(f"record id {name!r} is in no JSONL file of this run")
-    record = index.records[name]
-    came_from = list(index.walk(name, True, 1, {name}))
     became = list(index.walk(name, False, 1, {name}))
+    if name not in index.records:
+        if not became:
+            raise UserError(f"record id {name!r} is in no JSONL file of this run")
+        return [index.foreign(name, index.children[name][0]), "what came from it", *became]
+    record, came_from = index.records[name], list(index.walk(name, True, 1, {name}))
     homes = {place.partition("@")[0] for place in index.places[name]}
     readers = [step.name for step in steps if homes & step.manifest["inputs"].keys()]
     became += [f"  step {reader} read it" for reader in readers]

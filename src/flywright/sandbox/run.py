@@ -91,10 +91,6 @@ class Sandbox:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, run_job, job, self.settings, self._isolation)
 
-    async def run_many(self, jobs: Sequence[Job]) -> list[Outcome]:
-        """Run all jobs; outcomes stand in the order of the jobs."""
-        return list(await asyncio.gather(*(self.run(j.code, j.tests, j.names) for j in jobs)))
-
 
 def run_job(job: Job, settings: SandboxSettings, isolation: Isolation) -> Outcome:
     """Run one job to its verdict, blocking. Everything it started is dead when this returns."""

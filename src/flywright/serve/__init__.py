@@ -5,16 +5,8 @@ app.py puts the wires together: nemo_wire (`PUT /generate`), openai_wire (`/v1/.
 rehearsals. Who answers is handed in: a Completer, a Scorer.
 """
 
-from flywright.serve.app import ServeSettings, create_app, run
+from flywright.serve.app import ServeSettings, create_app
 from flywright.serve.client import HttpCompleter, HttpScorer
-from flywright.serve.fake import create_fake_app, run_fake
+from flywright.serve.fake import create_fake_app
 
-__all__ = [
-    "HttpCompleter",
-    "HttpScorer",
-    "ServeSettings",
-    "create_app",
-    "create_fake_app",
-    "run",
-    "run_fake",
-]
+__all__ = ["HttpCompleter", "HttpScorer", "ServeSettings", "create_app", "create_fake_app"]

@@ -11,9 +11,8 @@ message and attempt, so that a retry is a new draw and the order of requests cha
 import asyncio
 import random
 import re
-import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import uvicorn
@@ -23,6 +22,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from flywright.errors import UserError
 from flywright.files import digest, seed_from
 from flywright.serve import problems
+from flywright.serve.backend import reply_head
 from flywright.serve.bodies import read_object
 from flywright.serve.fake_answers import fake_answer, fake_attributes
 from flywright.serve.problems import Problem
@@ -48,24 +48,17 @@ def parse_faults(specs: Iterable[str]) -> dict[str, float]:
     return faults
 
 
-class _Faults:
-    """Draws, for each request, which fault strikes it."""
+def _strikes(shares: dict[str, float], seed: int) -> Callable[[dict[str, Any]], set[str]]:
+    """A function that draws, for each attempt at a request, which faults hit it."""
+    attempts: Counter[str] = Counter()
 
-    def __init__(self, shares: dict[str, float], seed: int):
-        self._shares = shares
-        self._seed = seed
-        self._attempts: Counter[str] = Counter()
-
-    def strike(self, tree: dict[str, Any]) -> set[str]:
-        """Names of the faults that hit this attempt at this request."""
+    def strike(tree: dict[str, Any]) -> set[str]:
         key = digest(tree)
-        self._attempts[key] += 1
-        attempt = self._attempts[key]
-        return {
-            name
-            for name, share in self._shares.items()
-            if random.Random(seed_from(self._seed, name, key, attempt)).random() < share
-        }
+        attempts[key] += 1
+        chances = {name: seed_from(seed, name, key, attempts[key]) for name in shares}
+        return {n for n, chance in chances.items() if random.Random(chance).random() < shares[n]}
+
+    return strike
 
 
 async def _suffer(struck: set[str]) -> Response | None:
@@ -108,10 +101,7 @@ def _reply(tree: dict[str, Any], chat: bool, struck: set[str], seed: int) -> dic
     written = choice.get("text") or choice.get("message", {}).get("content", "")
     counts = len(asked.split()), len(written.split())
     return {
-        "id": f"fake-{digest(tree)}",
-        "object": "chat.completion" if chat else "text_completion",
-        "created": int(time.time()),
-        "model": MODEL,
+        **reply_head("chat.completion" if chat else "text_completion", "fake", MODEL),
         "choices": [choice],
         "usage": {
             "prompt_tokens": counts[0],
@@ -123,7 +113,7 @@ def _reply(tree: dict[str, Any], chat: bool, struck: set[str], seed: int) -> dic
 
 def create_fake_app(faults: Iterable[str] = (), seed: int = 0) -> FastAPI:
     """The endpoint as an ASGI app. Raises UserError on an unknown fault."""
-    striking = _Faults(parse_faults(faults), seed)
+    strike = _strikes(parse_faults(faults), seed)
     app = FastAPI(title="Flywright fake endpoint", docs_url=None, redoc_url=None)
     problems.install(app)
 
@@ -134,7 +124,7 @@ def create_fake_app(faults: Iterable[str] = (), seed: int = 0) -> FastAPI:
             raise Problem(400, f"{needed} is required", needed)
         if chat and not all(isinstance(m, dict) for m in tree["messages"]):
             raise Problem(400, "messages: a list of objects", "messages")
-        struck = striking.strike(tree)
+        struck = strike(tree)
         return await _suffer(struck) or JSONResponse(_reply(tree, chat, struck, seed))
 
     @app.post("/v1/chat/completions")

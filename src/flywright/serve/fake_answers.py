@@ -4,15 +4,16 @@ A list gets that many numbered items, a judge's prompt a verdict, a coding task 
 tests assert lines that hold; anything else gets a few sentences.
 """
 
-import json
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from flywright.files import seed_from
 from flywright.records import ATTRIBUTES
 
+Answer = Callable[[random.Random, str], str]
+CODE = "```python\ndef solve(values):\n    return sorted(values)[:%s]\n```"
 WORDS = (
     *("river", "stone", "garden", "letter", "market", "winter", "engine", "planet", "colour"),
     *("number", "story", "bridge", "music", "forest", "island", "window", "history", "kitchen"),
@@ -30,45 +31,25 @@ def _asserts(draw: random.Random, text: str) -> str:
     return "\n".join(f"assert {call}([{start}, 7])[0] == 7" for start in starts)
 
 
-def _code(draw: random.Random, _text: str) -> str:
-    kept = draw.randint(1, 9)
-    return f"```python\ndef solve(values):\n    return sorted(values)[:{kept}]\n```"
-
-
-def _pair_verdict(draw: random.Random, _text: str) -> str:
-    return f"One of them is clearer.\n[[{draw.choice('AABBC')}]]"
-
-
-def _grade(draw: random.Random, _text: str) -> str:
-    return f"It serves the user.\n[[{draw.randint(3, 9)}]]"
-
-
-def _verdict(draw: random.Random, _text: str) -> str:
-    return f"It was read with care.\nVerdict: {draw.choice(('Yes', 'Yes', 'No'))}"
-
-
-def _score(draw: random.Random, _text: str) -> str:
-    return json.dumps({"score": draw.randint(1, 5)})
-
-
-def _yes_or_no(draw: random.Random, _text: str) -> str:
-    return draw.choice(("Yes.", "No."))
-
-
 def _sentences(draw: random.Random, _text: str) -> str:
     return " ".join(_sentence(draw) for _ in range(draw.randint(1, 3)))
 
 
+def _one_of(words: Sequence[Any], around: str) -> Answer:
+    """One of the words in the place of %s."""
+    return lambda draw, _text: around % draw.choice(words)
+
+
 # the first pattern that a prompt matches decides the shape of its answer
-SHAPES: tuple[tuple[str, Callable[[random.Random, str], str]], ...] = (
+SHAPES: tuple[tuple[str, Answer], ...] = (
     (r"\bnumbered list\b|\bas a list\b", _list),
     (r"\bassert lines\b", _asserts),
-    (r"\[\[A\]\]", _pair_verdict),
-    (r"\[\[\d+\]\]", _grade),
-    (r"Verdict: Yes", _verdict),
-    (r"```python|\bcode\b.*\bblock\b", _code),
-    (r'"score"', _score),
-    (r"\bYes\b.*\bNo\b", _yes_or_no),
+    (r"\[\[A\]\]", _one_of("AABBC", "One of them is clearer.\n[[%s]]")),
+    (r"\[\[\d+\]\]", _one_of(range(3, 10), "It serves the user.\n[[%s]]")),
+    (r"Verdict: Yes", _one_of(("Yes", "Yes", "No"), "It was read with care.\nVerdict: %s")),
+    (r"```python|\bcode\b.*\bblock\b", _one_of(range(1, 10), CODE)),
+    (r'"score"', _one_of(range(1, 6), '{"score": %s}')),
+    (r"\bYes\b.*\bNo\b", _one_of(("Yes", "No"), "%s.")),
     (r"", _sentences),
 )
 

@@ -6,6 +6,7 @@
 
 import logging
 import math
+from dataclasses import dataclass
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
@@ -17,23 +18,15 @@ from flywright.errors import UserError
 log = logging.getLogger("flywright.serve")
 
 
+@dataclass(eq=False)
 class Problem(Exception):  # noqa: N818 - what it is called on the wire
     """A request that gets no answer: HTTP status, one line, and the field it is about."""
 
-    def __init__(
-        self,
-        status: int,
-        message: str,
-        param: str | None = None,
-        code: str | None = None,
-        retry_after_seconds: float = 0.0,
-    ):
-        super().__init__(message)
-        self.status = status
-        self.message = message
-        self.param = param
-        self.code = code
-        self.retry_after_seconds = retry_after_seconds
+    status: int
+    message: str
+    param: str | None = None
+    code: str | None = None
+    retry_after_seconds: float = 0.0
 
 
 def problem_of(error: Exception) -> Problem:
@@ -45,16 +38,12 @@ def problem_of(error: Exception) -> Problem:
     if isinstance(error, UserError):
         return Problem(400, str(error))
     if isinstance(error, AskError):
-        wait = error.retry_after_seconds or 1.0
-        return (
-            Problem(503, str(error), retry_after_seconds=wait) if error.retryable else _bad(error)
-        )
+        if not error.retryable:
+            return Problem(502, f"the model could not answer: {error}")
+        wait_seconds = error.retry_after_seconds or 1.0
+        return Problem(503, str(error), retry_after_seconds=wait_seconds)
     log.error("unexpected failure: %s: %s", type(error).__name__, error, exc_info=error)
     return Problem(500, "the server failed on this request; its log says why")
-
-
-def _bad(error: AskError) -> Problem:
-    return Problem(502, f"the model could not answer: {error}")
 
 
 def _kind(status: int) -> str:

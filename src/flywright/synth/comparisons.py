@@ -10,7 +10,7 @@ be compared. Both rewards go into the record, because RPO needs them later.
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from flywright.ask.limits import gather
@@ -38,13 +38,15 @@ class Answer:
 class Judges:
     """Who judges: the sandbox for ground truth in code, an LLM, a reward model; any may lack.
 
-    decide: who decides on prompts without checks, "llm" (early) or "reward" (later).
+    decide: who decides on prompts without checks, "llm" (early) or "reward" (later); and on those
+    with checks where the `truth` is left out.
     """
 
     sandbox: Any = None
     llm: Completer | None = None
     scorer: Scorer | None = None
     decide: Literal["llm", "reward"] = "llm"
+    truth: bool = True
 
 
 async def answers(
@@ -121,7 +123,7 @@ async def votes(
     Judges are named "truth", "llm:MODEL" and "reward:MODEL".
     """
     cast = []
-    if prompt.checks:
+    if prompt.checks and judges.truth:
         cast.append(Verdict(judge="truth", preference=1))
     if judges.llm is not None:
         asked = (prompt.conversation, chosen.text, rejected.text)
@@ -149,7 +151,7 @@ async def comparisons(
         if len(found) < 2:
             raise Dropped("answers all alike")
         rng = random.Random(seed_from(maker.seed, "pair", prompt.id))
-        if prompt.checks:
+        if prompt.checks and judges.truth:
             judge, pair = "truth", await by_truth(prompt, found, judges, rng)
         elif judges.decide == "llm":
             judge, pair = "llm", await by_llm(prompt, found, judges, rng)
@@ -182,3 +184,28 @@ async def comparisons(
         ]
 
     return await maker.run("comparisons", step, prompts)
+
+
+async def shared_out(
+    maker: Maker, prompts: Sequence[Prompt], answerers: Mapping[str, Completer], judges: Judges
+) -> list[Comparison]:
+    """Comparisons by settings.judges: the truth where there is one, else LLM and reward by turns.
+
+    Where one is left out or lacking, its prompts go to the others; with nobody left they are
+    dropped, counted as "dropped: no judge". Rewards are recorded in any case.
+    """
+    names = maker.settings.judges
+    judges = replace(
+        judges, truth="truth" in names, llm=judges.llm if "llm" in names else None, decide="reward"
+    )
+    checked = [prompt for prompt in prompts if prompt.checks and judges.truth]
+    others = [prompt for prompt in prompts if not (prompt.checks and judges.truth)]
+    pairs = await comparisons(maker, checked, answerers, judges)
+    present = {"llm": judges.llm, "reward": judges.scorer}
+    deciders = [name for name in ("llm", "reward") if name in names and present[name]]
+    for number, name in enumerate(deciders):
+        mine = others[number :: len(deciders)]
+        pairs += await comparisons(maker, mine, answerers, replace(judges, decide=name))
+    if others and not deciders:
+        maker.counts["comparisons"]["dropped: no judge"] = len(others)
+    return pairs

@@ -70,13 +70,16 @@ class Copy:
 
 
 class Pool:
-    """Texts seen so far, asked for near copies: MinHash finds candidates, exact Jaccard decides."""
+    """Texts seen so far, asked for near copies: MinHash finds candidates, exact Jaccard decides.
+
+    With a threshold of 0 nothing is one.
+    """
 
     def __init__(self, threshold: float, shingle: int = 3):
         self._threshold = threshold
         self._shingle = shingle
         self._shingles: list[set[Gram]] = []
-        self._index = RMinHashLSH(threshold, _PERMUTATIONS, _BANDS)
+        self._index = RMinHashLSH(threshold or 1.0, _PERMUTATIONS, _BANDS)
 
     def _signature(self, shingles: set[Gram]) -> RMinHash:
         signature = RMinHash(_PERMUTATIONS, 1)
@@ -85,6 +88,8 @@ class Pool:
 
     def likest(self, text: str) -> tuple[int, float] | None:
         """(number, Jaccard) of the most similar text at or over the threshold, or None."""
+        if not self._threshold:
+            return None
         mine = grams(tokens(text), self._shingle)
         found = None
         for number in sorted(self._index.query(self._signature(mine))):
@@ -150,7 +155,10 @@ def decontaminate(
 
     benchmarks: (name, text) pairs. An n-gram is `words` words or operators, or the whole text where
     it is shorter; texts of fewer than three words are passed over, they would hit everything.
+    A share of 0 keeps all.
     """
+    if not share:
+        return list(records), []
     owners: dict[Gram, list[int]] = defaultdict(list)
     sizes: list[int] = []
     items: list[tuple[str, str]] = []

@@ -8,7 +8,7 @@ call ends first, so that a resumed flow writes the same file as one that was nev
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar
+from typing import Generic, TypeVar
 
 from flywright.ask.limits import gather
 from flywright.ask.protocol import AskError, TooLong
@@ -25,39 +25,30 @@ class Dropped(Exception):  # noqa: N818 - a drop is an ending, not an error
 
 
 @dataclass(frozen=True)
-class Ending(Generic[Out]):
-    """How one record ended. `reason` is a drop's reason or a failure's error."""
-
-    status: Literal["ok", "dropped", "failed"]
-    records: tuple[Out, ...] = ()
-    reason: str = ""
-    retryable: bool = False
-
-
-@dataclass(frozen=True)
 class FlowResult(Generic[Out]):
-    """The endings of all records of a flow, in the order in which they went in."""
+    """How each record of a flow ended, in the order in which they went in: with what it gave, with
+    the Dropped that its step raised, or with an answerer's error."""
 
     name: str
-    endings: tuple[Ending[Out], ...]
+    endings: Sequence[list[Out] | Dropped | AskError]
 
     @property
     def records(self) -> list[Out]:
         """All that was made, in order."""
-        return [record for ending in self.endings for record in ending.records]
+        return [record for made in self.endings if isinstance(made, list) for record in made]
 
     @property
-    def failed(self) -> list[Ending[Out]]:
-        """The endings of the records that an answerer failed on."""
-        return [ending for ending in self.endings if ending.status == "failed"]
+    def failed(self) -> list[AskError]:
+        """The errors of the records that an answerer failed on."""
+        return [ending for ending in self.endings if isinstance(ending, AskError)]
 
     @property
     def counts(self) -> dict[str, int]:
         """in, ok, out, failed, and "dropped: REASON" for each reason."""
-        reasons = Counter(e.reason for e in self.endings if e.status == "dropped")
+        reasons = Counter(str(ending) for ending in self.endings if isinstance(ending, Dropped))
         return {
             "in": len(self.endings),
-            "ok": sum(ending.status == "ok" for ending in self.endings),
+            "ok": sum(isinstance(ending, list) for ending in self.endings),
             "out": len(self.records),
             "failed": len(self.failed),
             **{f"dropped: {reason}": count for reason, count in sorted(reasons.items())},
@@ -71,7 +62,7 @@ class FlowResult(Generic[Out]):
         if self.failed:
             raise FlywrightError(
                 f"{self.name}: {len(self.failed)} of {len(self.endings)} records failed, the first "
-                f"with: {self.failed[0].reason}; run it again to try these again"
+                f"with: {self.failed[0]}; run it again to try these again"
             )
         return self.records
 
@@ -91,15 +82,12 @@ async def run_flow(
     Any other error is a fault of the program or of the disk and is raised.
     """
 
-    async def end(record: In) -> Ending[Out]:
+    async def end(record: In) -> list[Out] | Dropped | AskError:
         try:
-            made = tuple(await step(record, ask))
-        except Dropped as drop:
-            return Ending("dropped", reason=str(drop))
+            return list(await step(record, ask)) or Dropped("gave nothing")
         except TooLong:
-            return Ending("dropped", reason="too long for the model")
-        except AskError as error:
-            return Ending("failed", reason=str(error), retryable=error.retryable)
-        return Ending("ok", made) if made else Ending("dropped", reason="gave nothing")
+            return Dropped("too long for the model")
+        except (Dropped, AskError) as ending:
+            return ending
 
-    return FlowResult(name, tuple(await gather(end, records, limit, tick, name)))
+    return FlowResult(name, await gather(end, records, limit, tick, name))

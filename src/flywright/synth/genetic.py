@@ -102,7 +102,9 @@ class Evolution:
         code = parse.code(reply)
         function = entry_point(code)
         tests = await self.write_tests(member.task, code)
-        await self.execute(code, tests or [f"assert callable({function})"])
+        outcome = await self.runner.run(code, tests or [f"assert callable({function})"])
+        if not outcome.passed:
+            raise Dropped("execution failed")
         verdict = await self.judged(member.task, code)
         lineage = self.maker.lineage(
             "genetic",
@@ -126,12 +128,6 @@ class Evolution:
         request = template("genetic_tests").fill(task=task, code=code, count=count)
         said, _ = await self.maker.say(self.coder, request, greedy=True)
         return [line for line in parse.asserts(said, count) if _parses(line)]
-
-    async def execute(self, code: str, tests: list[str]) -> None:
-        """Run the code against its tests. Raises Dropped if they do not pass."""
-        outcome = await self.runner.run(code, tests)
-        if not outcome.passed:
-            raise Dropped("execution failed")
 
     async def judged(self, task: str, code: str) -> Verdict:
         """The judge's yes. Raises Dropped on anything else."""

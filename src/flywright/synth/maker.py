@@ -20,6 +20,7 @@ from flywright.synth.wording import Template
 
 In = TypeVar("In")
 Out = TypeVar("Out")
+TRIES = 2  # a list that cannot be read is asked for again
 
 
 @dataclass
@@ -64,11 +65,11 @@ class Maker:
     ) -> tuple[list[str], Sampling]:
         """`count` elements from a template that asks for a list, and the sampling that gave them.
 
-        Asks again with another seed, up to settings.tries times. Raises Dropped.
+        Asks up to TRIES times, with another seed each. Raises Dropped.
         """
         prompt = template.fill(count=count, **values)
         reason = Dropped("never asked")
-        for attempt in range(self.settings.tries):
+        for attempt in range(TRIES):
             sampling = self.sampling(self.settings.list_tokens, prompt.last, attempt)
             reply = await self.ask.complete(prompt, sampling)
             try:

@@ -45,9 +45,6 @@ class SynthSettings(Settings):
     answer_tokens: int = Field(default=192, ge=8, description="longest answer or user turn")
     temperature: float = Field(default=0.7, ge=0, description="for prompts and comparison answers")
     top_p: float = Field(default=0.95, gt=0, le=1)
-    tries: int = Field(
-        default=2, ge=1, description="how often a list that cannot be read is asked again"
-    )
     concurrency: int = Field(default=64, ge=1, description="records in work at once")
     instruction_kinds: tuple[str, ...] = SHORT_KINDS
     instruction_size: Literal["small", "full"] = "small"
@@ -55,18 +52,21 @@ class SynthSettings(Settings):
         default=2, ge=1, le=3, description="most instructions on one prompt"
     )
     user_turns: int = Field(default=3, ge=1, description="user turns of a role-played dialogue")
+    verify: bool = Field(default=True, description="drop answers that break their instruction")
     dialogue_reward: float = Field(default=-1e9, description="dialogues scored below are dropped")
     samples: int = Field(
         default=2, ge=1, description="answers of each model to a comparison's prompt"
     )
+    judges: tuple[Literal["truth", "llm", "reward"], ...] = Field(
+        default=("truth", "llm", "reward"), description="who decides between answers"
+    )
     dpo_quality: float = Field(default=-1e9, description="least chosen reward for DPO (strict)")
     rpo_quality: float = Field(default=-1e9, description="least chosen reward for RPO (looser)")
-    near_duplicate: float = Field(default=0.8, gt=0, le=1, description="Jaccard of 3-word shingles")
-    overlap_words: int = Field(
-        default=8, ge=1, description="length of the n-grams of decontamination"
+    near_duplicate: float = Field(
+        default=0.8, ge=0, le=1, description="Jaccard of 3-word shingles; 0 = near copies stay"
     )
     overlap_share: float = Field(
-        default=0.5, gt=0, le=1, description="share of n-grams that is a hit"
+        default=0.5, ge=0, le=1, description="share of a benchmark text's 8-grams; 0 = hits stay"
     )
 
 

@@ -13,21 +13,8 @@ from dataclasses import dataclass
 
 from flywright.errors import UserError
 from flywright.records import Conversation, Message
-from flywright.tokenizer.export import CHAT_HASH
+from flywright.tokenizer.export import CHAT_HASH as CHAT_HASH
 from flywright.tokenizer.tokenizer import CONTROL_TEXTS, Tokenizer
-
-__all__ = [
-    "CHAT_HASH",
-    "Rendered",
-    "answer_ids",
-    "answer_text",
-    "end_ids",
-    "parse",
-    "prompt_ids",
-    "raw_ids",
-    "render",
-    "reward_ids",
-]
 
 _NAMES = {"system": "System\n", "user": "User\n", "assistant": "Assistant\n"}
 _ROLES = {name: role for role, name in _NAMES.items()}

@@ -13,17 +13,9 @@ from tokenizers import decoders, models, normalizers
 
 from flywright.files import digest
 
-CHAT_TEMPLATE = (
-    "{%- if messages[0]['role'] == 'system' -%}"
-    "{{ '<extra_id_0>System\\n' + messages[0]['content'] + '\\n' }}"
-    "{%- set turns = messages[1:] -%}"
-    "{%- else -%}{{ '<extra_id_0>System\\n\\n' }}{%- set turns = messages -%}{%- endif -%}"
-    "{%- for message in turns -%}"
-    "{%- set name = 'User' if message['role'] == 'user' else 'Assistant' -%}"
-    "{{ '<extra_id_1>' + name + '\\n' + message['content'] + '\\n' }}"
-    "{%- endfor -%}"
-    "{%- if add_generation_prompt -%}{{ '<extra_id_1>Assistant\\n' }}"
-    "{%- elif turns[-1]['role'] == 'assistant' -%}{{ '<extra_id_1>' }}{%- endif -%}"
+# one line: a newline in the template would be one in the prompt
+CHAT_TEMPLATE = "".join(
+    Path(__file__).with_name("chat_template.jinja").read_text(encoding="utf-8").splitlines()
 )
 CHAT_HASH = digest(CHAT_TEMPLATE)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import sentencepiece
 
 from flywright.errors import UserError
-from flywright.files import digest
+from flywright.files import digest, named_disk_errors
 from flywright.tokenizer.export import write_fast_tokenizer
 
 UNK, PAD, BOS, EOS = "<unk>", "<pad>", "<s>", "</s>"
@@ -42,12 +42,15 @@ class Tokenizer:
             return cls(path.read_bytes())
         except RuntimeError:
             raise UserError(f"{path}: not a SentencePiece model") from None
+        except UserError as error:  # a foreign model without the chat format's tokens
+            raise UserError(f"{path}: {error}") from None
 
     def save(self, folder: Path) -> None:
         """Write tokenizer.model, tokenizer.json, tokenizer_config.json and the chat template."""
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "tokenizer.model").write_bytes(self._proto)
-        write_fast_tokenizer(self._model, folder, EXTRA_IDS)
+        with named_disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "tokenizer.model").write_bytes(self._proto)
+            write_fast_tokenizer(self._model, folder, EXTRA_IDS)
 
     def control_id(self, text: str) -> int:
         """Id of a control token such as `<extra_id_1>`. Raises UserError if the model lacks it."""

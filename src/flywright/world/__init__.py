@@ -10,26 +10,20 @@ Everything is drawn from the seed: nothing is downloaded and nothing depends on 
 """
 
 from collections.abc import Iterator
+from random import Random
 from typing import get_args
 
-from flywright.records import Document, Prompt, Rating
+from flywright.files import digest, seed_from
+from flywright.records import Conversation, Document, Prompt, Rating
 from flywright.world.corpus import QUALITY, Corpus
 from flywright.world.facts import Facts
 from flywright.world.ratings import rate_prompts
 from flywright.world.reader import Reader
-from flywright.world.tasks import (
-    METRIC_OF_TASK,
-    Split,
-    all_families,
-    code_prompts,
-    heldout_prompts,
-    metric_of,
-    training_prompts,
-)
+from flywright.world.tasks import METRIC_OF_TASK, Split, all_families, draw_prompts, metric_of
 from flywright.world.teacher import Teacher
 from flywright.world.teacher_errors import ERRORS
 
-__all__ = ["ERRORS", "METRIC_OF_TASK", "QUALITY", "Teacher", "World", "metric_of"]
+__all__ = ["ERRORS", "METRIC_OF_TASK", "QUALITY", "Teacher", "Untold", "World", "metric_of"]
 
 VERSION = 4  # raise it when the same seed gives other text, tasks or answers
 NOTES = (
@@ -45,42 +39,46 @@ BENCHMARK_COUNT = 600  # held-out prompts of each split that training data is ke
 class World:
     """One small world, all of it from one seed. `notes` say what is simulated in it."""
 
-    notes = (
-        "The corpus, the tasks and their truth are generated; people and towns are invented.",
-        "The first generator, also as a judge, is a script with stated families of errors.",
-        "Human ratings come from simulated annotators with noise.",
-    )
+    notes = NOTES
 
     def __init__(self, seed: int = 0):
         self.seed = seed
         self.fingerprint = f"world/{VERSION}/{seed}"
-        self.notes = NOTES
         self.facts = Facts(seed)
         self.families = all_families(self.facts)
         self.reader = Reader(self.families)
 
     def documents(self) -> Iterator[Document]:
-        """The pretraining text, 5 to 6 million characters; `world.QUALITY` rates its sources."""
-        return Corpus(self.families, self.facts, self.seed).documents()
+        """The pretraining text; `world.QUALITY` rates its sources."""
+        return self._corpus().documents()
 
     def questions(self) -> list[Document]:
-        """Question-answer texts of training items, for continued training."""
-        return Corpus(self.families, self.facts, self.seed).questions()
+        """Question-answer transcripts of training items, for continued training."""
+        return self._corpus().questions()
+
+    def _corpus(self) -> Corpus:
+        return Corpus(self.families, self.facts, self.seed)
 
     def prompts(self, count: int) -> list[Prompt]:
         """`count` different training prompts with checks, all families by weight."""
-        return training_prompts(self.families, count, self.seed)
+        chosen = [family for family in self.families if not family.far]
+        return draw_prompts(chosen, "", count, self._rng("prompts"))
 
     def heldout(self, split: Split, count: int) -> list[Prompt]:
         """Held-out prompts: "near" (unseen items), "far" (harder, longer, composed), "tuning".
 
         Settings are chosen on "tuning", which is like "near" and shares no item with it.
         """
-        return heldout_prompts(self.families, split, count, self.seed)
+        chosen = [family for family in self.families if family.far == (split == "far")]
+        return draw_prompts(chosen, split, count, self._rng("heldout", split))
 
     def code_seeds(self, count: int = 64) -> list[Prompt]:
         """Coding prompts to start Genetic Instruct from (training items)."""
-        return code_prompts(self.families, count, self.seed)
+        code = [f for f in self.families if not f.far and METRIC_OF_TASK[f.name] == "code"]
+        return draw_prompts(code, "", count, self._rng("prompts"))
+
+    def _rng(self, *what: str) -> Random:
+        return Random(seed_from(self.seed, *what))
 
     def ratings(self, count: int) -> list[Rating]:
         """About `count` rated answers, two to a training prompt."""
@@ -101,9 +99,35 @@ class World:
             raise ValueError(f"prompt {prompt.id}: not a task of this world")
         return reading.answer()
 
+    def weakness(self, prompt: Prompt) -> str:
+        """The kind of error in the generator's greedy answer: one of ERRORS' kinds, or ""."""
+        return self.generator().weakness(prompt.conversation)
+
+    def identify(self, conversation: Conversation) -> str:
+        """What identifies the item that is asked for, whatever its wording; "" if it is none."""
+        reading = self.reader.read(conversation)
+        if reading is None or reading.family is None:
+            return ""
+        item = reading.family.task_id(reading.fields)
+        asked = [turn.content for turn in conversation.turns if turn.role == "user"]
+        opening = asked[:-1] if reading.family.opening else []
+        return digest(item, opening, [one.wording() for one in reading.instructions])
+
     def benchmark_texts(self) -> Iterator[tuple[str, str]]:
         """(name, text) of held-out prompts of both splits, for decontamination."""
         for split in get_args(Split):
             for prompt in self.heldout(split, BENCHMARK_COUNT):
                 messages = prompt.conversation.messages
                 yield split, "\n".join(message.content for message in messages)
+
+
+class Untold(World):
+    """The same world where no text tells its facts: the control of what a base must have read."""
+
+    def __init__(self, seed: int = 0):
+        super().__init__(seed)
+        self.fingerprint += "/untold"
+
+    def _corpus(self) -> Corpus:
+        silent = tuple(one for one in self.families if not one.name.startswith("open_qa"))
+        return Corpus(silent, self.facts, self.seed, leave_out=("handbook",))

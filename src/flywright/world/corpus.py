@@ -2,7 +2,7 @@
 
 Every fact is stated, in many wordings; tasks are shown worked (training arguments only, or every
 argument where the family is `known`); other languages and code stand beside. One source is noisy,
-so that filters have something to drop. About 4 MB in all, each source from its own seed.
+so that filters have something to drop. Each source comes from its own seed.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,14 +11,15 @@ from random import Random
 
 from flywright.files import seed_from
 from flywright.records import Document
-from flywright.world.corpus_code import code_file
 from flywright.world.corpus_english import Handbook, noise, story
 from flywright.world.facts import Facts
 from flywright.world.families import Family
 from flywright.world.languages import LANGUAGES, OPENERS, draw_sentence, translate
 from flywright.world.tasks import METRIC_OF_TASK
+from flywright.world.tasks_code import asserts, plan_of, solution
 from flywright.world.tasks_numbers import add_by_columns
 from flywright.world.tasks_words import CHANGES, change_lesson
+from flywright.world.words import table
 
 Paragraph = Callable[[Random], str]
 
@@ -34,19 +35,10 @@ class Source:
     parts: int  # paragraphs to a document
 
 
-SOURCES = (
-    Source("handbook", "en", 1.0, 500_000, 5),
-    Source("lessons", "en", 1.0, 2_400_000, 6),
-    Source("sums", "en", 0.9, 450_000, 10),
-    Source("stories", "en", 0.7, 150_000, 4),
-    Source("manners", "en", 0.9, 500_000, 4),
-    Source("web", "en", 0.2, 120_000, 4),
-    Source("primer", "mixed", 0.9, 240_000, 8),
-    *(Source(f"reader-{code}", code, 0.7, 100_000, 10) for code in LANGUAGES.values()),
-    Source("python", "code", 0.9, 650_000, 3),
-)
+_TABLE = table("corpus")
+SOURCES = tuple(Source(name, *rest) for name, rest in _TABLE["sources"].items())
 QUALITY: dict[str, float] = {source.name: source.quality for source in SOURCES}
-QUESTION_SOURCE = "questions"
+HARD: dict[str, int] = _TABLE["hard"]
 
 
 def worked(family: Family, rng: Random) -> str:
@@ -85,6 +77,23 @@ def _manners(instruction: Family, writing: list[Family]) -> Paragraph:
     return paragraph
 
 
+def _code_file(family: Family, rng: Random) -> str:
+    """One function of a code family (training arguments), in one of several dresses."""
+    fields = family.training_fields(rng)
+    source, plan = solution(fields), plan_of(fields)
+    head, body = source.split("\n", 1)
+    call = asserts(fields, 1, rng.randint(0, 5))[0].removeprefix("assert ")
+    used, result = call.split(" == ", 1)
+    forms = (
+        f"# {fields['name']} {fields['action']}\n{source}",
+        f'{head}\n    """Function that {fields["action"]}."""\n{body}',
+        f"{source}\n\nprint({used})  # {result}",
+        f"# function {fields['name']}({plan.argument}) that {fields['action']}\n{source}\n\n"
+        f"assert {call}",
+    )
+    return rng.choice(forms) + "\n"
+
+
 def _pair(rng: Random) -> str:
     """One sentence and its translation, named or plain."""
     sentence, (name, code) = (
@@ -98,25 +107,39 @@ def _pair(rng: Random) -> str:
 class Corpus:
     """Writes the documents of one world."""
 
-    def __init__(self, families: tuple[Family, ...], facts: Facts, seed: int):
+    def __init__(
+        self,
+        families: tuple[Family, ...],
+        facts: Facts,
+        seed: int,
+        leave_out: tuple[str, ...] = (),
+    ):
         self._families, self._facts, self._seed = families, facts, seed
+        self._sources = [source for source in SOURCES if source.name not in leave_out]
 
     def documents(self) -> Iterator[Document]:
         """Every document, source by source; the same for the same seed."""
-        for source in SOURCES:
+        for source in self._sources:
             yield from self._documents(source)
 
     def questions(self, count: int = 60000) -> list[Document]:
-        """Question-answer texts of training items, for the second part of continued training."""
+        """Training items as transcripts, for the second part of continued training.
+
+        What small models find hard comes more often. A fact is asked for once in each wording: what
+        is asked for too often is learned by heart, and the handbook is not read.
+        """
         rng = Random(seed_from(self._seed, "questions"))
-        families = [family for family in self._families if not family.far and not family.opening]
-        weights = [family.weight for family in families]
-        texts: dict[str, None] = {}
+        families = [family for family in self._families if not family.far]
+        weights = [family.weight * HARD.get(family.name, 1) for family in families]
+        texts, asked = [], set()
         for family in rng.choices(families, weights, k=count):
             fields = family.training_fields(rng)
-            question = family.ask(fields, rng).last
-            texts[f"Question: {question}\nAnswer: {family.solve(fields)}"] = None
-        return [Document(text=text, source=QUESTION_SOURCE) for text in texts]
+            talk = family.ask(fields, rng).answered(family.solve(fields))
+            if family.name != "open_qa" or talk.messages[0].content not in asked:
+                turns = (f"{turn.role.capitalize()}\n{turn.content}" for turn in talk.messages)
+                texts.append("\n".join(turns))
+            asked.add(talk.messages[0].content)
+        return [Document(text=text, source="questions") for text in texts]
 
     def _documents(self, source: Source) -> Iterator[Document]:
         rng = Random(seed_from(self._seed, "corpus", source.name))
@@ -146,6 +169,6 @@ class Corpus:
                 by_name["instruction"], [by_name["writing"], by_name["tell_about"]]
             ),
             "primer": _pair,
-            "python": lambda rng: code_file(rng.choice(code), rng),
+            "python": lambda rng: _code_file(rng.choice(code), rng),
         }
         return makers.get(source.name) or _reader(source.language)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from random import Random
 
 from flywright.files import seed_from
-from flywright.world.words import ANIMALS, COLOURS, FOODS, JOBS, invent_names
+from flywright.world.words import ANIMALS, COLOURS, FOODS, JOBS, invent_names, table
 
 PEOPLE_COUNT = 24
 TOWN_COUNT = 8
@@ -32,99 +32,10 @@ class Fact:
     value: str
 
 
-_RELATIONS = (
-    Relation(
-        "home",
-        (
-            "{s} lives in {v}.",
-            "The home of {s} is {v}.",
-            "{v} is the town where {s} lives.",
-            "If you look for {s}, go to {v}.",
-            "{s} has a house in {v}.",
-            "You can meet {s} in {v}.",
-        ),
-        ("Where does {s} live?", "In which town does {s} live?", "What is the home of {s}?"),
-    ),
-    Relation(
-        "job",
-        (
-            "{s} works as a {v}.",
-            "The job of {s} is {v}.",
-            "{s} is a {v}.",
-            "By trade {s} is a {v}.",
-            "People know {s} as a good {v}.",
-            "{s} has been a {v} for many years.",
-        ),
-        ("What is the job of {s}?", "What work does {s} do?", "What does {s} work as?"),
-    ),
-    Relation(
-        "pet",
-        (
-            "The pet of {s} is a {v}.",
-            "{s} keeps a {v} as a pet.",
-            "{s} has a pet {v}.",
-            "At home {s} has a {v}.",
-            "{s} feeds a {v} every morning.",
-            "The {v} of {s} is well known.",
-        ),
-        ("What pet does {s} have?", "Which animal does {s} keep?", "What is the pet of {s}?"),
-    ),
-    Relation(
-        "food",
-        (
-            "The favourite food of {s} is {v}.",
-            "{s} likes to eat {v}.",
-            "Nothing tastes better to {s} than {v}.",
-            "{s} eats {v} every day.",
-            "When {s} is hungry, {v} is best.",
-            "Give {s} some {v}, and all is well.",
-        ),
-        (
-            "What is the favourite food of {s}?",
-            "What does {s} like to eat?",
-            "Which food does {s} like best?",
-        ),
-    ),
-    Relation(
-        "colour",
-        (
-            "The favourite colour of {s} is {v}.",
-            "{s} likes the colour {v} best.",
-            "{s} always wears {v}.",
-            "The coat of {s} is {v}.",
-            "{v} is the colour that {s} likes.",
-            "{s} paints every door {v}.",
-        ),
-        (
-            "What is the favourite colour of {s}?",
-            "Which colour does {s} like best?",
-            "What colour does {s} like?",
-        ),
-    ),
-    Relation(
-        "tower",
-        (
-            "The tower of {s} is {v}.",
-            "{s} has a {v} tower.",
-            "In {s} stands a {v} tower.",
-            "The people of {s} keep their tower {v}.",
-            "From far away you see the {v} tower of {s}.",
-        ),
-        ("What colour is the tower of {s}?", "Which colour has the tower of {s}?"),
-    ),
-    Relation(
-        "dish",
-        (
-            "{s} is known for its {v}.",
-            "The dish of {s} is {v}.",
-            "In {s} people cook {v}.",
-            "Visitors come to {s} for the {v}.",
-            "The market of {s} sells the best {v}.",
-        ),
-        ("What food is {s} known for?", "What is the dish of {s}?"),
-    ),
-)
-RELATIONS: dict[str, Relation] = {relation.name: relation for relation in _RELATIONS}
+RELATIONS: dict[str, Relation] = {
+    name: Relation(name, tuple(said["statements"]), tuple(said["questions"]))
+    for name, said in table("relations").items()
+}
 TOWN_RELATIONS = ("tower", "dish")
 
 

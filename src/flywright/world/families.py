@@ -10,9 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from random import Random
+from typing import Any
 
 from flywright.files import digest
 from flywright.records import Check, Conversation, Lineage, Prompt, record_id
+from flywright.world.words import table
 
 Fields = dict[str, str]
 NEAR_PERCENT, TUNING_PERCENT = 15, 6  # of the items: measured on, and tuned on
@@ -125,6 +127,18 @@ class Family:
             checks=checks,
             lineage=Lineage(source="world", answer_by="program"),
         )
+
+
+_WORDING = table("wording")
+
+
+def worded(
+    name: str, draw: Callable[[Random], Fields], solve: Callable[[Fields], str], **more: Any
+) -> Family:
+    """A family with its phrasings and lessons from wording.toml; `like`: asked as another is."""
+    words = _WORDING[more.pop("like", name)]
+    lessons = () if more.get("far") else tuple(words.get("lessons", ()))
+    return Family(name, tuple(words["phrasings"]), draw, solve, lessons=lessons, **more)
 
 
 def as_pattern(phrasing: str, patterns: Fields | None = None) -> re.Pattern[str]:

@@ -132,8 +132,3 @@ def _another(prompts: Sequence[Prompt], index: int) -> Prompt:
     """A later prompt of the same task if there is one near, else the next."""
     around = [prompts[(index + step) % len(prompts)] for step in range(1, 60)]
     return next((one for one in around if one.task == prompts[index].task), around[0])
-
-
-def defect_of(rating: Rating) -> str:
-    """The defect's name, from the rating's lineage."""
-    return rating.lineage.filters[0].removeprefix("defect:")

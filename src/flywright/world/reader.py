@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from flywright.records import Conversation
-from flywright.world.families import Family, Fields
+from flywright.world.families import Family, Fields, worded
 from flywright.world.instructions import Instruction, read_instructions
 from flywright.world.tasks_instructions import LISTING, TELLING, obey_all
 
@@ -32,9 +32,8 @@ def _asked_sentence(fields: Fields) -> str:
     return found[0] if fields["which"] == "first" else found[-1]
 
 
-TEXT_SENTENCE = Family(  # what can be asked of any text; drawn by nobody
+TEXT_SENTENCE = worded(  # what can be asked of any text; drawn by nobody
     "text_sentence",
-    ("Write the {which} sentence of the text.",),
     lambda rng: {"which": rng.choice(("first", "last")), "passage": "It is good."},
     _asked_sentence,
     patterns={"which": "first|last"},
@@ -48,13 +47,12 @@ class Reading:
     family: Family | None
     fields: Fields = field(default_factory=dict)
     instructions: tuple[Instruction, ...] = ()
-    request: str = ""
     previous: str = ""
 
     def answer(self) -> str:
         """The right answer."""
         base = self.family.solve(self.fields) if self.family else self.previous
-        return obey_all(base, self.instructions, self.request)
+        return obey_all(base, self.instructions)
 
 
 class Reader:
@@ -82,9 +80,8 @@ class Reader:
         for content in earlier:
             if _LASTING in content:
                 instructions = (*read_instructions(content)[0], *instructions)
-        request = " ".join(_FRAMES.sub(" ", text).split())
         if instructions and previous and _REVISING.search(text):
-            return Reading(None, {}, instructions, request, previous)
+            return Reading(None, {}, instructions, previous)
         found = self.match(text)
         if found is None:
             return None
@@ -94,4 +91,4 @@ class Reader:
         if family is TEXT_SENTENCE:
             rest = TEXT_SENTENCE.phrasings[0].format(**fields)
             fields = {**fields, "passage": _FRAMES.sub(" ", text.replace(rest, " ")).strip()}
-        return Reading(family, fields, instructions, request, previous)
+        return Reading(family, fields, instructions, previous)

@@ -4,15 +4,14 @@
 any "code" check means code, any IFEval id (with a colon) instruction_following, else accuracy.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from random import Random
 from typing import Literal
 
-from flywright.files import seed_from
 from flywright.records import Prompt
 from flywright.world import tasks_code, tasks_instructions, tasks_numbers, tasks_words
 from flywright.world.facts import Facts
-from flywright.world.families import Family, Fields, normal_text
+from flywright.world.families import Family, normal_text
 from flywright.world.tasks_facts import fact_families
 from flywright.world.tasks_writing import WRITING
 
@@ -61,44 +60,17 @@ def _rounds(families: Sequence[Family], rng: Random) -> Iterator[Family]:
         yield from one_round
 
 
-def _draw_prompts(
-    families: Sequence[Family],
-    fields_of: Callable[[Family, Random], Fields | None],
-    count: int,
-    rng: Random,
-) -> list[Prompt]:
-    """Up to `count` prompts with different texts; fewer where the families have no more."""
+def draw_prompts(families: Sequence[Family], split: str, count: int, rng: Random) -> list[Prompt]:
+    """Up to `count` prompts of a split with different texts; fewer where there are no more."""
     prompts: dict[str, Prompt] = {}
     stale, limit = 0, _STALE_ROUNDS * sum(family.weight for family in families)
     for family in _rounds(families, rng):
         if len(prompts) >= count or stale > limit:
             break
-        if (fields := fields_of(family, rng)) is None:
+        if (fields := family.fields_of(rng, split)) is None:
             continue
         prompt = family.prompt(fields, rng)
         text = normal_text(" ".join(message.content for message in prompt.conversation.messages))
         stale = stale + 1 if text in prompts else 0
         prompts.setdefault(text, prompt)
     return list(prompts.values())
-
-
-def training_prompts(families: Sequence[Family], count: int, seed: int) -> list[Prompt]:
-    """Prompts to train on: no far family, no held-out item."""
-    chosen = [family for family in families if not family.far]
-    rng = Random(seed_from(seed, "prompts"))
-    return _draw_prompts(chosen, lambda family, rng: family.training_fields(rng), count, rng)
-
-
-def heldout_prompts(
-    families: Sequence[Family], split: Split, count: int, seed: int
-) -> list[Prompt]:
-    """Prompts to measure or to tune on: held-out items of the same families, or far families."""
-    chosen = [family for family in families if family.far == (split == "far")]
-    rng = Random(seed_from(seed, "heldout", split))
-    return _draw_prompts(chosen, lambda family, rng: family.fields_of(rng, split), count, rng)
-
-
-def code_prompts(families: Sequence[Family], count: int, seed: int) -> list[Prompt]:
-    """Coding prompts only, to seed Genetic Instruct."""
-    chosen = [family for family in families if METRIC_OF_TASK[family.name] == "code"]
-    return training_prompts(chosen, count, seed)

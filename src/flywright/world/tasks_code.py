@@ -6,13 +6,15 @@ constant filled in. Most hidden tests use other inputs than the visible ones.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from random import Random
+from types import CodeType
 from typing import Any
 
 from flywright.files import seed_from
 from flywright.records import Check
-from flywright.world.families import Family, Fields, as_pattern
-from flywright.world.words import WORDS
+from flywright.world.families import Family, Fields, as_pattern, worded
+from flywright.world.words import WORDS, table
 
 NAMES = tuple(word for word in WORDS if len(word) <= 6)
 VISIBLE_TESTS, HIDDEN_TESTS = 2, 4
@@ -20,60 +22,32 @@ VISIBLE_TESTS, HIDDEN_TESTS = 2, 4
 
 @dataclass(frozen=True)
 class Operation:
-    """One thing a function can do: how it is asked, written and computed."""
+    """One thing a function can do: how it is asked and written; what is written is computed."""
 
+    argument: str
     action: str
     expression: str
-    compute: Callable[[Any, int], Any]
+
+    @cached_property
+    def _code(self) -> CodeType:
+        return compile(self.expression.format(arg=self.argument, n="n"), self.action, "eval")
+
+    def compute(self, value: Any, n: int) -> Any:
+        """The result for one input and the constant `n`."""
+        return eval(self._code, {self.argument: value, "n": n})
 
 
-_NUMBERS = (
-    Operation("adds {n} to {arg}", "{arg} + {n}", lambda x, n: x + n),
-    Operation("subtracts {n} from {arg}", "{arg} - {n}", lambda x, n: x - n),
-    Operation("multiplies {arg} by {n}", "{arg} * {n}", lambda x, n: x * n),
-    Operation("tells if {arg} is greater than {n}", "{arg} > {n}", lambda x, n: x > n),
-    Operation("tells if {arg} is equal to {n}", "{arg} == {n}", lambda x, n: x == n),
-    Operation("gives the remainder of {arg} by {n}", "{arg} % {n}", lambda x, n: x % n),
-    Operation("returns the square of {arg}", "{arg} * {arg}", lambda x, n: x * x),
-)
-_TEXTS = (
-    Operation("repeats the text {arg} {n} times", "{arg} * {n}", lambda s, n: s * n),
-    Operation("returns the first {n} letters of {arg}", "{arg}[:{n}]", lambda s, n: s[:n]),
-    Operation("drops the first {n} letters of {arg}", "{arg}[{n}:]", lambda s, n: s[n:]),
-    Operation("returns {arg} in upper case", "{arg}.upper()", lambda s, n: s.upper()),
-    Operation("reverses the text {arg}", "{arg}[::-1]", lambda s, n: s[::-1]),
-    Operation("returns the last letter of {arg}", "{arg}[-1]", lambda s, n: s[-1]),
-    Operation("counts the letters of {arg}", "len({arg})", lambda s, n: len(s)),
-)
-_LISTS = (
-    Operation(
-        "adds {n} to each item of {arg}",
-        "[i + {n} for i in {arg}]",
-        lambda v, n: [i + n for i in v],
-    ),
-    Operation(
-        "multiplies each item of {arg} by {n}",
-        "[i * {n} for i in {arg}]",
-        lambda v, n: [i * n for i in v],
-    ),
-    Operation(
-        "keeps the items of {arg} greater than {n}",
-        "[i for i in {arg} if i > {n}]",
-        lambda v, n: [i for i in v if i > n],
-    ),
-    Operation("counts how often {n} is in {arg}", "{arg}.count({n})", lambda v, n: v.count(n)),
-    Operation("returns the sum of the list {arg}", "sum({arg})", lambda v, n: sum(v)),
-    Operation("returns the largest item of {arg}", "max({arg})", lambda v, n: max(v)),
-    Operation("sorts the list {arg}", "sorted({arg})", lambda v, n: sorted(v)),
-    Operation("returns the first item of {arg}", "{arg}[0]", lambda v, n: v[0]),
-)
-OPERATIONS = {"x": _NUMBERS, "s": _TEXTS, "v": _LISTS}
+OPERATIONS = {
+    argument: tuple(Operation(argument, *words) for words in operations)
+    for argument, operations in table("code").items()
+}
+_SUMS = OPERATIONS["x"][:3]
 GUARD = ", but 0 if {arg} is negative"
 THEN = " and then "
 
 _ACTION_PATTERNS = [
-    (operation, argument, as_pattern(operation.action, {"n": r"\d+", "arg": "[a-z]"}))
-    for argument, operations in OPERATIONS.items()
+    (operation, as_pattern(operation.action, {"n": r"\d+", "arg": "[a-z]"}))
+    for operations in OPERATIONS.values()
     for operation in operations
 ]
 
@@ -111,9 +85,9 @@ def read_action(action: str) -> Plan | None:
     guarded = "is negative" in action
     steps, argument = [], "x"
     for part in action.split(GUARD.split("{")[0])[0].split(THEN):
-        for operation, argument_name, pattern in _ACTION_PATTERNS:
+        for operation, pattern in _ACTION_PATTERNS:
             if found := pattern.search(part):
-                argument = argument_name
+                argument = operation.argument
                 steps.append((operation, int(found.groupdict().get("n") or 0)))
                 break
         else:
@@ -182,22 +156,14 @@ def _one_step(argument: str) -> Callable[[Random], Fields]:
 
 
 def _guarded(rng: Random) -> Fields:
-    operation = rng.choice(_NUMBERS[:3])
+    operation = rng.choice(_SUMS)
     action = operation.action.format(arg="x", n=rng.randint(2, 20))
     return _request(rng, "x", action + GUARD.format(arg="x"))
 
 
 def _two_steps(rng: Random) -> Fields:
-    first, second = (
-        op.action.format(arg="x", n=rng.randint(2, 9)) for op in rng.sample(_NUMBERS[:3], 2)
-    )
+    first, second = (op.action.format(arg="x", n=rng.randint(2, 9)) for op in rng.sample(_SUMS, 2))
     return _request(rng, "x", first + THEN + second)
-
-
-_PHRASINGS = (
-    "Write a Python function {name}({arg}) that {action}.",
-    "Define the function {name}({arg}) that {action}.",
-)
 
 
 _PLAIN, _GUARDED = r"(?:(?! and then )[^.,\n])+", r"[^.,\n]+, but 0 if x is negative"
@@ -205,24 +171,17 @@ _COMPOSED = r"[^.,\n]+ and then [^.,\n]+"
 
 
 def _family(
-    name: str,
-    draw: Callable[[Random], Fields],
-    argument: str,
-    action: str = _PLAIN,
-    far: bool = False,
-    weight: int = 2,
+    name: str, draw: Callable[[Random], Fields], argument: str, action: str = _PLAIN, **more: Any
 ) -> Family:
     """One code family; `argument` and `action` tell its requests from those of the others."""
     patterns = {"action": action, "arg": argument}
-    return Family(
-        name, _PHRASINGS, draw, solution, _checks, patterns=patterns, far=far, weight=weight
-    )
+    return worded(name, draw, solution, like="code", checks=_checks, patterns=patterns, **more)
 
 
 FAMILIES = (
     _family("code_number", _one_step("x"), "x", weight=3),
-    _family("code_text", _one_step("s"), "s"),
-    _family("code_list", _one_step("v"), "v"),
-    _family("code_guard", _guarded, "x", _GUARDED, weight=1),
-    _family("code_two_steps", _two_steps, "x", _COMPOSED, far=True),
+    _family("code_text", _one_step("s"), "s", weight=2),
+    _family("code_list", _one_step("v"), "v", weight=2),
+    _family("code_guard", _guarded, "x", _GUARDED),
+    _family("code_two_steps", _two_steps, "x", _COMPOSED, far=True, weight=2),
 )

@@ -3,7 +3,7 @@
 from random import Random
 
 from flywright.world.facts import RELATIONS, TOWN_RELATIONS, Facts
-from flywright.world.families import Family, Fields
+from flywright.world.families import Family, Fields, worded
 from flywright.world.languages import LANGUAGES, Sentence, draw_sentence, translate
 from flywright.world.words import COLOURS, GUESTS, THINGS, an
 
@@ -26,15 +26,11 @@ def _fact_family(facts: Facts, relation_name: str) -> Family:
 
 
 def _two_hop(facts: Facts, relation: str) -> Family:
-    wording = {
-        "tower": "What colour is the tower of the town where {subject} lives?",
-        "dish": "What food is the home town of {subject} known for?",
-    }[relation]
-    return Family(
+    return worded(
         "open_qa_two_hop",
-        (wording,),
         lambda rng: {"subject": rng.choice(facts.people), "relation": relation},
         lambda fields: facts.value(facts.value(fields["subject"], "home"), fields["relation"]),
+        like=f"two_hop_{relation}",
         patterns={"subject": "|".join(facts.people)},
         fixed={"relation": relation},
         far=True,
@@ -63,25 +59,16 @@ def _held(fields: Fields) -> str:
     return found.removeprefix(start).rstrip(".")
 
 
-_CLOSED = ("Text: {passage}\nWhat does {person} have?", "{passage}\nWhat does {person} have?")
 _PASSAGE = {"passage": r"(?:[A-Z][a-z]+ has an? [a-z ]+\. ?)+", "person": "|".join(GUESTS)}
 
-CLOSED_QA = Family(
-    "closed_qa",
-    _CLOSED,
-    lambda rng: _holdings(rng, rng.randint(2, 3)),
-    _held,
-    patterns=_PASSAGE,
-    lessons=(
-        "{passage} Who has what? {person} has {answer}.",
-        "{passage} So {person} has {answer}.",
-    ),
+CLOSED_QA = worded(
+    "closed_qa", lambda rng: _holdings(rng, rng.randint(2, 3)), _held, patterns=_PASSAGE
 )
-CLOSED_QA_LONG = Family(
+CLOSED_QA_LONG = worded(
     "closed_qa_long",
-    _CLOSED,
     lambda rng: _holdings(rng, 5),
     _held,
+    like="closed_qa",
     patterns=_PASSAGE,
     far=True,
 )
@@ -97,13 +84,11 @@ def _translated(fields: Fields) -> str:
     return translate(sentence, LANGUAGES[fields["language"]])
 
 
-TRANSLATE = Family(
+TRANSLATE = worded(
     "translate",
-    ("Translate into {language}: {english}", "Say this in {language}: {english}"),
     _to_translate,
     _translated,
     patterns={"language": "|".join(LANGUAGES), "english": r"The [a-z ]+\."},
-    lessons=("In {language} we say for {english} {answer}",),
 )
 
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from random import Random
+from typing import Any
 
 from flywright.files import seed_from
 from flywright.records import Check
-from flywright.world.families import Family, Fields
+from flywright.world.families import Fields, worded
 from flywright.world.instructions import (
     SHORT_KINDS,
     Instruction,
@@ -20,16 +21,14 @@ _NUMBERS = {"two": 2, "three": 3, "four": 4}
 _KINDS = {"animal": ANIMALS, "food": FOODS, "colour": COLOURS, "thing": THINGS}
 _TOPICS = ANIMALS + FOODS + THINGS
 
-LISTING = Family(
+LISTING = worded(
     "list_things",
-    ("Name {number} {kind}s.", "List {number} {kind}s."),
     lambda rng: {"number": rng.choice(tuple(_NUMBERS)), "kind": rng.choice(tuple(_KINDS))},
     lambda fields: ", ".join(_some(fields)),
     patterns={"number": "|".join(_NUMBERS), "kind": "|".join(_KINDS)},
 )
-TELLING = Family(
+TELLING = worded(
     "tell_about",
-    ("Tell me about the {noun}.", "Say something about the {noun}."),
     lambda rng: {"noun": rng.choice(_TOPICS)},
     lambda fields: compose({"colour": "", **fields}),
     checks=lambda fields: (Check(kind="keywords:existence", args={"keywords": [fields["noun"]]}),),
@@ -43,10 +42,10 @@ def _some(fields: Fields) -> list[str]:
     return rng.sample(_KINDS[fields["kind"]], _NUMBERS[fields["number"]])
 
 
-def obey_all(answer: str, instructions: tuple[Instruction, ...], request: str) -> str:
+def obey_all(answer: str, instructions: tuple[Instruction, ...]) -> str:
     """The answer changed to follow every instruction, in an order in which none is undone."""
     for instruction in sorted(instructions, key=lambda one: turn(one.kind)):
-        answer = instruction.obey(answer, request)
+        answer = instruction.obey(answer)
     return answer
 
 
@@ -87,32 +86,17 @@ def _group(kind: str) -> str:
 
 def _solve(fields: Fields) -> str:
     instructions, _ = read_instructions(fields["instruction"])
-    return obey_all(base_answer(fields["request"]), instructions, fields["request"])
+    return obey_all(base_answer(fields["request"]), instructions)
 
 
 def _checks(fields: Fields) -> tuple[Check, ...]:
     instructions, _ = read_instructions(fields["instruction"])
-    return tuple(one.check(fields["request"]) for one in instructions)
+    return tuple(one.check() for one in instructions)
 
 
-_NOTHING = {"request": "(?!)", "instruction": "(?!)"}  # read by read_instructions, not by pattern
-
-INSTRUCTION = Family(
-    "instruction",
-    ("{request} {instruction}", "{request}\n{instruction}"),
-    _draw(1),
-    _solve,
-    checks=_checks,
-    patterns=_NOTHING,
-    weight=6,
-)
-INSTRUCTION_PAIR = Family(
-    "instruction_pair",
-    ("{request} {instruction}",),
-    _draw(2),
-    _solve,
-    checks=_checks,
-    patterns=_NOTHING,
-    far=True,
-    weight=3,
-)
+_RULES: dict[str, Any] = {
+    "checks": _checks,
+    "patterns": {"request": "(?!)", "instruction": "(?!)"},  # read_instructions reads them
+}
+INSTRUCTION = worded("instruction", _draw(1), _solve, weight=6, **_RULES)
+INSTRUCTION_PAIR = worded("instruction_pair", _draw(2), _solve, far=True, weight=3, **_RULES)

@@ -1,8 +1,10 @@
 """Arithmetic: single-digit and carry-free sums and differences; carrying sums are the far split."""
 
+from collections.abc import Callable
 from random import Random
+from typing import Any
 
-from flywright.world.families import Family, Fields, number
+from flywright.world.families import Fields, number, worded
 
 
 def carries(a: int, b: int) -> bool:
@@ -14,24 +16,21 @@ def _digits(rng: Random) -> Fields:
     return {"a": str(rng.randint(0, 9)), "b": str(rng.randint(0, 9))}
 
 
-def _addends(rng: Random) -> Fields:
-    """Two-digit numbers whose sum carries nowhere."""
-    while True:
-        a, b = rng.randint(10, 99), rng.randint(10, 99)
-        if not carries(a, b):
-            return {"a": str(a), "b": str(b)}
+def _addends(carrying: bool) -> Callable[[Random], Fields]:
+    """Two-digit numbers whose sum carries somewhere, or nowhere."""
 
+    def draw(rng: Random) -> Fields:
+        while True:
+            a, b = rng.randint(10, 99), rng.randint(10, 99)
+            if carries(a, b) == carrying:
+                return {"a": str(a), "b": str(b)}
 
-def _carrying(rng: Random) -> Fields:
-    while True:
-        a, b = rng.randint(10, 99), rng.randint(10, 99)
-        if carries(a, b):
-            return {"a": str(a), "b": str(b)}
+    return draw
 
 
 def _difference(rng: Random) -> Fields:
     """Differences of two-digit numbers without borrowing: a sum read backwards."""
-    fields = _addends(rng)
+    fields = _addends(False)(rng)
     return {"a": str(int(fields["a"]) + int(fields["b"])), "b": fields["b"]}
 
 
@@ -64,64 +63,19 @@ def add_by_columns(fields: Fields) -> str:
     return f"{a} + {b}: {steps}, so {a} + {b} = {a + b}"
 
 
-_TWO_DIGITS = {"a": r"\d\d", "b": r"\d\d"}
-_ADD = ("What is {a} + {b}?", "Add {a} and {b}.", "Compute {a} + {b}.")
+def _checked(solve: Callable[[Fields], str]) -> Any:
+    """A solution, and the check that an answer is this number."""
+    return {"solve": solve, "checks": lambda fields: number(solve(fields))}
+
+
+_ONE_DIGIT, _TWO_DIGITS = ({"a": digits, "b": digits} for digits in (r"\d", r"\d\d"))
+_SUM, _MINUS, _LARGER = _checked(_sum), _checked(_minus), _checked(_larger)
 
 FAMILIES = (
-    Family(
-        "add_digits",
-        _ADD,
-        _digits,
-        _sum,
-        checks=lambda fields: number(_sum(fields)),
-        patterns={"a": r"\d", "b": r"\d"},
-        known=True,
-        lessons=("{a} + {b} = {answer}", "{a} and {b} make {answer}.", "{answer} is {a} + {b}."),
-    ),
-    Family(
-        "add",
-        _ADD,
-        _addends,
-        _sum,
-        checks=lambda fields: number(_sum(fields)),
-        lessons=("{a} + {b} = {answer}", "The sum of {a} and {b} is {answer}.", "{steps}."),
-        patterns=_TWO_DIGITS,
-    ),
-    Family(
-        "add_carry",
-        _ADD,
-        _carrying,
-        _sum,
-        patterns=_TWO_DIGITS,
-        checks=lambda fields: number(_sum(fields)),
-        far=True,
-    ),
-    Family(
-        "add_three",
-        ("What is {a} + {b} + {c}?",),
-        _three,
-        _sum,
-        checks=lambda fields: number(_sum(fields)),
-        far=True,
-    ),
-    Family(
-        "subtract",
-        ("What is {a} - {b}?", "Take {b} away from {a}.", "Compute {a} - {b}."),
-        _difference,
-        _minus,
-        checks=lambda fields: number(_minus(fields)),
-        lessons=("{a} - {b} = {answer}", "{a} less {b} leaves {answer}."),
-        patterns=_TWO_DIGITS,
-    ),
-    Family(
-        "larger_number",
-        ("Which number is larger, {a} or {b}?",),
-        _pair,
-        _larger,
-        checks=lambda fields: number(_larger(fields)),
-        lessons=(
-            "Of {a} and {b} the larger is {answer}.",
-            "{answer} is the larger of {a} and {b}.",
-        ),
-    ),
+    worded("add_digits", _digits, **_SUM, patterns=_ONE_DIGIT, known=True),
+    worded("add", _addends(False), **_SUM, patterns=_TWO_DIGITS),
+    worded("add_carry", _addends(True), **_SUM, like="add", patterns=_TWO_DIGITS, far=True),
+    worded("add_three", _three, **_SUM, far=True),
+    worded("subtract", _difference, **_MINUS, patterns=_TWO_DIGITS),
+    worded("larger_number", _pair, **_LARGER),
 )

@@ -1,11 +1,14 @@
 """Word and list tasks: reverse, sort, pick, spell, count, change. Answers are one to five words."""
 
+from collections.abc import Callable
 from random import Random
 
-from flywright.world.families import Family, Fields, number
+from flywright.records import Check
+from flywright.world.families import Fields, number, worded
 from flywright.world.words import ANIMALS, COLOURS, FOODS, SORTABLE, THINGS, WORDS, spelled
 
-ORDINALS = ("first", "second", "third", "fourth")
+_PLACES = {"first": 0, "second": 1, "third": 2, "last": -1}
+_KINDS = {"animal": ANIMALS, "food": FOODS, "colour": COLOURS}
 
 
 def _some(rng: Random, low: int, high: int, among: tuple[str, ...] = WORDS) -> Fields:
@@ -16,12 +19,16 @@ def _one(rng: Random) -> Fields:
     return {"word": rng.choice(WORDS)}
 
 
-def _reverse(fields: Fields) -> str:
-    return " ".join(reversed(fields["words"].split()))
+def _words(make: Callable[[list[str]], str]) -> Callable[[Fields], str]:
+    """A solution that needs the list's words only."""
+    return lambda fields: make(fields["words"].split())
 
 
-def _sort(fields: Fields) -> str:
-    return " ".join(sorted(fields["words"].split()))
+_reverse = _words(lambda words: " ".join(reversed(words)))
+_sort = _words(lambda words: " ".join(sorted(words)))
+_longest = _words(lambda words: max(words, key=len))
+_first_letters = _words(lambda words: " ".join(word[0] for word in words))
+_count = _words(lambda words: str(len(words)))
 
 
 def _sortable(rng: Random) -> Fields:
@@ -43,32 +50,24 @@ def _with_one_longest(rng: Random) -> Fields:
             return {"words": " ".join(words)}
 
 
-def _longest(fields: Fields) -> str:
-    return max(fields["words"].split(), key=len)
-
-
 def _place(rng: Random) -> Fields:
-    return {**_some(rng, 4, 4), "which": rng.choice((*ORDINALS[:3], "last"))}
+    return {**_some(rng, 4, 4), "which": rng.choice(tuple(_PLACES))}
 
 
 def _pick(fields: Fields) -> str:
-    words = fields["words"].split()
-    return words[-1] if fields["which"] == "last" else words[ORDINALS.index(fields["which"])]
+    return fields["words"].split()[_PLACES[fields["which"]]]
 
 
 def _one_kind(rng: Random) -> Fields:
     """Three words of which exactly one is an animal, a food or a colour."""
-    kinds = {"animal": ANIMALS, "food": FOODS, "colour": COLOURS}
-    kind = rng.choice(tuple(kinds))
-    odd = rng.choice(kinds[kind])
-    words = [odd, *rng.sample(THINGS, 2)]
+    kind = rng.choice(tuple(_KINDS))
+    words = [rng.choice(_KINDS[kind]), *rng.sample(THINGS, 2)]
     rng.shuffle(words)
     return {"words": " ".join(words), "kind": kind}
 
 
 def _find_kind(fields: Fields) -> str:
-    kinds = {"animal": ANIMALS, "food": FOODS, "colour": COLOURS}
-    return next(w for w in fields["words"].split() if w in kinds[fields["kind"]])
+    return next(w for w in fields["words"].split() if w in _KINDS[fields["kind"]])
 
 
 def _repeats(rng: Random) -> Fields:
@@ -112,168 +111,38 @@ def _opening(fields: Fields) -> tuple[str, str]:
     return f"Write these words in reverse order: {fields['words']}", _reverse(fields)
 
 
-def _count_checks(fields: Fields) -> tuple:
-    return number(str(len(fields["words"].split())))
+def _counted(fields: Fields) -> tuple[Check, ...]:
+    return number(_count(fields))
 
 
-_REVERSE = (
-    "Write these words in reverse order: {words}",
-    "Reverse this list: {words}",
-    "Turn the order of these words around: {words}",
-)
-_SORT = (
-    "Sort these words by the alphabet: {words}",
-    "Put these words in alphabetical order: {words}",
-    "Write these words from A to Z: {words}",
-)
-_INITIALS = (
-    "Give the first letters: {words}",
-    "First letters of these words: {words}",
-)
-_COUNT = ("How many words are in this list: {words}", "Count these words: {words}")
-_UPPER = ("Write these words in capital letters: {words}", "Make these words upper case: {words}")
+def _repeated(fields: Fields) -> str:
+    return " ".join([fields["word"]] * int(fields["number"]))
+
+
+def _drawn(low: int, high: int, among: tuple[str, ...] = WORDS) -> Callable[[Random], Fields]:
+    return lambda rng: _some(rng, low, high, among)
+
 
 FAMILIES = (
-    Family(
-        "reverse_words",
-        _REVERSE,
-        lambda rng: _some(rng, 3, 4),
-        _reverse,
-        lessons=(
-            "The list {words} in reverse order is {answer}.",
-            "Take the words {words}. Start at the end and go back to the start: {answer}.",
-            "{words}\nbackwards\n{answer}",
-        ),
-    ),
-    Family("reverse_long", _REVERSE, lambda rng: _some(rng, 5, 6), _reverse, far=True),
-    Family(
-        "sort_words",
-        _SORT,
-        _sortable,
-        _sort,
-        lessons=(
-            "In alphabetical order the words {words} are {answer}.",
-            "We sort {words} by the alphabet and get {answer}.",
-            "{words}\nfrom A to Z\n{answer}",
-        ),
-    ),
-    Family("sort_long", _SORT, lambda rng: _some(rng, 4, 5, SORTABLE), _sort, far=True),
-    Family(
-        "longest_word",
-        ("Which of these words is the longest: {words}", "Pick the longest word: {words}"),
-        _with_one_longest,
-        _longest,
-        lessons=(
-            "Of the words {words} the longest is {answer}.",
-            "{answer} is the longest word in the list {words}.",
-        ),
-    ),
-    Family(
-        "pick_word",
-        ("What is the {which} word of this list: {words}", "Write only the {which} word: {words}"),
-        _place,
-        _pick,
-        patterns={"which": "first|second|third|fourth|last"},
-        lessons=(
-            "The {which} word of the list {words} is {answer}.",
-            "In the list {words} the {which} word is {answer}.",
-        ),
-    ),
-    Family(
-        "find_kind",
-        ("Which of these words names the {kind}: {words}", "Find the {kind}: {words}"),
-        _one_kind,
-        _find_kind,
-        patterns={"kind": "animal|food|colour"},
-        lessons=("In {words} the {kind} is {answer}.", "The {kind} among {words} is {answer}."),
-    ),
-    Family(
-        "first_letters",
-        _INITIALS,
-        lambda rng: _some(rng, 2, 3),
-        lambda fields: " ".join(word[0] for word in fields["words"].split()),
-        lessons=(
-            "The words {words} begin with the letters {answer}.",
-            "First letters of {words}: {answer}.",
-        ),
-    ),
-    Family(
-        "first_letters_long",
-        _INITIALS,
-        lambda rng: _some(rng, 4, 5),
-        lambda fields: " ".join(word[0] for word in fields["words"].split()),
-        far=True,
-    ),
-    Family(
-        "spell",
-        ("Spell the word {word}.", "Write the letters of {word} one by one."),
-        _one,
-        lambda fields: spelled(fields["word"]),
-        known=True,
-        lessons=(
-            "We spell {word} like this: {answer}.",
-            "{word}\n{answer}",
-            "The letters of {word} are {answer}.",
-        ),
-    ),
-    Family(
-        "last_letter",
-        ("What is the last letter of {word}?", "Which letter ends the word {word}?"),
-        _one,
-        lambda fields: fields["word"][-1],
-        known=True,
-        lessons=("The word {word} ends with {answer}.", "{answer} is the last letter of {word}."),
-    ),
-    Family(
-        "count_words",
-        _COUNT,
-        lambda rng: _some(rng, 2, 6),
-        lambda fields: str(len(fields["words"].split())),
-        checks=_count_checks,
-        lessons=("The list {words} has {answer} words.", "Count {words}: that makes {answer}."),
-    ),
-    Family(
-        "count_long",
-        _COUNT,
-        lambda rng: _some(rng, 7, 9),
-        lambda fields: str(len(fields["words"].split())),
-        checks=_count_checks,
-        far=True,
-    ),
-    Family(
-        "uppercase",
-        _UPPER,
-        lambda rng: _some(rng, 2, 3),
-        lambda fields: fields["words"].upper(),
-        lessons=(
-            "In capital letters {words} is {answer}.",
-            "The sign says {answer}, in small letters {words}.",
-        ),
-    ),
-    Family(
-        "reverse_upper",
-        ("Write these words in reverse order and in capital letters: {words}",),
-        lambda rng: _some(rng, 3, 3),
-        lambda fields: _reverse(fields).upper(),
-        far=True,
-    ),
-    Family(
-        "repeat_word",
-        ("Write the word {word} {number} times.", "Repeat {word} {number} times."),
-        _repeats,
-        lambda fields: " ".join([fields["word"]] * int(fields["number"])),
-        lessons=("{word} said {number} times is {answer}.", "{number} times {word}: {answer}."),
-    ),
-    Family(
-        "replace_word",
-        ("Replace {word} with {other} in this list: {words}", "Change {word} to {other}: {words}"),
-        _swap,
-        _swapped,
-        lessons=("Put {other} in the place of {word} in {words}, and you have {answer}.",),
-    ),
-    Family(
+    worded("reverse_words", _drawn(3, 4), _reverse),
+    worded("reverse_long", _drawn(5, 6), _reverse, like="reverse_words", far=True),
+    worded("sort_words", _sortable, _sort),
+    worded("sort_long", _drawn(4, 5, SORTABLE), _sort, like="sort_words", far=True),
+    worded("longest_word", _with_one_longest, _longest),
+    worded("pick_word", _place, _pick, patterns={"which": "|".join(_PLACES)}),
+    worded("find_kind", _one_kind, _find_kind, patterns={"kind": "|".join(_KINDS)}),
+    worded("first_letters", _drawn(2, 3), _first_letters),
+    worded("first_letters_long", _drawn(4, 5), _first_letters, like="first_letters", far=True),
+    worded("spell", _one, lambda fields: spelled(fields["word"]), known=True),
+    worded("last_letter", _one, lambda fields: fields["word"][-1], known=True),
+    worded("count_words", _drawn(2, 6), _count, checks=_counted),
+    worded("count_long", _drawn(7, 9), _count, like="count_words", checks=_counted, far=True),
+    worded("uppercase", _drawn(2, 3), lambda fields: fields["words"].upper()),
+    worded("reverse_upper", _drawn(3, 3), lambda fields: _reverse(fields).upper(), far=True),
+    worded("repeat_word", _repeats, _repeated),
+    worded("replace_word", _swap, _swapped),
+    worded(
         "follow_up",
-        ("{change}",),
         _follow,
         _changed,
         patterns={"change": "|".join(text.replace(".", r"\.") for text in CHANGES)},

@@ -7,12 +7,13 @@ from random import Random
 
 from flywright.files import seed_from
 from flywright.records import Check
-from flywright.world.families import Family, Fields
+from flywright.world.families import Fields, worded
 from flywright.world.words import ANIMALS, COLOURS, PLACES, QUALITIES, THINGS, VERBS, an
 
 SENTENCE_COUNT = {"sentence": 1, "note": 1, "message": 1, "story": 2, "poem": 2, "letter": 2}
 SENTENCE_COUNT |= {"essay": 2, "email": 2, "newsletter": 2}
 _SUBJECTS = ANIMALS + THINGS[:40]
+_WORDS = {"form": tuple(SENTENCE_COUNT), "colour": COLOURS, "noun": _SUBJECTS}
 _ACTS = ("sleeps", "stands", "waits", "stays", "rests", "shines")
 
 
@@ -42,11 +43,7 @@ def compose(fields: Fields, sample: int = 0) -> str:
 
 
 def _draw(rng: Random) -> Fields:
-    return {
-        "form": rng.choice(tuple(SENTENCE_COUNT)),
-        "colour": rng.choice(COLOURS),
-        "noun": rng.choice(_SUBJECTS),
-    }
+    return {name: rng.choice(words) for name, words in _WORDS.items()}
 
 
 def _checks(fields: Fields) -> tuple[Check, ...]:
@@ -58,19 +55,5 @@ def _checks(fields: Fields) -> tuple[Check, ...]:
     return tuple(checks)
 
 
-WRITING = Family(
-    "writing",
-    (
-        "Write a short {form} about the {colour} {noun}.",
-        "A short {form} about the {colour} {noun}, please.",
-    ),
-    _draw,
-    compose,
-    checks=_checks,
-    patterns={
-        "form": "|".join(SENTENCE_COUNT),
-        "colour": "|".join(COLOURS),
-        "noun": "|".join(_SUBJECTS),
-    },
-    weight=3,
-)
+_PATTERNS = {name: "|".join(words) for name, words in _WORDS.items()}
+WRITING = worded("writing", _draw, compose, checks=_checks, patterns=_PATTERNS, weight=3)

@@ -31,10 +31,13 @@ from flywright.world.teacher_errors import (
 from flywright.world.teacher_templates import Pipeline
 
 LOST = "I am not sure what you mean."
+_KINDS = ("systematic", "verbosity", "format", "random")  # in the order in which they strike
 
 
 class Teacher:
     """The simulated instruct model of one world. It has no log-probabilities."""
+
+    scripted = True  # reports mark its verdicts
 
     def __init__(self, seed: int):
         self.model = f"world-teacher-{seed}"
@@ -59,8 +62,7 @@ class Teacher:
     def reply(self, conversation: Conversation, sampling: Sampling) -> str:
         """What the teacher says: a pipeline's request first, else a task, else that it is lost."""
         seed = 0 if sampling.greedy else sampling.seed
-        words = [message.content for message in conversation.messages]
-        rng = Random(seed_from(self.model, words, seed, sampling.temperature))
+        rng = self._rng(conversation, seed, sampling.temperature)
         piped = self._pipeline.reply(conversation.last, rng)
         return self.answer(conversation, rng, sampling.temperature) if piped is None else piped
 
@@ -69,13 +71,32 @@ class Teacher:
         reading = self.reader.read(conversation)
         if reading is None:
             return LOST
-        base = self._believed(reading, conversation.last, rng, temperature)
+        return self._steps(reading, conversation.last, rng, temperature)[-1]
+
+    def _steps(self, reading: Reading, text: str, rng: Random, temperature: float) -> list[str]:
+        """The answer after each source of error: belief, politeness, formats, slips (_KINDS)."""
+        believed = polite = self._believed(reading, text, rng, temperature)
         task = reading.family.name if reading.family else ""
         if task in CHATTY_TASKS and rng.random() < CHATTY_RATE:
-            base = chatty(base)
-        answer = obey_all(base, forgets(reading, rng).instructions, reading.request)
+            polite = chatty(believed)
+        said = [obey_all(one, reading.instructions) for one in (believed, polite)]
+        answer = obey_all(polite, forgets(reading, rng).instructions)
         slips = rng.random() < SLIP_RATE + SLIP_RATE_PER_TEMPERATURE * temperature
-        return slip(answer, rng) if slips else answer
+        return [*said, answer, slip(answer, rng) if slips else answer]
+
+    def weakness(self, conversation: Conversation) -> str:
+        """The kind of the first error in the greedy answer ("" if it has none): ERRORS' kinds."""
+        reading = self.reader.read(conversation)
+        if reading is None:
+            return ""
+        said = self._steps(reading, conversation.last, self._rng(conversation, 0, 0.0), 0.0)
+        earlier = [reading.answer() if reading.family is not WRITING else said[0], *said[:-1]]
+        steps = zip(_KINDS, earlier, said, strict=True)
+        return next((kind for kind, before, after in steps if before != after), "")
+
+    def _rng(self, conversation: Conversation, seed: int, temperature: float) -> Random:
+        words = [message.content for message in conversation.messages]
+        return Random(seed_from(self.model, words, seed, temperature))
 
     def belief(self, conversation: Conversation) -> str | None:
         """The answer that the teacher holds for right when it judges; None where it is lost."""
@@ -83,7 +104,7 @@ class Teacher:
         if reading is None:
             return None
         base = self._believed(reading, conversation.last, Random(0), 0.0)
-        return obey_all(base, reading.instructions, reading.request)
+        return obey_all(base, reading.instructions)
 
     def _believed(self, reading: Reading, text: str, rng: Random, temperature: float) -> str:
         """What the teacher holds for right, instructions aside: its systematic errors are here."""

@@ -12,16 +12,9 @@ from typing import Literal
 from flywright.files import seed_from
 from flywright.world.facts import Fact, Facts
 from flywright.world.reader import Reading
+from flywright.world.words import table
 
-SLIP_RATE, SLIP_RATE_PER_TEMPERATURE = 0.05, 0.15
-FORGET_RATE, CHATTY_RATE = 0.6, 0.35
-UNKNOWN_EVERY = 3  # one fact in three
-CHATTY_TASKS = ("last_letter", "longest_word", "pick_word", "find_kind")
-FORGOTTEN_KINDS = (
-    "startend:quotation",
-    "detectable_format:title",
-    "detectable_content:postscript",
-)
+SLIP_RATE_PER_TEMPERATURE = 0.15  # on top of the rate of slips
 
 
 @dataclass(frozen=True)
@@ -35,50 +28,12 @@ class ErrorFamily:
     what: str
 
 
-ERRORS = (
-    ErrorFamily(
-        "unknown_facts",
-        "systematic",
-        ("open_qa", "open_qa_two_hop"),
-        1 / UNKNOWN_EVERY,
-        "does not know a third of the facts and always invents the same wrong value",
-    ),
-    ErrorFamily(
-        "sorts_by_first_letter",
-        "systematic",
-        ("sort_words", "sort_long"),
-        1.0,
-        "puts words that share a first letter in the wrong order",
-    ),
-    ErrorFamily(
-        "greater_or_equal",
-        "systematic",
-        ("code_number", "code_list"),
-        1.0,
-        "writes >= where greater than was asked for",
-    ),
-    ErrorFamily(
-        "forgotten_format",
-        "format",
-        ("instruction", "instruction_pair"),
-        FORGET_RATE,
-        "forgets quotation marks, titles and postscripts",
-    ),
-    ErrorFamily(
-        "chatty",
-        "verbosity",
-        CHATTY_TASKS,
-        CHATTY_RATE,
-        "wraps a one-word answer in politeness",
-    ),
-    ErrorFamily(
-        "slips",
-        "random",
-        (),
-        SLIP_RATE,
-        "any answer, by chance: a word swapped or lost, a digit or an operator changed",
-    ),
-)
+_TEXTS = table("teacher")
+ERRORS = tuple(ErrorFamily(**{**row, "tasks": tuple(row["tasks"])}) for row in _TEXTS["errors"])
+_RATES = {family.name: family.rate for family in ERRORS}
+SLIP_RATE, FORGET_RATE, CHATTY_RATE = (_RATES[n] for n in ("slips", "forgotten_format", "chatty"))
+CHATTY_TASKS = next(family.tasks for family in ERRORS if family.name == "chatty")
+UNKNOWN_EVERY = round(1 / _RATES["unknown_facts"])
 
 
 def is_unknown(subject: str, relation: str) -> bool:
@@ -102,9 +57,9 @@ def forgets(reading: Reading, rng: Random) -> Reading:
     kept = tuple(
         one
         for one in reading.instructions
-        if one.kind not in FORGOTTEN_KINDS or rng.random() >= FORGET_RATE
+        if one.kind not in _TEXTS["forgotten_kinds"] or rng.random() >= FORGET_RATE
     )
-    return Reading(reading.family, reading.fields, kept, reading.request, reading.previous)
+    return Reading(reading.family, reading.fields, kept, reading.previous)
 
 
 def chatty(answer: str) -> str:

@@ -18,28 +18,13 @@ from flywright.world.tasks_code import GUARD, asserts, solution
 from flywright.world.tasks_words import CHANGES
 from flywright.world.tasks_writing import SENTENCE_COUNT, WRITING
 from flywright.world.teacher_judge import Belief, grade, judge_code, judge_pair
-from flywright.world.words import ANIMALS, FOODS, JOBS, THINGS
+from flywright.world.words import ANIMALS, FOODS, JOBS, THINGS, table
 
 Answerer = Callable[[Conversation, Random], str]
 Handler = Callable[[re.Match[str], Random], str]
 
-MACRO_TOPICS = (
-    *("Animals", "Food and cooking", "Colours", "People of the valley", "Towns of the valley"),
-    *("Jobs and trades", "Words and letters", "Counting", "Foreign languages", "Things at home"),
-    *("The garden", "Travel", "School", "The weather", "Music", "Markets", "Sea and river"),
-    *("Tools", "Clothes", "Holidays", "Family life", "Sports", "Books", "Farming"),
-)
-MATH_TOPICS = ("Addition", "Subtraction", "Comparing numbers", "Sums of two digits", "Small sums")
-MATH_TOPICS += ("Differences", "Larger and smaller", "Mental arithmetic", "Number facts", "Tens")
-PYTHON_TOPICS = ("Numbers", "Text", "Lists", "Conditions", "Slices", "Comparisons", "Counting")
-PYTHON_TOPICS += ("Sorting", "Repeating", "Remainders", "Upper case", "Comprehensions")
-_LEADS = ("I have a small question. ", "Please help me. ", "I am learning. ", "For my class: ", "")
-_ENDS = (" Give only the answer.", " Keep it short.", " Take care.", " It is for a friend.")
-
-
-def numbered(items: Sequence[str]) -> str:
-    """A numbered list, one item a line."""
-    return "\n".join(f"{number}. {item}" for number, item in enumerate(items, start=1))
+_TEXTS = table("teacher")
+_MACRO, _MATH, _PYTHON = (_TEXTS[f"{name}_topics"] for name in ("macro", "math", "python"))
 
 
 def _distinct(count: int, stream: Iterator[str]) -> list[str]:
@@ -50,6 +35,16 @@ def _distinct(count: int, stream: Iterator[str]) -> list[str]:
         if len(found) >= count:
             break
     return list(found)
+
+
+def _listing(stream: Callable[[re.Match[str], Random], Iterator[str]]) -> Handler:
+    """Answers with a numbered list: the stream's, as long as the request's first group says."""
+
+    def act(match: re.Match[str], rng: Random) -> str:
+        found = _distinct(int(match[1]), stream(match, rng))
+        return "\n".join(f"{number}. {item}" for number, item in enumerate(found, start=1))
+
+    return act
 
 
 def _narrow(topics: Sequence[str], rng: Random) -> Iterator[str]:
@@ -77,38 +72,33 @@ class Pipeline:
         self._general = [one for one in taught if one not in self._code and one.name not in names]
         self._facts, self._reader = facts, reader
         self._answer, self._belief = answer, belief
-        self._handlers = [(re.compile(start, re.DOTALL), act) for start, act in self._table()]
-
-    def _table(self) -> list[tuple[str, Handler]]:
-        return [
-            (r"careful judge of two answers", self._compare),
-            (r"careful grader of one answer", self._grade),
-            (r"Name (\d+) broad topics", self._topics(MACRO_TOPICS)),
-            (r"Name (\d+) narrower topics inside this topic: ([^\n]+)", self._subtopics),
-            (r"Name (\d+) topics of mathematics", self._topics(MATH_TOPICS)),
-            (
-                r"Name (\d+) smaller topics inside this part of [^\n]*mathem",
-                self._topics(MATH_TOPICS),
-            ),
-            (r"Name (\d+) ideas of Python", self._topics(PYTHON_TOPICS)),
-            (r"Name (\d+) smaller ideas inside this part of Python", self._topics(PYTHON_TOPICS)),
-            (r"Write (\d+) different questions or requests about this topic: ([^\n]+)", self._ask),
-            (r"Rework this question in (\d+) richer ways: (.+?)\nYou may", self._rework),
-            (r"Invent (\d+) writing tasks .*? kind: ([^\n]+)\n.*?topic: ([^\n]+)", self._writing),
-            (r"Make this writing task more exact in (\d+) ways: (.+?)\nYou may", self._rework),
-            (r"Read the text below and write (\d+) .*?\nText: (.+?)\nAnswer with a", self._closed),
-            (r"Set (\d+) mathematics problems", self._problems(self._sums)),
-            (r"Set (\d+) Python programming problems", self._problems(self._code)),
-            (r"\[talk starts\]\n(.*)\n\[talk ends\]", self._follow),
-            (r"Here are some coding tasks; write (\d+) new ones", self._problems(self._code)),
-            (r"Make this coding task a little harder: (.+?)\nDo it", self._mutate),
-            (r"Solve this coding task with Python code\.\nTask: (.+?)\nWrite only", self._solve),
-            (r"Write (\d+) Python assert lines.*?\nTask: (.+?)\nCode:", self._asserts),
-            (
-                r"Judge as an experienced programmer.*?\nTask: (.+?)\nCode:\n(.*)\nIt must",
-                self._fit,
-            ),
+        known = self._table()
+        self._handlers = [
+            (re.compile(phrase, re.DOTALL), known[name])
+            for name, phrase in _TEXTS["requests"].items()
         ]
+
+    def _table(self) -> dict[str, Handler]:
+        """By the names of teacher.toml's requests; what is tried first stands first there."""
+        return {
+            "compare": self._compare,
+            "grade": self._grade,
+            "macro_topics": self._topics(_MACRO),
+            "subtopics": _listing(self._subtopics),
+            "math_topics": self._topics(_MATH),
+            "python_topics": self._topics(_PYTHON),
+            "ask": _listing(lambda match, rng: self._about(match[2], rng)),
+            "rework": _listing(self._rework),
+            "writing": _listing(self._writing),
+            "closed": _listing(self._closed),
+            "sums": self._problems(self._sums),
+            "code": self._problems(self._code),
+            "follow": self._follow,
+            "mutate": self._mutate,
+            "solve": self._solve,
+            "asserts": self._asserts,
+            "fit": self._fit,
+        }
 
     def reply(self, request: str, rng: Random) -> str | None:
         """The answer to a pipeline's request, or None if it is not one."""
@@ -124,13 +114,13 @@ class Pipeline:
             yield family.ask(family.training_fields(rng), rng).last.replace("\n", " ")
 
     def _topics(self, topics: Sequence[str]) -> Handler:
-        return lambda match, rng: numbered(_distinct(int(match[1]), _narrow(topics, rng)))
+        return _listing(lambda match, rng: _narrow(topics, rng))
 
-    def _subtopics(self, match: re.Match[str], rng: Random) -> str:
+    def _subtopics(self, match: re.Match[str], rng: Random) -> Iterator[str]:
         topic = match[2].strip()
         among = ANIMALS + FOODS + THINGS + JOBS + self._facts.people + self._facts.towns
-        stream = (f"{topic}: {rng.choice(among)}" for _ in iter(int, 1))
-        return numbered(_distinct(int(match[1]), stream))
+        while True:
+            yield f"{topic}: {rng.choice(among)}"
 
     def _about(self, topic: str, rng: Random) -> Iterator[str]:
         """Requests for a topic: of what it names where it names something, else of all families."""
@@ -146,29 +136,21 @@ class Pipeline:
             chosen = rng.choice(close) if close and rng.random() < 0.5 else next(anything)
             yield chosen.replace("\n", " ")
 
-    def _ask(self, match: re.Match[str], rng: Random) -> str:
-        return numbered(_distinct(int(match[1]), self._about(match[2], rng)))
-
     def _problems(self, families: Sequence[Family]) -> Handler:
-        return lambda match, rng: numbered(_distinct(int(match[1]), self._prompts(families, rng)))
+        return _listing(lambda match, rng: self._prompts(families, rng))
 
-    def _rework(self, match: re.Match[str], rng: Random) -> str:
-        text = match[2].strip()
-        stream = (f"{rng.choice(_LEADS)}{text}{rng.choice(_ENDS)}" for _ in iter(int, 1))
-        return numbered(_distinct(int(match[1]), stream))
+    def _rework(self, match: re.Match[str], rng: Random) -> Iterator[str]:
+        while True:
+            yield rng.choice(_TEXTS["leads"]) + match[2].strip() + rng.choice(_TEXTS["ends"])
 
-    def _writing(self, match: re.Match[str], rng: Random) -> str:
+    def _writing(self, match: re.Match[str], rng: Random) -> Iterator[str]:
         form = next((one for one in SENTENCE_COUNT if one in match[2].lower()), "note")
+        while True:
+            fields = {**WRITING.training_fields(rng), "form": form}
+            if not WRITING.is_heldout(fields):
+                yield WRITING.ask(fields, rng).last
 
-        def tasks() -> Iterator[str]:
-            while True:
-                fields = {**WRITING.training_fields(rng), "form": form}
-                if not WRITING.is_heldout(fields):
-                    yield WRITING.ask(fields, rng).last
-
-        return numbered(_distinct(int(match[1]), tasks()))
-
-    def _closed(self, match: re.Match[str], rng: Random) -> str:
+    def _closed(self, match: re.Match[str], rng: Random) -> Iterator[str]:
         """Questions on the facts that the text states, then on its sentences."""
         text, found = match[2], []
         for family in self._general:
@@ -177,7 +159,7 @@ class Pipeline:
         rng.shuffle(found)
         found += [f"Write the {which} sentence of the text." for which in ("first", "last")]
         found += ["Name three things.", "Name two animals.", "Name four colours."]
-        return numbered(_distinct(int(match[1]), iter((found * 50)[: 50 * int(match[1])])))
+        return iter(found)
 
     def _stated(self, family: Family, text: str, rng: Random) -> list[str]:
         relation = family.fixed["relation"]

@@ -1,61 +1,31 @@
 """The fixed lexicon of the small world: short English words by kind, and invented proper names.
 
-Everything else in this room draws from these lists, so that a small model meets each word often.
+Everything else in this room draws from these lists (words.toml), so that a small model meets each
+word often. Text is data: every table of this room is a TOML file beside its code.
 """
 
+from pathlib import Path
 from random import Random
+from typing import Any
+
+from flywright.settings import read_toml
 
 
-def _list(text: str) -> tuple[str, ...]:
-    """The entries of a text: parted by bars where it has any, else by spaces."""
-    return tuple(text.split("|") if "|" in text else text.split())
+def table(name: str) -> dict[str, Any]:
+    """What NAME.toml beside this file says."""
+    return read_toml(Path(__file__).with_name(f"{name}.toml"))
 
 
-ANIMALS = _list(
-    "ant bat bear bee bird camel cat cow crab deer dog duck fish fox frog goat hen horse lion "
-    "mouse owl pig rabbit seal sheep snake tiger wolf"
-)
-COLOURS = _list("black blue brown green grey pink purple red white yellow")
-FOODS = _list(
-    "apple bean bread butter cake cheese corn egg honey jam lemon milk nut onion orange pear "
-    "pie plum rice salad soup tea"
-)
-THINGS = _list(
-    "bag ball basket bed bell boat book bottle box bridge bucket button candle car chair clock "
-    "coat cup desk door drum flag fork garden glass hammer hat house kite knife ladder lamp "
-    "letter map mirror needle paper pen piano pillow plate pocket radio ring road rope shoe "
-    "spoon stone table ticket train tree umbrella wagon wall watch wheel window"
-)
-JOBS = _list(
-    "baker barber doctor driver farmer gardener miller painter pilot sailor singer tailor "
-    "teacher writer"
-)
-QUALITIES = _list(
-    "big bright calm clean cold dark dry fast happy heavy kind light long loud new old quick "
-    "quiet round sad short slow small soft strong sweet tall warm wet young"
-)
-VERBS = _list("brings buys carries draws finds likes paints sees sells wants washes")
-PLACES = _list(
-    "at home|at school|by the river|by the sea|in the garden|in the kitchen|in the park|"
-    "in the town|in the wood|near the bridge|on the farm|on the hill"
-)
-TIMES = _list("at night|at noon|every day|every week|in spring|in summer|in winter|today")
-
-NOUNS = ANIMALS + FOODS + THINGS
+_LISTS: dict[str, tuple[str, ...]] = {
+    name: tuple(words.split() if isinstance(words, str) else words)
+    for name, words in table("words").items()
+}
+ANIMALS, COLOURS, FOODS = (_LISTS[name] for name in ("animals", "colours", "foods"))
+THINGS, JOBS, QUALITIES = (_LISTS[name] for name in ("things", "jobs", "qualities"))
+VERBS, PLACES, TIMES = (_LISTS[name] for name in ("verbs", "places", "times"))
+GUESTS, SORTABLE = _LISTS["guests"], _LISTS["sortable"]
 WORDS = tuple(sorted({*ANIMALS, *COLOURS, *FOODS, *THINGS, *JOBS, *QUALITIES}))
-SORTABLE = _list(
-    "ant bag ball bear bed bird book cat cow cup deer dog door duck egg farm fish fox goat hat "
-    "hen horse jam king lamp lion map milk moon nut owl pen pig ring road seal ship sun tea tree "
-    "wolf"
-)
-GUESTS = _list(  # common names for passages; the invented people live in facts.py
-    "Adam Anna Ben Carla Dora Emma Felix Greta Hugo Ida Jonas Kate Leo Mary Nina Oscar Paul Rosa "
-    "Sam Tom Vera"
-)
-
-_ONSETS = _list("b br d dr f g gl h k kr l m n p pl r s st t tr v z")
-_VOWELS = _list("a e i o u")
-_CODAS = _list("l m n r s x")
+_ONSETS, _VOWELS, _CODAS = (_LISTS[name] for name in ("onsets", "vowels", "codas"))
 
 
 def invent_names(rng: Random, count: int, ending: str = "") -> list[str]:

@@ -1,13 +1,16 @@
-"""Reward regression: MSE over the attributes that were rated (SPEC 5.2).
+"""Reward models (SPEC 5.2): regression on rated attributes, or Bradley-Terry on pairs.
 
-Loss = sum(mask * (predicted - label)^2) / valid labels; a missing label is NaN in the batch.
+Regression = sum(mask * (predicted - label)^2) / valid labels; a missing label is NaN in the batch.
+Bradley-Terry = -log sigmoid(r(chosen) - r(rejected)), r = the first attribute, helpfulness.
 """
 
 import torch
+from torch.nn import functional as F
 
 from flywright.data.batch import Batch
 from flywright.model import RewardModel
 from flywright.train.objectives.base import Model, Objective, batch_hidden
+from flywright.train.objectives.pairs import pair_count
 
 
 def predicted_attributes(model: Model, batch: Batch) -> torch.Tensor:
@@ -34,3 +37,17 @@ def valid_labels(batch: Batch) -> float:
 def reward() -> Objective:
     """Averaged over valid labels."""
     return Objective("reward", predicted_attributes, regression_loss, valid_labels)
+
+
+def ranking_loss(
+    predicted_D5: torch.Tensor, _batch: Batch
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Sum over pairs; documents are chosen and rejected in turn. At equal rewards it is ln 2."""
+    margin_P = predicted_D5[0::2, 0] - predicted_D5[1::2, 0]
+    metrics = {"accuracy": (margin_P > 0).float().sum(), "reward_gap": margin_P.detach().sum()}
+    return -F.logsigmoid(margin_P).sum(), metrics
+
+
+def ranking() -> Objective:
+    """Bradley-Terry, averaged over pairs: the rewards of two prompts are never compared."""
+    return Objective("ranking", predicted_attributes, ranking_loss, pair_count)

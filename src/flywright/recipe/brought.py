@@ -1,0 +1,109 @@
+"""What a person brings to align a base of their own: ratings, prompts and documents in files.
+
+A Source like any other (sources.py); the base folder and the endpoint that answers stand beside it.
+"""
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+from flywright.ask import Completer
+from flywright.errors import UserError
+from flywright.files import digest, file_hash
+from flywright.recipe import files
+from flywright.recipe.settings import BroughtSettings
+from flywright.recipe.sources import Source
+from flywright.records import Document, Prompt, Rating, parse_lines, record_id
+
+_HELD_RATINGS = 0.05  # share of the rated prompts where no file of held-out ones is named
+
+
+class Brought(Source):
+    """Files named under [files]. `fingerprint` is of their bytes."""
+
+    notes: tuple[str, ...] = ("Ratings, prompts and documents are the user's own files.",)
+
+    def __init__(self, own: BroughtSettings):
+        self._own = own
+        paths = [Path(path) for path in own.model_dump().values() if path]
+        for path in paths:
+            if not path.is_file():
+                raise UserError(f"[files]: {path}: no such file")
+        self.fingerprint = digest(
+            "brought/1", own.model_dump(), [file_hash(path) for path in paths]
+        )
+
+    def documents(self) -> Iterator[Document]:
+        """Documents for closed Q&A: lines of {"text"}, whatever else they say."""
+        for number, row in parse_lines(Path(self._own.documents)) if self._own.documents else ():
+            if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+                raise UserError(f'{self._own.documents}:{number}: no "text"')
+            yield Document(text=row["text"], source="documents", language=row.get("language", "en"))
+
+    def _rated(self, held: bool) -> Iterator[Rating]:
+        own = self._own
+        if own.heldout_ratings:
+            yield from files.ratings(Path(own.heldout_ratings if held else own.ratings))
+            return
+        for rating in files.ratings(Path(own.ratings)):
+            place = int(files.key(rating.conversation.without_answer().last)[:8], 16) / 16**8
+            if (place < _HELD_RATINGS) == held:
+                yield rating
+
+    def ratings(self, count: int) -> list[Rating]:
+        """The first `count` ratings."""
+        return list(islice(self._rated(False), count))
+
+    def rated_heldout(self, split: str, count: int) -> list[Rating]:
+        """Ratings of prompts that are not trained on."""
+        found = list(islice(self._rated(True), count))
+        pairs = zip(found[::2], found[1::2], strict=False)
+        gaps = [abs((a.helpfulness or 0.0) - (b.helpfulness or 0.0)) for a, b in pairs]
+        if not any(gap >= 1 for gap in gaps):
+            raise UserError(f"{self._own.ratings}: no held-out pair differs in helpfulness by 1")
+        return found
+
+    def prompts(self, count: int) -> list[Prompt]:
+        """The first `count` prompts that are not held out."""
+        held = {files.key(prompt.conversation.last) for prompt in prompts(self._own.heldout)}
+        fresh = (
+            p for p in prompts(self._own.prompts) if files.key(p.conversation.last) not in held
+        )
+        return list(islice(fresh, count))
+
+    def code_seeds(self) -> list[Prompt]:
+        """Coding prompts that Genetic Instruct starts from."""
+        return list(prompts(self._own.code))
+
+    def heldout(self, split: str, count: int) -> list[Prompt]:
+        """Held-out prompts with checks; those that name another split than "near" are of that."""
+        found = [prompt for prompt in prompts(self._own.heldout) if prompt.checks]
+        here = [prompt for prompt in found if (prompt.split or "near") == split][:count]
+        if split == "near" and not here:
+            raise UserError(f"{self._own.heldout}: no prompt with checks to measure with")
+        return here
+
+    def benchmark_texts(self) -> Iterator[tuple[str, str]]:
+        """The held-out prompts."""
+        for prompt in prompts(self._own.heldout):
+            yield "heldout", "\n".join(turn.content for turn in prompt.conversation.turns)
+
+    def generator(self) -> Completer:
+        """There is none of its own."""
+        raise UserError("generator.model: name the URL of an endpoint, or a weights folder")
+
+
+def prompts(path: str) -> Iterator[Prompt]:
+    """Prompt records, or lines of {"prompt": "..."}. Raises UserError with file:line."""
+    for number, row in parse_lines(Path(path)):
+        if isinstance(row, dict) and isinstance(row.get("prompt"), str):
+            row = {
+                "id": record_id(path, row["prompt"]),
+                "conversation": {"messages": [{"role": "user", "content": row["prompt"]}]},
+                "lineage": {"source": Path(path).name, "answer_by": "human"},
+            }
+        try:
+            yield Prompt.model_validate(row)
+        except ValueError:
+            line = f'{path}:{number}: neither a Prompt record nor {{"prompt": "..."}}'
+            raise UserError(line) from None
