@@ -28,7 +28,7 @@ def cell(value: dict[str, float], name: str) -> str:
     return f"{value['mean'] * scale:.{digits}f} ± {half * scale:.{digits}f}"
 
 
-def stage_table(stages: list[dict], facts: dict) -> str:
+def stage_table(stages: list[dict], facts: dict, machine: dict) -> str:
     """The stage table and one line of facts."""
     lines = ["| turn | stage | items | mean % | accuracy % | instructions % | code % | reward |"]
     lines.append("|" + "---|" * 8)
@@ -39,7 +39,8 @@ def stage_table(stages: list[dict], facts: dict) -> str:
     seconds = sum(step["seconds"] for step in facts["steps"].values())
     lines += [
         "",
-        f"{seconds / 60:.1f} minutes in all. Synthetic share of the SFT and preference records: "
+        f"{seconds / 60:.1f} minutes in all, on {machine['threads']} of {machine['cores']} cores, "
+        f"which other work shared. Synthetic share of the SFT and preference records: "
         f"{facts['synthetic_share']:.1%}. Mean = of accuracy, instructions and code. The same "
         "held-out prompts in every row of as many items; ± is half of the 95 % bootstrap interval.",
     ]
@@ -132,7 +133,7 @@ def main() -> None:
     }
     path = ROOT / "benchmarks" / "results" / "laptop.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
-    table = stage_table(stages, facts)
+    table = stage_table(stages, facts, result["machine"])
     insert(ROOT / "README.md", "stages", table)
     insert(ROOT / "recipes" / "README.md", "stages", table)
     said = claims(runs)
