@@ -120,7 +120,7 @@ class RpoSettings(Settings):
 class EvaluateSettings(Settings):
     """The held-out items, the same in every row of the stage table."""
 
-    split: str = Field(default="near", description='"tuning" to choose settings by')
+    split: Literal["near", "tuning"] = Field(default="near", description="tuning: choose by it")
     near: int = Field(gt=0, description="items in every row")
     far: int = Field(default=0, ge=0)
     whole: int = Field(default=1, ge=1, description="so many times more in the rows that count")
