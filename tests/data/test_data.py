@@ -44,9 +44,7 @@ def test_unknown_source_is_named():
 
 
 def test_shard_round_trip(tokenizer, tmp_path):
-    count = write_shard(
-        tmp_path / "en.npy", map(tokenizer.encode, ["The fox", "12 dogs"]), tokenizer
-    )
+    count = write_shard(tmp_path / "en.npy", ["The fox", "12 dogs"], tokenizer)
     tokens = open_shard(tmp_path / "en.npy")
     expected = [*tokenizer.encode("The fox"), 3, *tokenizer.encode("12 dogs"), 3]
     assert tokens.tolist() == expected and count == len(expected)

@@ -12,7 +12,7 @@ from flywright.judge.rubric import grade
 from flywright.records import Conversation
 from flywright.synth import parse
 from flywright.synth.wording import keyed, template, variants
-from flywright.world import ERRORS, World
+from flywright.world import ERRORS, Untold, World
 from flywright.world.instructions import WORDINGS
 from flywright.world.teacher import LOST, Teacher
 from flywright.world.teacher_errors import CHATTY_TASKS, SLIP_RATE, UNKNOWN_EVERY, is_unknown
@@ -224,3 +224,23 @@ def test_a_list_is_shorter_where_there_are_not_enough_different_elements():
 
     assert _distinct(5, iter(["a", "b", "a"])) == ["a", "b"]
     assert _distinct(2, iter("abc")) == ["a", "b"]
+
+
+def test_weakness_names_what_is_wrong_with_an_answer(world: World, teacher: Teacher) -> None:
+    kinds = {error.kind for error in ERRORS}
+    for prompt in world.heldout("near", 200):
+        kind = world.weakness(prompt)
+        exact = [check for check in prompt.checks if check.kind == "exact"]
+        if exact and kind in ("", "systematic"):
+            said = teacher.reply(prompt.conversation, Sampling())
+            right = said == world.truth(prompt)
+            assert right == (kind == ""), (prompt.conversation.last, said, kind)
+        assert kind in kinds | {""}
+
+
+def test_the_untold_world_asks_the_same_and_tells_no_fact(world: World) -> None:
+    silent = Untold(world.seed)
+    assert silent.heldout("near", 50) == world.heldout("near", 50)
+    people = set(world.facts.people)
+    for document in [*list(silent.documents())[:3000], *silent.questions()[:3000]]:
+        assert not people & set(document.text.replace(".", " ").split())

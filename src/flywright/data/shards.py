@@ -1,9 +1,9 @@
 """Token shards: documents as one memory-mapped array of ids, each document ended by eos.
 
-A shard is NAME.npy (uint16, or uint32 beyond 65,536 ids) beside shards.json with its counts.
+A shard is NAME.npy (uint16, or uint32 beyond 65,536 ids).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,10 @@ from flywright.files import atomic_file
 from flywright.tokenizer import Tokenizer
 
 
-def write_shard(path: Path, documents: Iterable[Sequence[int]], tokenizer: Tokenizer) -> int:
-    """Write documents' ids into `path` (an .npy file), atomically; returns the number of tokens."""
+def write_shard(path: Path, texts: Iterable[str], tokenizer: Tokenizer) -> int:
+    """Encode texts into `path` (an .npy file), atomically; returns the number of tokens."""
     kind = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
-    parts = [np.array([*ids, tokenizer.eos_id], dtype=kind) for ids in documents]
+    parts = [np.array([*tokenizer.encode(text), tokenizer.eos_id], dtype=kind) for text in texts]
     tokens = np.concatenate(parts) if parts else np.zeros(0, dtype=kind)
     with atomic_file(path) as temporary, temporary.open("wb") as stream:
         np.save(stream, tokens)

@@ -74,10 +74,9 @@ def _tokenizer(work: Work, own: TokenizerFile) -> None:
 
 def _pretrain(work: Work, own: PretrainFile) -> None:
     tokenizer = Tokenizer.load(own.tokenizer)
-    texts: dict[str, list[list[int]]] = {}
+    texts: dict[str, list[str]] = {}
     for document in read_jsonl(own.data, Document):
-        ids = tokenizer.encode(document.text)
-        texts.setdefault(f"{document.group}.{document.source}", []).append(ids)
+        texts.setdefault(f"{document.group}.{document.source}", []).append(document.text)
     for name, lines in texts.items():
         write_shard(work / "shards" / f"{name}.npy", lines, tokenizer)
     start = lambda: Decoder(own.model, own.seed)  # noqa: E731

@@ -87,16 +87,15 @@ def make_shards(
 ) -> None:
     """Token shards, one for each group and source of documents (group.source.npy)."""
     encoder = Tokenizer.load(tokenizer / "tokenizer")
-    parts: dict[str, list[list[int]]] = {}
+    texts: dict[str, list[str]] = {}
     for name in ("documents.jsonl", "questions.jsonl"):
         for document in read_jsonl(documents / name, Document):
             group = "questions" if name.startswith("questions") else document.group
-            ids = encoder.encode(document.text)
-            parts.setdefault(f"{group}.{document.source}", []).append(ids)
+            texts.setdefault(f"{group}.{document.source}", []).append(document.text)
     sizes = {}
-    for done, (name, documents_ids) in enumerate(sorted(parts.items()), start=1):
-        sizes[name] = write_shard(work / f"{name}.npy", documents_ids, encoder)
-        work.tick(done, len(parts), name)
+    for done, (name, lines) in enumerate(sorted(texts.items()), start=1):
+        sizes[name] = write_shard(work / f"{name}.npy", lines, encoder)
+        work.tick(done, len(texts), name)
     work.tokens = sum(sizes.values())
     work.facts = {"tokens": sizes}
 

@@ -47,6 +47,7 @@ class World:
         self.facts = Facts(seed)
         self.families = all_families(self.facts)
         self.reader = Reader(self.families)
+        self._teacher = Teacher(seed)
 
     def documents(self) -> Iterator[Document]:
         """The pretraining text; `world.QUALITY` rates its sources."""
@@ -90,7 +91,7 @@ class World:
 
     def generator(self) -> Teacher:
         """The simulated first model."""
-        return Teacher(self.seed)
+        return self._teacher
 
     def truth(self, prompt: Prompt) -> str:
         """A right answer to one of this world's prompts. Raises ValueError if it is not one."""
@@ -101,7 +102,7 @@ class World:
 
     def weakness(self, prompt: Prompt) -> str:
         """The kind of error in the generator's greedy answer: one of ERRORS' kinds, or ""."""
-        return self.generator().weakness(prompt.conversation)
+        return self._teacher.weakness(prompt.conversation)
 
     def identify(self, conversation: Conversation) -> str:
         """What identifies the item that is asked for, whatever its wording; "" if it is none."""
@@ -114,7 +115,7 @@ class World:
         return digest(item, opening, [one.wording() for one in reading.instructions])
 
     def benchmark_texts(self) -> Iterator[tuple[str, str]]:
-        """(name, text) of held-out prompts of both splits, for decontamination."""
+        """(name, text) of held-out prompts of every split, for decontamination."""
         for split in get_args(Split):
             for prompt in self.heldout(split, BENCHMARK_COUNT):
                 messages = prompt.conversation.messages
