@@ -27,7 +27,7 @@ def load(folder: str) -> tuple[Any, Any]:
     from flywright import model
     from flywright.tokenizer import Tokenizer
 
-    has_tokenizer = (Path(folder) / "tokenizer.model").is_file()
+    has_tokenizer = any((Path(folder) / f"tokenizer.{end}").is_file() for end in ("model", "json"))
     return model.load(folder), Tokenizer.load(folder) if has_tokenizer else None
 
 

@@ -218,6 +218,27 @@ def annotate(
     page.run(page.create_app(database), port=port)
 
 
+@app.command("import")
+def import_(source: Path, out: Path) -> None:
+    """Turn a .nemo file or unpacked folder into a weights folder."""
+    from flywright.recipe.importing import import_nemo
+
+    print(import_nemo(source, out))
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="a weights folder")],
+    out: Path,
+    dtype: Annotated[str, typer.Option(help="bf16, fp16 or fp32; default: as stored")] = "",
+    shard_gb: Annotated[float, typer.Option(min=1e-3, help="at most so large a file, in GB")] = 5.0,
+) -> None:
+    """Write a weights folder for other tools; a reward model's bias is folded into its norm."""
+    from flywright.model.export import export as write
+
+    print(write(model, out, dtype, shard_gb))
+
+
 @app.command()
 def report(folder: Path) -> None:
     """Write a run's report anew from its artifacts."""

@@ -14,10 +14,30 @@ from flywright.errors import UserError
 from flywright.settings import Settings, read_toml
 
 
+class RotaryScaling(Settings):
+    """How rotary frequencies are stretched for contexts longer than a base was trained on.
+
+    `linear` divides all; `llama3` the slow ones, by a smooth step between two wavelengths; `yarn`
+    by a ramp between two counts of turns, and sharpens attention (arXiv 2309.00071).
+    """
+
+    kind: Literal["linear", "llama3", "yarn"]
+    factor: float = Field(gt=0)
+    original_context: int = Field(default=8192, gt=0)
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    attention_factor: float | None = None
+
+
 class ModelSpec(Settings):
-    """A Nemotron decoder: LayerNorm1P, squared ReLU, GQA, partial rotary, untied embeddings."""
+    """A decoder by its numbers. The defaults are a Nemotron's: LayerNorm1P, squared ReLU, GQA,
+    partial rotary, untied embeddings; Llama, Mistral and Qwen are other numbers (model/families).
+    """
 
     name: str = ""
+    family: Literal["nemotron", "llama", "mistral", "qwen2", "qwen3"] = "nemotron"
     vocab_size: int = Field(gt=0)
     hidden_size: int = Field(gt=0)
     layers: int = Field(gt=0)
@@ -28,7 +48,15 @@ class ModelSpec(Settings):
     context_length: int = Field(default=4096, gt=0)
     rotary_fraction: float = Field(default=0.5, gt=0, le=1)
     rotary_base: float = 10000.0
+    rotary_scaling: RotaryScaling | None = None
+    norm: Literal["layernorm1p", "rmsnorm"] = "layernorm1p"
     norm_eps: float = 1e-5
+    mlp: Literal["squared_relu", "swiglu"] = "squared_relu"
+    qkv_bias: bool = False
+    qk_norm: bool = Field(default=False, description="an RMSNorm on each query and key head")
+    tied_embeddings: bool = False
+    bos_id: int | None = 2
+    eos_id: int | None = 3
     init_std: float = 0.02
     embedding_std: float = Field(default=0.0, ge=0, description="of the input; 0 = init_std")
 
@@ -47,29 +75,35 @@ class ModelSpec(Settings):
 
     @property
     def attention_parameters(self) -> int:
-        """Weights of q, k, v and o in one layer."""
-        qkv = self.hidden_size * (self.heads + 2 * self.kv_heads) * self.head_dim
-        return qkv + self.heads * self.head_dim * self.hidden_size
+        """Weights of q, k, v and o in one layer, with biases and head norms where there are any."""
+        qkv = (self.hidden_size + self.qkv_bias) * (self.heads + 2 * self.kv_heads) * self.head_dim
+        output = self.heads * self.head_dim * self.hidden_size
+        return qkv + output + 2 * self.head_dim * self.qk_norm
 
     @property
     def mlp_parameters(self) -> int:
-        """Weights of the two matrices of one MLP."""
-        return 2 * self.hidden_size * self.ffn_size
+        """Weights of one MLP: two matrices, or three with a gate."""
+        return (3 if self.mlp == "swiglu" else 2) * self.hidden_size * self.ffn_size
+
+    @property
+    def norm_parameters(self) -> int:
+        """One norm of the stream: a weight, and LayerNorm1P's bias."""
+        return (1 if self.norm == "rmsnorm" else 2) * self.hidden_size
 
     @property
     def layer_parameters(self) -> int:
-        """One decoder layer, its two norms (weight and bias) included."""
-        return self.attention_parameters + self.mlp_parameters + 4 * self.hidden_size
+        """One decoder layer, its two norms included."""
+        return self.attention_parameters + self.mlp_parameters + 2 * self.norm_parameters
 
     @property
     def embedding_parameters(self) -> int:
-        """Input and output embeddings together (untied)."""
-        return 2 * self.vocab_size * self.hidden_size
+        """Input and output embeddings together; one matrix where they are tied."""
+        return (1 if self.tied_embeddings else 2) * self.vocab_size * self.hidden_size
 
     @property
     def non_embedding_parameters(self) -> int:
         """All layers and the final norm."""
-        return self.layers * self.layer_parameters + 2 * self.hidden_size
+        return self.layers * self.layer_parameters + self.norm_parameters
 
     @property
     def parameters(self) -> int:

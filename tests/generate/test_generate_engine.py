@@ -9,6 +9,7 @@ import torch
 from flywright.ask import AskError, Sampling
 from flywright.errors import UserError
 from flywright.generate import Engine
+from flywright.generate.cache import KVCache
 from flywright.model import Decoder, save
 from flywright.model.reward import RewardModel
 from flywright.records import Conversation
@@ -42,7 +43,7 @@ def test_one_prompt_is_sampled_differently_each_time(engine):
 
 @pytest.mark.parametrize("name", ["<extra_id_1>", "</s>"])
 def test_end_tokens_stop_and_are_not_in_the_text(decoder, tokenizer, name):
-    end = tokenizer.control_id(name)
+    (end,) = tokenizer.raw_ids(name)
     model = Decoder(decoder.spec)
     model.load_state_dict(decoder.state_dict())
     free = Engine(model, tokenizer).generate(["ban bel"], max_new_tokens=12)[0]
@@ -235,3 +236,12 @@ def test_another_precision_decodes_on_a_copy(decoder, tokenizer):
     assert got.logprobs[0] == pytest.approx(exact.logprobs[0], abs=0.1)
     assert got.logprobs != exact.logprobs
     assert decoder.lm_head.weight.dtype == torch.float32
+
+
+def test_a_long_context_takes_slots_away_and_then_its_own_length(tiny_spec):
+    cpu, each = torch.device("cpu"), tiny_spec.kv_bytes_per_token(4)
+    long = tiny_spec.model_copy(update={"context_length": 131_072})
+    few = KVCache(long, 64, torch.float32, cpu, most_bytes=each * 131_072 * 9)
+    assert (few.slots, few.context_length) == (8, 131_072)
+    short = KVCache(long, 64, torch.float32, cpu, most_bytes=each * 4 * 1000)
+    assert (short.slots, short.context_length) == (4, 992)

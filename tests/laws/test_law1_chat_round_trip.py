@@ -32,9 +32,10 @@ def test_each_prompt_is_a_prefix_and_mask_is_exactly_the_answers(tokenizer, conv
     expected = [False] * len(rendered.ids)
     start = 1 if full.system else 0
     for n in range(start, len(full.messages), 2):
-        prompt = chat.prompt_ids(tokenizer, Conversation(messages=full.messages[: n + 1]))
+        asked = Conversation(messages=full.messages[: n + 1])
+        prompt = chat.prompt_ids(tokenizer, asked)
         assert rendered.ids[: len(prompt)] == prompt
-        answer = chat.answer_ids(tokenizer, full.messages[n + 1].content)
+        answer = chat.answer_ids(tokenizer, asked, full.messages[n + 1].content)
         end = len(prompt) + len(answer)
         assert rendered.ids[len(prompt) : end] == answer
         expected[len(prompt) : end] = [True] * len(answer)
@@ -61,7 +62,8 @@ def test_text_is_the_cards(tokenizer):
 
 @pytest.mark.parametrize("answer", ["fine", "two\nlines", " spaced ", ""])
 def test_answer_text_undoes_answer_ids(tokenizer, answer):
-    assert chat.answer_text(tokenizer, chat.answer_ids(tokenizer, answer)) == answer
+    ids = chat.answer_ids(tokenizer, Conversation.of("Hi"), answer)
+    assert chat.answer_text(tokenizer, ids) == answer
 
 
 def test_reward_ids_end_with_the_scored_token(tokenizer):

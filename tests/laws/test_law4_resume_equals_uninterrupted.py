@@ -33,37 +33,36 @@ def samples() -> list[Sample]:
     return [Sample((i,), (np.ones(len(i), dtype=bool),)) for i in ids]
 
 
-def trained(spec, folder: Path, precision: str, at_step=lambda _step: None) -> Decoder:
+def trained(spec, folder: Path, kind: dict, at_step=lambda _step: None) -> Decoder:
     model = Decoder(spec, seed=0)
-    settings = SETTINGS.model_copy(update={"precision": precision})
+    settings = SETTINGS.model_copy(update=kind)
     hook = (lambda _step: True, lambda _model, step: at_step(step))
     fit(model, Shuffled(samples(), seed=1), sft(), settings, folder, hooks=[hook])
     return model
 
 
-def killed(spec, folder: Path, precision: str, step: int) -> None:
+def killed(spec, folder: Path, kind: dict, step: int) -> None:
     """Run in a child that kills itself with SIGKILL after `step`."""
     child = os.fork()
     if child == 0:
         torch.set_num_threads(1)  # a forked child has no thread pool
-        trained(
-            spec, folder, precision, lambda s: s == step and os.kill(os.getpid(), signal.SIGKILL)
-        )
+        trained(spec, folder, kind, lambda s: s == step and os.kill(os.getpid(), signal.SIGKILL))
         os._exit(1)
     _, status = os.waitpid(child, 0)
     assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs fork")
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_killed_twice_and_resumed(tiny_spec, tmp_path, precision):
+@pytest.mark.parametrize("precision, optimizer", [("fp32", "adamw"), ("bf16", "muon")])
+def test_killed_twice_and_resumed(tiny_spec, tmp_path, precision, optimizer):
+    kind = {"precision": precision, "optimizer": optimizer}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        expected = trained(tiny_spec, tmp_path / "whole", precision).state_dict()
-        killed(tiny_spec, tmp_path / "cut", precision, step=5)
-        killed(tiny_spec, tmp_path / "cut", precision, step=13)
-        found = trained(tiny_spec, tmp_path / "cut", precision).state_dict()
+        expected = trained(tiny_spec, tmp_path / "whole", kind).state_dict()
+        killed(tiny_spec, tmp_path / "cut", kind, step=5)
+        killed(tiny_spec, tmp_path / "cut", kind, step=13)
+        found = trained(tiny_spec, tmp_path / "cut", kind).state_dict()
     finally:
         torch.set_num_threads(threads)
     for name, tensor in expected.items():

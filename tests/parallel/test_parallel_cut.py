@@ -85,3 +85,11 @@ def test_a_weight_without_a_placement_is_refused(alone: None) -> None:
     mesh = build_mesh(MeshSpec())["tp"]
     with pytest.raises(UserError, match=r"no tensor placement for 'body\.embed'"):
         tensor_parallel(Small(), mesh, PLACEMENTS.tensor)
+
+
+def test_tied_weights_are_not_parted():
+    tied = Small()
+    tied.head = nn.Linear(4, 10, bias=False)
+    tied.head.weight = tied.body.embed.weight
+    with pytest.raises(UserError, match="tied to another weight"):
+        cut(tied, 0, 2, PLACEMENTS)

@@ -15,9 +15,9 @@ from flywright.errors import UserError
 from flywright.evals.likelihood import Choice, bits_per_byte, choose
 from flywright.files import write_json
 from flywright.recipe import files
-from flywright.recipe.files_road import Files, FilesSettings
+from flywright.recipe.files_road import Files, FilesSettings, Sets
 from flywright.recipe.run import read_recipe, run, stage_rows, step_names
-from flywright.records import Comparison, Dialogue, read_jsonl
+from flywright.records import Comparison, Dialogue, Document, read_jsonl
 
 DATA = Path(os.environ.get("FLYWRIGHT_DATA", Path(__file__).parents[3] / "shared" / "data"))
 RECIPE = Path(__file__).parents[2] / "recipes" / "real.toml"
@@ -132,7 +132,7 @@ def test_no_prompt_is_on_both_sides(walked):
 
 
 def test_held_out_texts_are_not_trained_on(recipe):
-    source = Files(recipe, "texts", "quizzes")
+    source = Files(recipe)
     trained = {files.key(document.text) for document in source.documents()}
     held = [text for texts in source.heldout_texts().values() for text in texts]
     assert held and not trained & {files.key(text) for text in held}
@@ -193,7 +193,7 @@ def test_ratings_in_helpsteer2s_format(tmp_path):
 
 def test_long_texts_are_cut_without_loss():
     text = "".join(f"line {n} of many\n" for n in range(2000)) + "x" * 9000
-    parts = files.pieces(text)
+    parts = [piece.text for piece in files.pieces(Document(text=text, source="s"))]
     assert "".join(parts) == text and max(map(len, parts)) <= files.PIECE
     assert parts[0].endswith("\n")
 
@@ -218,9 +218,10 @@ def test_bits_per_byte_of_a_uniform_guess_are_eight():
 def test_every_set_of_the_recipe_is_read():
     recipe = read_recipe(RECIPE, [f"data={DATA}"], None)
     assert isinstance(recipe, FilesSettings)
-    assert not Files(recipe).missing
+    sets = [Sets("pairs", DATA, recipe.pairs), Sets("dialogues", DATA, recipe.dialogues.sets)]
+    assert not any(found.missing for found in (Files(recipe), *sets))
     for form, path in recipe.pairs.items():
         assert sum(1 for _ in files.pairs(form, DATA / path, Counter())) > 200
     for form, path in recipe.dialogues.sets.items():
         assert sum(1 for _ in files.dialogues(form, DATA / path, Counter())) >= 100
-    assert not any("alpaca_eval" in str(path) for path in Files(recipe).paths.values())
+    assert "alpaca_eval" not in recipe.model_dump_json()

@@ -9,7 +9,7 @@ import pytest
 from report_run import HOSTILE, RunWriter, comparison, dialogue, write_whole
 
 from flywright.errors import FlywrightError, UserError
-from flywright.report import curves, pictures, write_report
+from flywright.report import pictures, write_report
 from flywright.report.artifacts import read_run
 
 SECTIONS = (
@@ -237,7 +237,7 @@ def test_curves_of_one_point_are_drawn_and_nothing_is_no_picture(run):
     row = {"step": 1, "loss": 2.0, "margin": 0.5, "chosen_logprob": -3.0, "accuracy": 1.0}
     run.lines(run.step("1-dpo") / "metrics.jsonl", [row])
     steps = read_run(run.folder).steps
-    assert "<svg" in curves.losses(steps)
-    assert "<svg" in curves.preferences(steps)
-    assert curves.losses([]) == curves.preferences([]) == ""
+    assert "<svg" in pictures.losses(steps)
+    assert "<svg" in pictures.preferences(steps)
+    assert pictures.losses([]) == pictures.preferences([]) == ""
     assert pictures.stages([]) == pictures.answers([]) == ""

@@ -1,6 +1,10 @@
 """Tokenizer: round trip, digits, whitespace, transformers' fast tokenizer agrees."""
 
+import gzip
+import json
+import os
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,6 +15,7 @@ from flywright.records import Conversation
 from flywright.tokenizer import Tokenizer, chat, train_tokenizer
 
 text = st.text(st.characters(exclude_characters="▁", exclude_categories=["Cs"]), max_size=60)
+UDHR = Path(os.environ.get("FLYWRIGHT_DATA", "../shared/data")) / "corpus_udhr" / "udhr.jsonl.gz"
 
 
 @given(text)
@@ -56,6 +61,42 @@ def fast(tokenizer, tmp_path_factory):
 @given(value=text.filter(lambda t: not re.search(r"<(s|/s|unk|pad|extra_id_\d)>", t)))
 def test_tokenizer_json_agrees(tokenizer, fast, value):
     assert fast.encode(value, add_special_tokens=False) == tokenizer.encode(value)
+
+
+def test_real_text_of_500_languages_round_trips_and_agrees(tmp_path):
+    if not UDHR.is_file():
+        pytest.skip(f"{UDHR}: no such file")
+    transformers = pytest.importorskip("transformers")
+    with gzip.open(UDHR, "rt", encoding="utf-8") as stream:
+        texts = [json.loads(line)["text"].replace("▁", "")[:1500] for line in stream]
+    tokenizer = train_tokenizer(texts[::2], 8000)
+    tokenizer.save(tmp_path)
+    fast = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    found = tokenizer.encode_batch(texts)
+    assert found == [tokenizer.encode(one) for one in texts]
+    assert [tokenizer.decode(ids) for ids in found] == texts
+    assert fast(texts, add_special_tokens=False)["input_ids"] == found
+
+
+@given(st.lists(text, max_size=5))
+def test_many_texts_at_once_are_as_one_by_one(tokenizer, values):
+    assert tokenizer.encode_batch(values) == [tokenizer.encode(value) for value in values]
+
+
+def test_a_long_document_is_not_left_out():
+    """SentencePiece alone skips what is longer than a mebibyte."""
+    long = "\n".join(["zebra quagga okapi gnu"] * 60_000)
+    tokenizer = train_tokenizer([long], 300)
+    assert {"▁quagga", "▁okapi"} <= {tokenizer.piece(i) for i in range(300)}
+
+
+@given(words=text, mark=st.sampled_from(["<s>", "</s>", "<extra_id_0>", "<extra_id_1>"]))
+def test_content_is_text_and_a_raw_prompt_is_parsed(tokenizer, words, mark):
+    assert not set(tokenizer.encode(words + mark + words)) & tokenizer.control_ids
+    assert tokenizer.decode(tokenizer.encode(words + mark)) == words + mark
+    assert (
+        len(tokenizer.raw_ids(mark)) == 1 and set(tokenizer.raw_ids(mark)) < tokenizer.control_ids
+    )
 
 
 def test_chat_template_agrees(tokenizer, fast):

@@ -71,7 +71,7 @@ def test_nan_stops_training_with_the_step(tiny_spec, tmp_path):
 
 
 def test_rpo_refuses_a_missing_reward(tokenizer):
-    with pytest.raises(UserError, match="comparison c: RPO needs"):
+    with pytest.raises(UserError, match="record c: RPO needs"):
         comparison_examples([pair()], tokenizer, 100, needs_rewards=True)
 
 

@@ -74,12 +74,10 @@ def test_labels_follow_the_gold_and_have_noise(ratings: list[Rating]) -> None:
 
 def test_every_defect_occurs_and_right_is_rated_best(ratings: list[Rating]) -> None:
     means = {}
-    for defect in DEFECTS:
-        found = [
-            r.helpfulness or 0.0 for r in ratings if r.lineage.filters == (f"defect:{defect.name}",)
-        ]
-        assert found, defect.name
-        means[defect.name] = sum(found) / len(found)
+    for name in DEFECTS:
+        found = [r.helpfulness or 0.0 for r in ratings if r.lineage.filters == (f"defect:{name}",)]
+        assert found, name
+        means[name] = sum(found) / len(found)
     assert max(means, key=lambda name: means[name]) == "right"
     assert means["wrong"] < 1 < means["polite"]
 

@@ -3,8 +3,9 @@
 Over-length records are left out and counted, never cut: `Examples.over_length` says how many.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from flywright.data.batch import Sample
 from flywright.errors import UserError
 from flywright.records import Comparison, Dialogue, Rating
 from flywright.tokenizer import Tokenizer, chat
+
+AnyRecord = TypeVar("AnyRecord", Dialogue, Rating, Comparison)
 
 
 @dataclass(frozen=True)
@@ -28,9 +31,15 @@ class Examples:
         return self.over_length / total if total else 0.0
 
 
-def _fitting(samples: Iterable[Sample], context_length: int) -> Examples:
+def _fitting(
+    records: Iterable[AnyRecord], sample_of: Callable[[AnyRecord], Sample], context_length: int
+) -> Examples:
     kept, dropped = [], 0
-    for sample in samples:
+    for record in records:
+        try:
+            sample = sample_of(record)
+        except UserError as error:  # a chat template of another family refuses it
+            raise UserError(f"record {record.id}: {error}") from None
         if all(len(document) <= context_length for document in sample.documents):
             kept.append(sample)
         else:
@@ -47,7 +56,7 @@ def dialogue_examples(
         rendered = chat.render(tokenizer, dialogue.conversation)
         return Sample((np.array(rendered.ids),), (np.array(rendered.mask),))
 
-    return _fitting((sample(dialogue) for dialogue in dialogues), context_length)
+    return _fitting(dialogues, sample, context_length)
 
 
 def rating_examples(
@@ -61,7 +70,7 @@ def rating_examples(
         mask = np.zeros(len(ids), dtype=bool)
         return Sample((ids,), (mask,), {"attributes": np.array(values, dtype=np.float32)})
 
-    return _fitting((sample(rating) for rating in ratings), context_length)
+    return _fitting(ratings, sample, context_length)
 
 
 def comparison_examples(
@@ -79,12 +88,12 @@ def comparison_examples(
         prompt = chat.prompt_ids(tokenizer, comparison.conversation)
         documents, masks = [], []
         for answer in (comparison.chosen, comparison.rejected):
-            ids = chat.answer_ids(tokenizer, answer)
+            ids = chat.answer_ids(tokenizer, comparison.conversation, answer)
             documents.append(np.array(prompt + ids))
             masks.append(np.array([False] * len(prompt) + [True] * len(ids)))
         return Sample(tuple(documents), tuple(masks), _rewards(comparison, needs_rewards))
 
-    return _fitting((sample(comparison) for comparison in comparisons), context_length)
+    return _fitting(comparisons, sample, context_length)
 
 
 def ranking_examples(
@@ -97,7 +106,7 @@ def ranking_examples(
         documents = tuple(np.array(chat.reward_ids(tokenizer, each)) for each in answered)
         return Sample(documents, tuple(np.zeros(len(ids), dtype=bool) for ids in documents))
 
-    return _fitting((sample(pair) for pair in comparisons), context_length)
+    return _fitting(comparisons, sample, context_length)
 
 
 def _rewards(comparison: Comparison, needed: bool) -> dict[str, np.ndarray]:
@@ -105,5 +114,5 @@ def _rewards(comparison: Comparison, needed: bool) -> dict[str, np.ndarray]:
         return {}
     rewards = (comparison.chosen_reward, comparison.rejected_reward)
     if None in rewards:
-        raise UserError(f"comparison {comparison.id}: RPO needs chosen_reward and rejected_reward")
+        raise UserError("RPO needs chosen_reward and rejected_reward")
     return {"rewards": np.array(rewards, dtype=np.float32)}

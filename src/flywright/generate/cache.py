@@ -36,12 +36,24 @@ def pad_rows(value_BD: Tensor) -> Tensor:
 class KVCache:
     """Preallocated [layers, slots, G, capacity, K] keys and values of a model's running rows.
 
-    Bytes: slots * capacity * spec.kv_bytes_per_token(bytes of a value).
+    Bytes: slots * capacity * spec.kv_bytes_per_token(bytes of a value), at most `most_bytes`: a
+    long context takes slots away first, and where not even ROWS of them fit, its own length.
     """
 
-    def __init__(self, spec: ModelSpec, slots: int, dtype: torch.dtype, device: torch.device):
-        self.slots = round_up(slots, ROWS)
-        self.capacity = round_up(spec.context_length, TOKENS)
+    def __init__(
+        self,
+        spec: ModelSpec,
+        slots: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        most_bytes: int = 1 << 31,
+    ):
+        most_tokens = most_bytes // spec.kv_bytes_per_token(dtype.itemsize)
+        fitting = most_tokens // ROWS // TOKENS * TOKENS
+        self.context_length = min(spec.context_length, fitting)
+        self.capacity = round_up(self.context_length, TOKENS)
+        rows = most_tokens // max(self.capacity, 1) // ROWS * ROWS
+        self.slots = min(round_up(slots, ROWS), rows)
         shape = (spec.layers, self.slots, spec.kv_heads, self.capacity, spec.head_dim)
         self.k = torch.zeros(shape, dtype=dtype, device=device)  # zeros: masked, yet multiplied
         self.v = torch.zeros(shape, dtype=dtype, device=device)

@@ -39,7 +39,8 @@ class Engine:
     """Completes conversations and raw texts; `model` names it for ledgers and lineage.
 
     Give a model and its tokenizer, or a weights folder. At most `max_batch` requests run at a time,
-    each with room for the whole context in the cache (KVCache tells its bytes). `dtype` decodes in
+    fewer where `cache_bytes` do not hold that many contexts; where they do not hold a few whole
+    ones, the context is shorter (`context_tokens`). `dtype` decodes in
     another precision than the model's own, on a copy; where the same answers are promised, that is
     float32.
 
@@ -56,6 +57,7 @@ class Engine:
         max_batch: int = 64,
         model_name: str = "",
         dtype: torch.dtype | None = None,
+        cache_bytes: int = 1 << 31,
     ):
         if isinstance(model, str | Path):
             model_name, folder = model_name or str(model), model
@@ -72,11 +74,11 @@ class Engine:
         self._weights = model
         # a vocabulary padded beyond the tokenizer's pieces is never drawn from (SPEC 11.3)
         self._head_VD = weight[: tokenizer.vocab_size]
-        self._context_length = model.spec.context_length
-        self._cache = KVCache(model.spec, max_batch, weight.dtype, weight.device)
+        self._cache = KVCache(model.spec, max_batch, weight.dtype, weight.device, cache_bytes)
+        self._context_length = self._cache.context_length
         self._rows = Rows.empty(self._cache.slots, self._context_length, weight.device)
         self._ends = torch.tensor(chat.end_ids(tokenizer), device=weight.device)
-        self._scheduler = Scheduler(max_batch)
+        self._scheduler = Scheduler(min(max_batch, self._cache.slots))
         self._worker = Worker(lambda: self._scheduler.busy, self._step)
         self._scoring = Gathering(self._continuations)
 
@@ -99,7 +101,7 @@ class Engine:
         empty context is the start of a document. Raises AskError where the two do not fit.
         """
         before = self._raw_ids(context)
-        pairs = [(before, chat.raw_ids(self.tokenizer, text)) for text in continuations]
+        pairs = [(before, chat.raw_ids(self.tokenizer, text, True)) for text in continuations]
         for _, after in pairs:
             self._fits(len(before) + len(after), self._context_length)
         return await asyncio.gather(*(self._scoring.ask(pair) for pair in pairs))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from flywright.ask.protocol import TooLong
+from flywright.errors import UserError
 from flywright.generate.cache import TOKENS, pad_rows, round_up
 from flywright.generate.worker import Gathering
 from flywright.model import Decoder, RewardModel
@@ -92,6 +93,9 @@ class RewardScorer:
         model_name: str = "",
         max_batch: int = 32,
     ):
+        missing = set(ATTRIBUTES) - set(model.labels)
+        if missing:
+            raise UserError(f"a scorer needs the output {min(missing)!r}; this model has none")
         self.model = model_name
         self._weights = model
         self._tokenizer = tokenizer
@@ -128,5 +132,6 @@ class RewardScorer:
             hidden_BD = hidden_BTD[torch.arange(len(rows), device=device), last_B]
             values = self._weights.attributes(pad_rows(hidden_BD)).tolist()
             for i, row in zip(group, values, strict=False):  # rows of padding come last
-                scores[i] = dict(zip(ATTRIBUTES, row, strict=True))
+                named = dict(zip(self._weights.labels, row, strict=True))
+                scores[i] = {name: named[name] for name in ATTRIBUTES}
         return scores

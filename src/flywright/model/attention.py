@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from flywright.model.norm import RMSNorm
 from flywright.model.rotary import rotate
 from flywright.spec import ModelSpec
 
@@ -99,16 +100,18 @@ def _equal(documents: int) -> Attend:
 
 
 class Attention(nn.Module):
-    """Project, rotate, attend, project back; no biases (SPEC 1.3)."""
+    """Project, rotate, attend, project back; no biases in a Nemotron (SPEC 1.3)."""
 
     def __init__(self, spec: ModelSpec):
         super().__init__()
         self.head_dim = spec.head_dim
         query, key = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
-        self.q_proj = nn.Linear(spec.hidden_size, query, bias=False)
-        self.k_proj = nn.Linear(spec.hidden_size, key, bias=False)
-        self.v_proj = nn.Linear(spec.hidden_size, key, bias=False)
+        self.q_proj = nn.Linear(spec.hidden_size, query, bias=spec.qkv_bias)
+        self.k_proj = nn.Linear(spec.hidden_size, key, bias=spec.qkv_bias)
+        self.v_proj = nn.Linear(spec.hidden_size, key, bias=spec.qkv_bias)
         self.o_proj = nn.Linear(query, spec.hidden_size, bias=False)
+        self.q_norm = RMSNorm(spec.head_dim, spec.norm_eps) if spec.qk_norm else nn.Identity()
+        self.k_norm = RMSNorm(spec.head_dim, spec.norm_eps) if spec.qk_norm else nn.Identity()
 
     def _heads(self, x_BTE: Tensor) -> Tensor:
         # -1: under tensor parallelism a rank holds some of the heads
@@ -118,8 +121,8 @@ class Attention(nn.Module):
         self, x_BTD: Tensor, tables: tuple[Tensor, Tensor], layer: int, attend: Attend
     ) -> Tensor:
         """Attention output, [B, T, D]."""
-        q_BHTK = rotate(self._heads(self.q_proj(x_BTD)), tables)
-        k_BGTK = rotate(self._heads(self.k_proj(x_BTD)), tables)
+        q_BHTK = rotate(self.q_norm(self._heads(self.q_proj(x_BTD))), tables)
+        k_BGTK = rotate(self.k_norm(self._heads(self.k_proj(x_BTD))), tables)
         v_BGTK = self._heads(self.v_proj(x_BTD))
         out_BHTK = attend(layer, q_BHTK, k_BGTK, v_BGTK)
         return self.o_proj(out_BHTK.transpose(1, 2).flatten(-2))

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from flywright.model.attention import Attend, Attention, causal
-from flywright.model.mlp import SquaredReluMlp
-from flywright.model.norm import LayerNorm1P
+from flywright.model.mlp import mlp
+from flywright.model.norm import stream_norm
 from flywright.model.rotary import rotary_tables
 from flywright.spec import ModelSpec
 
@@ -21,10 +21,10 @@ class Layer(nn.Module):
 
     def __init__(self, spec: ModelSpec):
         super().__init__()
-        self.input_layernorm = LayerNorm1P(spec.hidden_size, spec.norm_eps)
+        self.input_layernorm = stream_norm(spec)
         self.self_attn = Attention(spec)
-        self.post_attention_layernorm = LayerNorm1P(spec.hidden_size, spec.norm_eps)
-        self.mlp = SquaredReluMlp(spec)
+        self.post_attention_layernorm = stream_norm(spec)
+        self.mlp = mlp(spec)
 
     def forward(
         self, x_BTD: Tensor, tables: tuple[Tensor, Tensor], index: int, attend: Attend
@@ -42,7 +42,7 @@ class Body(nn.Module):
         self.spec = spec
         self.embed_tokens = nn.Embedding(spec.vocab_size, spec.hidden_size)
         self.layers = nn.ModuleList(Layer(spec) for _ in range(spec.layers))
-        self.norm = LayerNorm1P(spec.hidden_size, spec.norm_eps)
+        self.norm = stream_norm(spec)
 
     def forward(
         self, ids_BT: Tensor, positions_BT: Tensor | None = None, attend: Attend = causal
@@ -50,7 +50,7 @@ class Body(nn.Module):
         """Hidden states [B, T, D] after the final norm."""
         if positions_BT is None:
             positions_BT = torch.arange(ids_BT.shape[1], device=ids_BT.device)[None]
-        tables = rotary_tables(positions_BT, self.spec.rotary_dim, self.spec.rotary_base)
+        tables = rotary_tables(positions_BT, self.spec)
         x_BTD = self.embed_tokens(ids_BT)
         for index, layer in enumerate(self.layers):
             x_BTD = layer(x_BTD, tables, index, attend)
@@ -65,6 +65,9 @@ class Body(nn.Module):
         scaled = self.spec.init_std / math.sqrt(2 * self.spec.layers)
         for name, parameter in self.named_parameters():
             if "norm" in name:
+                continue
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
                 continue
             is_output = name.endswith(("o_proj.weight", "down_proj.weight"))
             std = scaled if is_output else self.spec.init_std
@@ -81,10 +84,19 @@ class Decoder(nn.Module):
         self.spec = spec
         self.model = Body(spec)
         self.lm_head = nn.Linear(spec.hidden_size, spec.vocab_size, bias=False)
+        self.tie()
         if seed is not None:
-            generator = torch.Generator().manual_seed(seed)
-            self.model.initialise(generator)
-            nn.init.normal_(self.lm_head.weight, std=spec.init_std, generator=generator)
+            self._initialise(torch.Generator().manual_seed(seed))
+
+    def tie(self) -> None:
+        """Make the head the input embedding itself, where the spec ties them."""
+        if self.spec.tied_embeddings:
+            self.lm_head.weight = self.model.embed_tokens.weight
+
+    def _initialise(self, generator: torch.Generator) -> None:
+        self.model.initialise(generator)
+        if not self.spec.tied_embeddings:
+            nn.init.normal_(self.lm_head.weight, std=self.spec.init_std, generator=generator)
 
     def hidden(
         self, ids_BT: Tensor, positions_BT: Tensor | None = None, attend: Attend = causal

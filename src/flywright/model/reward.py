@@ -1,4 +1,8 @@
-"""The reward model: the decoder's body with a linear head on the last token (SPEC 5.1)."""
+"""The reward model: the decoder's body with a linear head on the last token (SPEC 5.1).
+
+Its labels are ATTRIBUTES, or the nine of the released model (SPEC 5.1), of which the first four
+were never trained and weigh nothing.
+"""
 
 from collections.abc import Sequence
 
@@ -7,35 +11,48 @@ from torch import Tensor, nn
 
 from flywright.model.attention import Attend, causal
 from flywright.model.decoder import Body, Decoder
-from flywright.records import ATTRIBUTES
+from flywright.records import ATTRIBUTES, REWARD_WEIGHTS
 from flywright.spec import ModelSpec
+
+NINE_LABELS = ("quality", "toxicity", "humor", "creativity", *ATTRIBUTES)
+NINE_WEIGHTS = (0.0, 0.0, 0.0, 0.0, *REWARD_WEIGHTS)
 
 
 class RewardModel(nn.Module):
-    """`model(ids_BT) -> attributes [B, 5]`, read at the last position, in the order of ATTRIBUTES.
+    """`model(ids_BT) -> [B, labels]`, read at the last position, in the order of `labels`.
 
-    The head (`score`) stays in fp32 with bias, whatever the body's dtype.
+    The head (`score`) stays in fp32, whatever the body's dtype. It has a bias where the final norm
+    has one that can hold it for other tools (`fold_bias`). `label_weights` are those of the
+    weighted sum that is the reward.
     """
 
-    def __init__(self, spec: ModelSpec):
+    def __init__(
+        self,
+        spec: ModelSpec,
+        labels: tuple[str, ...] = ATTRIBUTES,
+        label_weights: tuple[float, ...] = REWARD_WEIGHTS,
+    ):
         super().__init__()
-        self.spec = spec
+        self.spec, self.labels, self.label_weights = spec, labels, label_weights
         self.model = Body(spec)
-        self.score = nn.Linear(spec.hidden_size, len(ATTRIBUTES), bias=True, dtype=torch.float32)
+        has_bias = spec.norm == "layernorm1p"
+        self.score = nn.Linear(spec.hidden_size, len(labels), bias=has_bias, dtype=torch.float32)
 
     @classmethod
     def from_decoder(
         cls, decoder: Decoder, seed: int, bias: Sequence[float] = (0.0,) * len(ATTRIBUTES)
     ) -> "RewardModel":
-        """A new head on a copy of a pretrained body; `bias` is where its attributes start."""
+        """A new head on a copy of a pretrained body; `bias` is where its attributes start, if it
+        has one. The output matrix is gone, so tied embeddings are just the input's.
+        """
         model = cls(decoder.spec)
         model.to(next(decoder.parameters()).dtype)
         model.score.float()
         model.model.load_state_dict(decoder.model.state_dict())
         generator = torch.Generator().manual_seed(seed)
         nn.init.normal_(model.score.weight, std=decoder.spec.init_std, generator=generator)
-        with torch.no_grad():
-            model.score.bias.copy_(torch.tensor(bias))
+        if model.score.bias is not None:
+            model.score.bias.data = torch.tensor(bias, dtype=torch.float32)
         return model
 
     def hidden(
@@ -45,9 +62,24 @@ class RewardModel(nn.Module):
         return self.model(ids_BT, positions_BT, attend)
 
     def attributes(self, hidden_BD: Tensor) -> Tensor:
-        """Five attributes [B, 5] in fp32 from the scored token's hidden state."""
+        """Outputs [B, labels] in fp32 from the scored token's hidden state."""
         return self.score(hidden_BD.float())
 
     def forward(self, ids_BT: Tensor) -> Tensor:
-        """Attributes [B, 5] at the last position."""
+        """Outputs [B, labels] at the last position."""
         return self.attributes(self.hidden(ids_BT)[:, -1])
+
+    @torch.no_grad()
+    def fold_bias(self) -> None:
+        """Move the head's bias into the final norm's, where transformers' biasless head finds it.
+
+        W (x + pinv(W) b) = W x + b: exact while W has full row rank.
+        """
+        if self.score.bias is None:
+            return
+        weight, bias = self.score.weight.double(), self.score.bias.double()
+        shift_D = torch.linalg.pinv(weight) @ bias
+        self.model.norm.bias.data = (self.model.norm.bias.double() + shift_D).to(
+            self.model.norm.bias.dtype
+        )
+        self.score.bias.zero_()

@@ -1,7 +1,7 @@
 """Weights folders: config.json, generation_config.json, safetensors (SPEC 12.1).
 
-transformers and vLLM open such a folder as it is. `save` writes into a folder that the caller makes
-whole and renames; nothing here is training state.
+transformers and vLLM open such a folder as it is, and theirs open here. `save` writes into a
+folder that the caller makes whole and renames; nothing here is training state.
 """
 
 import json
@@ -10,73 +10,84 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from flywright.errors import UserError
 from flywright.model.decoder import Decoder
+from flywright.model.families import config_of, spec_of
 from flywright.model.reward import RewardModel
+from flywright.model.shards import SHARD_BYTES, FolderTensors, ShardWriter
 from flywright.records import ATTRIBUTES, REWARD_WEIGHTS
 from flywright.spec import ModelSpec
 
-_CAUSAL, _REWARD = "NemotronForCausalLM", "NemotronForSequenceClassification"
-
-# ModelSpec field -> config.json key of the nemotron family
-_KEYS = {
-    "vocab_size": "vocab_size",
-    "hidden_size": "hidden_size",
-    "layers": "num_hidden_layers",
-    "heads": "num_attention_heads",
-    "kv_heads": "num_key_value_heads",
-    "head_dim": "head_dim",
-    "ffn_size": "intermediate_size",
-    "context_length": "max_position_embeddings",
-    "rotary_fraction": "partial_rotary_factor",
-    "rotary_base": "rope_theta",
-    "norm_eps": "norm_eps",
-    "init_std": "initializer_range",
-}
+_HEAD = "lm_head.weight"
 
 
-def _config(model: Decoder | RewardModel) -> dict[str, Any]:
-    spec = model.spec
-    config: dict[str, Any] = {
-        "model_type": "nemotron",
-        "architectures": [_CAUSAL if isinstance(model, Decoder) else _REWARD],
-        **{key: getattr(spec, field) for field, key in _KEYS.items()},
-        "hidden_act": "relu2",
-        "attention_bias": False,
-        "mlp_bias": False,
-        "attention_dropout": 0.0,
-        "tie_word_embeddings": False,
-        "bos_token_id": 2,
-        "eos_token_id": 3,
-        "dtype": str(model.model.embed_tokens.weight.dtype).removeprefix("torch."),
-    }
-    if isinstance(model, RewardModel):
-        config["id2label"] = {str(i): name for i, name in enumerate(ATTRIBUTES)}
-        config["label2id"] = {name: i for i, name in enumerate(ATTRIBUTES)}
-        config["attribute_weights"] = list(REWARD_WEIGHTS)
-        config["pad_token_id"] = 1
-    return config
+def write_config(
+    spec: ModelSpec,
+    folder: Path,
+    *,
+    dtype: torch.dtype,
+    end_ids: Sequence[int] = (),
+    labels: Sequence[str] = (),
+    label_weights: Sequence[float] = (),
+    pad_id: int | None = None,
+) -> None:
+    """config.json and, for a language model, generation_config.json.
 
-
-def save(model: Decoder | RewardModel, folder: Path, end_ids: Sequence[int] = (3,)) -> None:
-    """Write config.json, generation_config.json and model.safetensors into `folder`.
-
-    `end_ids` are the tokens at which generation stops (a chat model adds <extra_id_1>).
+    `end_ids` are the tokens at which generation stops (default: the spec's eos). `labels` name the
+    outputs of a reward model's head in order, `label_weights` are those of the weighted sum;
+    `pad_id` tells transformers where a padded row ends (default: Nemotron's, or the spec's eos).
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(_config(model), indent=2) + "\n")
-    if isinstance(model, Decoder):
-        generation = {"bos_token_id": 2, "eos_token_id": list(end_ids), "do_sample": False}
+    config = {**config_of(spec, bool(labels)), "dtype": str(dtype).removeprefix("torch.")}
+    if labels:
+        config["id2label"] = {str(i): name for i, name in enumerate(labels)}
+        config["label2id"] = {name: i for i, name in enumerate(labels)}
+        config["attribute_weights"] = list(label_weights)
+        usual = 1 if spec.family == "nemotron" else spec.eos_id
+        config["pad_token_id"] = usual if pad_id is None else pad_id
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    if not labels:
+        ends = list(end_ids) or spec.eos_id
+        generation = {"bos_token_id": spec.bos_id, "eos_token_id": ends, "do_sample": False}
         (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
-    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def save(
+    model: Decoder | RewardModel,
+    folder: Path,
+    end_ids: Sequence[int] = (),
+    shard_bytes: int = SHARD_BYTES,
+    pad_id: int | None = None,
+) -> None:
+    """Write config.json, generation_config.json and the tensors into `folder`.
+
+    `end_ids` are the tokens at which generation stops (a chat model adds its end of turn).
+    """
+    is_reward = isinstance(model, RewardModel)
+    write_config(
+        model.spec,
+        folder,
+        dtype=model.model.embed_tokens.weight.dtype,
+        end_ids=end_ids,
+        labels=model.labels if is_reward else (),
+        label_weights=model.label_weights if is_reward else (),
+        pad_id=pad_id,
+    )
+    save_tensors(model, folder, shard_bytes)
+
+
+def save_tensors(model: Decoder | RewardModel, folder: Path, shard_bytes: int) -> None:
+    """The model's tensors into model.safetensors, or its shards and their index."""
+    with ShardWriter(folder, shard_bytes) as out:
+        for name, tensor in model.state_dict().items():
+            if not (model.spec.tied_embeddings and name == _HEAD):
+                out.add(name, tensor)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a weights folder. Raises UserError where there is none, or not JSON."""
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text())
@@ -85,65 +96,61 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise UserError(message) from None
     except ValueError as error:
         raise UserError(f"{path}: not valid JSON: {error}") from None
-    if config.get("model_type") != "nemotron":
-        raise UserError(f"{path}: model_type {config.get('model_type')!r}, expected 'nemotron'")
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: not a table of settings")
     return config
 
 
 def read_spec(folder: Path) -> ModelSpec:
-    """The ModelSpec that config.json states; older spellings of the rotary share are understood."""
-    config = _read_config(Path(folder))
-    rope = config.get("rope_parameters") or {}
-    config.setdefault("rope_theta", rope.get("rope_theta", 10000.0))
-    fraction = rope.get("partial_rotary_factor", config.get("rope_percent", 0.5))
-    config.setdefault("partial_rotary_factor", fraction)
-    config.setdefault("head_dim", config["hidden_size"] // config["num_attention_heads"])
-    missing = [key for key in _KEYS.values() if key not in config]
-    if missing:
-        raise UserError(f"{folder}/config.json: missing {missing[0]!r}")
-    return ModelSpec(**{field: config[key] for field, key in _KEYS.items()})
-
-
-def _tensors(folder: Path) -> dict[str, Tensor]:
-    paths = sorted(folder.glob("*.safetensors"))
-    if not paths:
-        raise UserError(f"{folder}: no .safetensors file")
-    tensors: dict[str, Tensor] = {}
-    for path in paths:
-        try:
-            with safe_open(path, framework="pt") as stream:
-                for name in stream.keys():  # noqa: SIM118
-                    tensors[name] = stream.get_tensor(name)
-        except SafetensorError as error:
-            raise UserError(f"{path}: not a readable safetensors file: {error}") from None
-    return tensors
+    """The ModelSpec that config.json states; see `families.spec_of`."""
+    return spec_of(read_config(Path(folder)), Path(folder) / "config.json")
 
 
 def load(folder: Path | str, dtype: torch.dtype | None = None) -> Decoder | RewardModel:
     """The model in a weights folder, in its own dtype or the one given (a reward head stays fp32).
 
-    Raises UserError for a missing file, a foreign family, or a tensor missing, left over, or of
-    another shape than config.json says (a reward folder without its head among them).
+    In its own dtype the weights are the mapped files themselves: pages are read when they are
+    used, and changed pages are private. Raises UserError for a missing file, a foreign family, or
+    a tensor missing, left over, or of another shape than config.json says (a reward folder without
+    its head among them).
     """
     folder = Path(folder)
-    config, spec = _read_config(folder), read_spec(folder)
-    is_reward = _REWARD in config.get("architectures", [])
-    tensors = _tensors(folder)
+    config, spec = read_config(folder), read_spec(folder)
+    is_reward = any("SequenceClassification" in name for name in config.get("architectures") or ())
+    stored = FolderTensors(folder)
     with torch.device("meta"):
-        model: Decoder | RewardModel = RewardModel(spec) if is_reward else Decoder(spec)
-    _check_names(model, tensors, folder)
+        model = _reward_model(spec, config) if is_reward else Decoder(spec)
+    is_ours = "attribute_weights" in config
+    tensors = _checked(model, stored, folder, is_ours)
+    for name, tensor in tensors.items():
+        if dtype is not None and not name.startswith("score."):
+            tensor = tensor.to(dtype)  # one at a time: two copies of a model never stand together
+        tensors[name] = tensor
     model.load_state_dict(tensors, assign=True)
-    if dtype is not None:
-        model.to(dtype)
     if isinstance(model, RewardModel):
         model.score.float()
+    else:
+        model.tie()
     return model
 
 
-def _check_names(model: Decoder | RewardModel, tensors: dict[str, Tensor], folder: Path) -> None:
+def _reward_model(spec: ModelSpec, config: dict[str, Any]) -> RewardModel:
+    named = config.get("id2label")
+    labels = tuple(named[str(i)] for i in range(len(named))) if named else ATTRIBUTES
+    default = REWARD_WEIGHTS if labels == ATTRIBUTES else (1.0,) * len(labels)
+    return RewardModel(spec, labels, tuple(config.get("attribute_weights", default)))
+
+
+def _checked(
+    model: Decoder | RewardModel, stored: FolderTensors, folder: Path, is_ours: bool
+) -> dict[str, Tensor]:
+    """The model's tensors by name, mapped; what a head of theirs may lack is filled in."""
     expected = model.state_dict()
-    if "score.bias" in expected:  # transformers writes the head without one
+    tensors = {name: tensor for name, tensor in stored.items() if "rotary_emb" not in name}
+    if "score.bias" in expected and not is_ours:  # transformers writes the head without one
         tensors.setdefault("score.bias", torch.zeros(expected["score.bias"].shape))
+    if model.spec.tied_embeddings and _HEAD in expected:
+        tensors.setdefault(_HEAD, tensors.get("model.embed_tokens.weight", torch.empty(0)))
     missing = sorted(expected.keys() - tensors.keys())
     unknown = sorted(tensors.keys() - expected.keys())
     if missing:
@@ -155,3 +162,4 @@ def _check_names(model: Decoder | RewardModel, tensors: dict[str, Tensor], folde
         if tensor.shape != tensors[name].shape:
             found, wanted = list(tensors[name].shape), list(tensor.shape)
             raise UserError(f"{folder}: tensor {name!r} has shape {found}, expected {wanted}")
+    return tensors

@@ -15,6 +15,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleInterleaved1F1B
 
 from flywright.errors import UserError
+from flywright.parallel.tensor import refuse_tied
 from flywright.spec import PlacementSpec
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -31,6 +32,7 @@ def layer_range(layers: int, chunk: int, chunks: int) -> range:
 
 def cut(module: nn.Module, chunk: int, chunks: int, placements: PlacementSpec) -> nn.Module:
     """Chunk number `chunk` of `chunks`: shares the parameters it keeps, holds no others."""
+    refuse_tied(module)
     layers = module.get_submodule(placements.layers)
     kept = nn.ModuleList()
     for index in layer_range(len(list(layers.children())), chunk, chunks):

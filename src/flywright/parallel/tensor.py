@@ -59,12 +59,21 @@ def tensor_parallel(module: nn.Module, mesh: DeviceMesh, ways: Mapping[str, str]
 
     Raises UserError for a weight that no placement names, or that does not divide by the ranks.
     """
+    refuse_tied(module)
     _check_all_placed(module, ways)
     plan = {}
     for name, way in _placed(module, ways):
         _check_divides(name, module.get_submodule(name), way, mesh.size())
         plan[name] = _style(way)
     return parallelize_module(module, mesh, plan)
+
+
+def refuse_tied(module: nn.Module) -> None:
+    """Raise UserError where two modules share a weight, which a cut would part."""
+    names = [name for name, _ in module.named_parameters(remove_duplicate=False)]
+    shared = set(names) - {name for name, _ in module.named_parameters()}
+    if shared:
+        raise UserError(f"{min(shared)} is tied to another weight: untie it before it is cut")
 
 
 def _placed(module: nn.Module, ways: Mapping[str, str]) -> Iterator[tuple[str, str]]:

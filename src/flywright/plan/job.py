@@ -69,4 +69,5 @@ def rank_parameters(job: Job, stage: int) -> float:
     spec, last = job.spec, job.mesh.pp - 1
     ends = (stage == 0) + (stage == last)
     layers = job.stage_layers(stage) * spec.layer_parameters
-    return (layers + ends * spec.embedding_parameters / 2) / job.mesh.tp
+    matrices = 1 if spec.tied_embeddings and last == 0 else ends  # each end of a cut holds a whole
+    return (layers + matrices * spec.vocab_size * spec.hidden_size) / job.mesh.tp

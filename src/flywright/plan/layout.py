@@ -89,7 +89,7 @@ def params_table(spec: ModelSpec) -> list[dict[str, Any]]:
     parts = {
         "attention": spec.layers * spec.attention_parameters,
         "mlp": spec.layers * spec.mlp_parameters,
-        "norms": spec.layers * 4 * spec.hidden_size + 2 * spec.hidden_size,
+        "norms": (2 * spec.layers + 1) * spec.norm_parameters,
         "non-embedding": spec.non_embedding_parameters,
         "embeddings": spec.embedding_parameters,
         "total": spec.parameters,

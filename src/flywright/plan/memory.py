@@ -82,6 +82,7 @@ def _layer_activations(job: Job) -> tuple[float, float, float]:
     attention = 2 * tokens * heads / tp
     if not job.software.flash and job.recompute == "none":
         attention += 4 * tokens * spec.heads / tp  # softmax statistics; scores are recomputed
-    mlp = 2 * tokens * 2 * spec.ffn_size / tp
+    kept = 4 if spec.mlp == "swiglu" else 2  # gate, up, silu(gate), product; up, its square
+    mlp = 2 * tokens * kept * spec.ffn_size / tp
     norm = 2 * tokens * 4 * spec.hidden_size / _stream_ranks(job)
     return attention, mlp, norm

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from flywright.ask import Completer, Completion, Limited, Sampling
+from flywright.ask import Completer, Limited
 from flywright.errors import UserError
 from flywright.files import folder_hash
 from flywright.generate import Engine, RewardScorer
@@ -16,7 +16,6 @@ from flywright.model import Decoder, RewardModel, load
 from flywright.recipe.settings import GeneratorSettings
 from flywright.recipe.sources import Source
 from flywright.recipe.step import Artifact
-from flywright.records import Conversation
 from flywright.tokenizer import Tokenizer
 
 REVISION = "*.safetensors"  # a folder's revision is the hash of its weights (HOUSE 8)
@@ -38,31 +37,12 @@ def engine(folder: Path, name: str = "") -> Engine:
     return Engine(model, Tokenizer.load(folder), model_name=name)
 
 
-class Lazy:
-    """A Completer on a step's weights, loaded at the first question."""
+Answerer = Completer | Artifact  # an artifact answers with its weights
 
-    def __init__(self, artifact: Artifact):
-        self.fingerprint = artifact.fingerprint
-        self._artifact = artifact
-        self._engine: Engine | None = None
 
-    def _loaded(self) -> Engine:
-        if self._engine is None:
-            self._engine = engine(self._artifact.weights, self._artifact.name)
-        return self._engine
-
-    @property
-    def model(self) -> str:
-        """The engine's name, with the weights' revision."""
-        return self._loaded().model
-
-    async def complete(self, prompt: Conversation | str, sampling: Sampling) -> Completion:
-        """The model's answer."""
-        return await self._loaded().complete(prompt, sampling)
-
-    async def logprobs(self, context: str, continuations: list[str]) -> list[float]:
-        """The model's log-probabilities."""
-        return await self._loaded().logprobs(context, continuations)
+def opened(who: Answerer) -> Completer:
+    """Who answers: an engine on a step's weights, or the completer itself."""
+    return engine(who.weights, who.name) if isinstance(who, Artifact) else who
 
 
 def reward_scorer(folder: Path) -> RewardScorer:

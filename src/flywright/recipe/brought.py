@@ -46,7 +46,7 @@ class Brought(Source):
             yield from files.ratings(Path(own.heldout_ratings if held else own.ratings))
             return
         for rating in files.ratings(Path(own.ratings)):
-            place = int(files.key(rating.conversation.without_answer().last)[:8], 16) / 16**8
+            place = files.place(rating.conversation.without_answer().last)
             if (place < _HELD_RATINGS) == held:
                 yield rating
 

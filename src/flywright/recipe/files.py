@@ -8,13 +8,14 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field
 
 from flywright.errors import UserError
-from flywright.evals.datafiles import field, read_lines, read_rows
+from flywright.evals.datafiles import read_lines, read_rows
 from flywright.evals.gsm8k import REQUEST
 from flywright.evals.likelihood import question
 from flywright.files import digest
@@ -32,8 +33,11 @@ from flywright.records import (
 from flywright.settings import Settings
 from flywright.synth.filters import normal
 
+AnyFound = TypeVar("AnyFound")
 PairForm = Literal["hh", "hhh", "pandalm"]
 DialogueForm = Literal["oasst_trees", "oasst_texts", "alpaca", "self_instruct", "gsm8k"]
+Row = dict[str, Any]
+SIDES = ("chosen", "rejected")
 PIECE = 4000  # characters: long texts are cut at the ends of paragraphs
 
 
@@ -51,7 +55,7 @@ class TextSet(Settings):
     megabytes: float = Field(default=8.0, gt=0)
 
 
-def rows(path: Path) -> Iterator[dict[str, Any]]:
+def rows(path: Path) -> Iterator[Row]:
     """The objects of a JSON array or of JSON lines. Raises UserError where it is neither."""
     if not next(read_lines(path), "").lstrip().startswith("["):
         yield from read_rows(path)
@@ -62,15 +66,25 @@ def rows(path: Path) -> Iterator[dict[str, Any]]:
         raise UserError(f"{path}: not valid JSON ({error})") from None
 
 
-def pieces(text: str) -> list[str]:
-    """The text in parts of at most PIECE characters, cut at ends of paragraphs where there are."""
-    parts, start = [], 0
-    while len(text) - start > PIECE:
-        end = start + PIECE
-        cut = text.rfind("\n", start + PIECE // 2, end) + 1 or end
-        parts.append(text[start:cut])
-        start = cut
-    return [*parts, text[start:]]
+def read(path: Path, reader: Callable[[Row], AnyFound]) -> Iterator[AnyFound]:
+    """What `reader` makes of each row. Raises UserError for a row of another form."""
+    for number, row in enumerate(rows(path), start=1):
+        try:
+            found = reader(row)
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            line = f"{path}: not of the form that is stated: row {number}: no {error}"
+            raise UserError(line) from None
+        yield found
+
+
+def pieces(document: Document) -> Iterator[Document]:
+    """The document in parts of at most PIECE characters, cut at ends of paragraphs if possible."""
+    rest = document.text
+    while len(rest) > PIECE:
+        cut = rest.rfind("\n", PIECE // 2, PIECE) + 1 or PIECE
+        yield document.model_copy(update={"text": rest[:cut]})
+        rest = rest[cut:]
+    yield document.model_copy(update={"text": rest})
 
 
 def texts(path: Path, of: TextSet, source: str) -> Iterator[Document]:
@@ -81,8 +95,7 @@ def texts(path: Path, of: TextSet, source: str) -> Iterator[Document]:
     elif of.form == "parallel":
         found = _parallel(path)
     else:
-        given = ((field(path, row, of.field), row.get("lang", "")) for row in read_rows(path))
-        found = ((text, of.language or own) for text, own in given)
+        found = read(path, lambda row: (row[of.field], of.language or row.get("lang", "")))
     for text, language in found:
         words = re.sub(r"```.*?```", "", text, flags=re.S)  # code in a page is in no language
         english = of.language not in ("", "en", "code") and detect(words) == "en"
@@ -90,8 +103,9 @@ def texts(path: Path, of: TextSet, source: str) -> Iterator[Document]:
 
 
 def _parallel(path: Path) -> Iterator[tuple[str, str]]:
-    for language, group in groupby(read_rows(path), key=lambda row: str(field(path, row, "lang"))):
-        lines = [f"{row['eng']}\n{row['text']}" for row in group]
+    told = read(path, lambda row: (row["lang"], f"{row['eng']}\n{row['text']}"))
+    for language, group in groupby(told, key=itemgetter(0)):
+        lines = [line for _, line in group]
         for start in range(0, len(lines), 16):
             yield "\n".join(lines[start : start + 16]), language
 
@@ -99,6 +113,11 @@ def _parallel(path: Path) -> Iterator[tuple[str, str]]:
 def key(text: str) -> str:
     """What makes two texts the same: their words, whatever the case and the spacing."""
     return digest(normal(text))
+
+
+def place(text: str) -> float:
+    """Where a text stands between 0 and 1, by its key: what splits are made by."""
+    return int(key(text)[:8], 16) / 16**8
 
 
 def opening(conversation: Conversation) -> str:
@@ -117,8 +136,8 @@ def _turns(text: str, mark: str) -> list[str] | None:
 Pair = tuple[list[str], str, str] | str  # question and turns, chosen, rejected; or why it is none
 
 
-def _hh(row: dict[str, Any]) -> Pair:
-    chosen, rejected = (_turns(row[name], "\n\n") for name in ("chosen", "rejected"))
+def _hh(row: Row) -> Pair:
+    chosen, rejected = (_turns(row[side], "\n\n") for side in SIDES)
     if chosen is None or rejected is None:
         return "not in turn"
     if chosen[:-1] != rejected[:-1]:
@@ -126,7 +145,7 @@ def _hh(row: dict[str, Any]) -> Pair:
     return chosen[:-1], chosen[-1], rejected[-1]
 
 
-def _pandalm(row: dict[str, Any]) -> Pair:
+def _pandalm(row: Row) -> Pair:
     votes = Counter(row[f"annotator{number}"] for number in (1, 2, 3))
     best, count = votes.most_common(1)[0]
     if best not in (1, 2) or count < 2:
@@ -135,33 +154,25 @@ def _pandalm(row: dict[str, Any]) -> Pair:
     return [asked], row[f"response{best}"], row[f"response{3 - best}"]
 
 
-def _hhh(row: dict[str, Any]) -> Pair:
-    found = [
-        re.search(
-            r"instruction to evaluate:\n(.*?)\n+###Response to evaluate:\n(.*?)\n+###Score",
-            text,
-            re.S,
-        )
-        for text in (row["chosen_instruction"], row["rejected_instruction"])
-    ]
-    if not all(found) or found[0][1] != found[1][1]:  # type: ignore[index]
+_JUDGED = re.compile(
+    r"instruction to evaluate:\n(.*?)\n+###Response to evaluate:\n(.*?)\n+###Score", re.S
+)
+
+
+def _hhh(row: Row) -> Pair:
+    chosen, rejected = (_JUDGED.search(row[f"{side}_instruction"]) for side in SIDES)
+    if chosen is None or rejected is None or chosen[1] != rejected[1]:
         return "two prompts"
-    asked, chosen, rejected = found[0][1], found[0][2], found[1][2]  # type: ignore[index]
-    said = _turns("\n\nHuman: " + asked, "\n\n") or [asked]
-    return (said, chosen, rejected) if len(said) % 2 else "not in turn"
+    said = _turns("\n\nHuman: " + chosen[1], "\n\n") or [chosen[1]]
+    return (said, chosen[2], rejected[2]) if len(said) % 2 else "not in turn"
 
 
-PAIRS: dict[str, Callable[[dict[str, Any]], Pair]] = {
-    "hh": _hh,
-    "hhh": _hhh,
-    "pandalm": _pandalm,
-}
+PAIRS: dict[str, Callable[[Row], Pair]] = {"hh": _hh, "hhh": _hhh, "pandalm": _pandalm}
 
 
 def pairs(form: str, path: Path, dropped: Counter[str]) -> Iterator[Comparison]:
     """Pairs that people decided; ties, empty and equal answers are left out and counted."""
-    for row in rows(path):
-        found = _of_form(PAIRS[form], row, path)
+    for found in read(path, PAIRS[form]):
         if isinstance(found, str):
             dropped[f"{form}: {found}"] += 1
         elif not _words(*found[1:]) or found[1] == found[2]:
@@ -184,14 +195,7 @@ def _words(*found: Any) -> bool:
     return all(isinstance(text, str) and text.strip() for text in found)
 
 
-def _of_form(read: Callable[[dict[str, Any]], Any], row: dict[str, Any], path: Path) -> Any:
-    try:
-        return read(row)
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: not of the form that is stated: no {error}") from None
-
-
-def _oasst_trees(row: dict[str, Any]) -> list[str] | None:
+def _oasst_trees(row: Row) -> list[str] | None:
     """The best-ranked answer to each question, down the tree."""
     node, said = row["prompt"], []
     while node:
@@ -200,29 +204,29 @@ def _oasst_trees(row: dict[str, Any]) -> list[str] | None:
     return said[: len(said) // 2 * 2]
 
 
-def _oasst_texts(row: dict[str, Any]) -> list[str] | None:
+def _oasst_texts(row: Row) -> list[str] | None:
     return _turns(
         row["input"].removesuffix("### Assistant:") + f"### Assistant: {row['output']}", "### "
     )
 
 
-def _alpaca(row: dict[str, Any]) -> list[str] | None:
+def _alpaca(row: Row) -> list[str] | None:
     asked = re.search(r"### Instruction:\n(.*?)\n+### Response:", row["prompt"], re.S)
     return [asked[1], row["response"]] if asked else None
 
 
-def _self_instruct(row: dict[str, Any]) -> list[str] | None:
+def _self_instruct(row: Row) -> list[str] | None:
     example = row["instances"][0]
     return [f"{row['instruction']}\n\n{example['input']}".strip(), example["output"]]
 
 
-def _gsm8k(row: dict[str, Any]) -> list[str] | None:
+def _gsm8k(row: Row) -> list[str] | None:
     """The steps without their calculator notes, and the number on a line of its own."""
     steps = re.sub(r"<<.*?>>", "", row["answer"]).replace("#### ", "")
     return [row["question"] + REQUEST, steps]
 
 
-DIALOGUES: dict[str, Callable[[dict[str, Any]], list[str] | None]] = {
+DIALOGUES: dict[str, Callable[[Row], list[str] | None]] = {
     "oasst_trees": _oasst_trees,
     "oasst_texts": _oasst_texts,
     "alpaca": _alpaca,
@@ -233,8 +237,7 @@ DIALOGUES: dict[str, Callable[[dict[str, Any]], list[str] | None]] = {
 
 def dialogues(form: str, path: Path, dropped: Counter[str]) -> Iterator[Dialogue]:
     """Dialogues to learn from; what is not in turn or has an empty turn is counted."""
-    for row in rows(path):
-        said = _of_form(DIALOGUES[form], row, path)
+    for said in read(path, DIALOGUES[form]):
         if not said or len(said) % 2 or not _words(*said):
             dropped[f"{form}: not in turn, or empty"] += 1
             continue
@@ -248,9 +251,11 @@ def dialogues(form: str, path: Path, dropped: Counter[str]) -> Iterator[Dialogue
 
 def quizzes(path: Path, source: str) -> Iterator[Document]:
     """Question-answer texts of {question, choices, gold} rows, in the form that evals asks in."""
-    for row in read_rows(path):
-        right = field(path, row, "choices")[field(path, row, "gold")]
-        yield Document(text=f"{question(field(path, row, 'question'))} {right}", source=source)
+
+    def text(row: Row) -> str:
+        return f"{question(row['question'])} {row['choices'][row['gold']]}"
+
+    return (Document(text=found, source=source) for found in read(path, text))
 
 
 def ratings(path: Path) -> Iterator[Rating]:
@@ -259,15 +264,15 @@ def ratings(path: Path) -> Iterator[Rating]:
     A prompt of several turns has their marks in its text (SPEC 12.3).
     """
     for number, row in enumerate(read_rows(path), start=1):
-        said = re.split(r"\n?<extra_id_1>(?:User|Assistant)\n", field(path, row, "prompt"))
-        if len(said) % 2 == 0:
-            raise UserError(f"{path}: row {number}: the prompt does not end with the user's words")
         try:
+            said = re.split(r"\n?<extra_id_1>(?:User|Assistant)\n", row["prompt"])
+            if len(said) % 2 == 0:
+                raise ValueError("the prompt does not end with the user's words")
             yield Rating(
-                id=record_id("rating", number, row["prompt"], field(path, row, "response")),
+                id=record_id("rating", number, row["prompt"], row["response"]),
                 conversation=Conversation.of(*said, row["response"]),
                 **{name: row.get(name) for name in ATTRIBUTES},
                 lineage=Lineage(source=path.name, answer_by="model"),
             )
-        except ValueError as error:
+        except (KeyError, ValueError) as error:
             raise UserError(f"{path}: row {number}: not a rating: {error}") from None

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flywright.ask import Completer
 from flywright.files import folder_hash
+from flywright.recipe import settings as s
 from flywright.recipe import stages
-from flywright.recipe.answerers import REVISION, Lazy, generator
-from flywright.recipe.settings import AlignSettings, BaseSettings, RecipeSettings, RoadSettings
-from flywright.recipe.sources import Source
+from flywright.recipe.answerers import REVISION, Answerer, generator
+from flywright.recipe.sources import Source, TextSource
 from flywright.recipe.step import Artifact, Road, Stage
 from flywright.settings import Settings
 
@@ -32,19 +31,27 @@ class Prepared:
     reward: Artifact
 
 
-def prepare(road: Road, recipe: RoadSettings, source: Source) -> Prepared:
-    """Pretraining in two phases, or a base that was brought; and the reward model."""
+def pretrained(
+    road: Road, recipe: s.BaseFromScratch, source: TextSource
+) -> tuple[Artifact, Artifact, Artifact, Artifact]:
+    """Documents, shards, the base after the first phase, and the base."""
     documents = road.do(stages.gather_documents, "documents", recipe.documents, source)
-    shards = None
-    if isinstance(recipe, AlignSettings):
-        base = adopted(road, "base", recipe.base)
+    tokenizer = road.do(stages.make_tokenizer, "tokenizer", recipe.documents, documents)
+    shards = road.do(stages.make_shards, "shards", recipe.documents, documents, tokenizer)
+    shape = recipe.model.model_dump(mode="json")
+    first = road.do(stages.pretrain, "pretrain", recipe.pretrain, shape, tokenizer, shards)
+    base = road.do(stages.continue_pretraining, "continue", recipe.continued, first, shards)
+    return documents, shards, first, base
+
+
+def prepare(road: Road, recipe: s.RoadSettings, source: Source) -> Prepared:
+    """Pretraining in two phases, or a base that was brought; and the reward model."""
+    if isinstance(recipe, s.RecipeSettings):
+        documents, shards, _, base = pretrained(road, recipe, source)
     else:
-        assert isinstance(recipe, RecipeSettings)
-        tokenizer = road.do(stages.make_tokenizer, "tokenizer", recipe.documents, documents)
-        shards = road.do(stages.make_shards, "shards", recipe.documents, documents, tokenizer)
-        shape = recipe.model.model_dump(mode="json")
-        first = road.do(stages.pretrain, "pretrain", recipe.pretrain, shape, tokenizer, shards)
-        base = road.do(stages.continue_pretraining, "continue", recipe.continued, first, shards)
+        assert isinstance(recipe, s.AlignSettings)
+        documents = road.do(stages.gather_documents, "documents", recipe.documents, source)
+        shards, base = None, adopted(road, "base", recipe.base)
     ratings = road.do(
         stages.gather_ratings, "ratings", recipe.reward, recipe.evaluate.split, source
     )
@@ -54,19 +61,19 @@ def prepare(road: Road, recipe: RoadSettings, source: Source) -> Prepared:
     return Prepared(documents, shards, base, ratings, reward)
 
 
-def adopted(road: Road, name: str, base: BaseSettings) -> Artifact:
+def adopted(road: Road, name: str, base: s.BaseSettings) -> Artifact:
     """A base that others trained; another folder's bytes are another base."""
     return road.do(stages.adopt, name, base, folder_hash(Path(base.folder), REVISION))
 
 
 def later_base(
-    road: Road, recipe: RoadSettings, shared: Prepared, base: Artifact, number: int
+    road: Road, recipe: s.RoadSettings, shared: Prepared, base: Artifact, number: int
 ) -> Artifact:
     """The base of a later turn: trained on, or the later one that was brought, or the same."""
     name = f"{number}-base"
-    if isinstance(recipe, RecipeSettings):
+    if isinstance(recipe, s.RecipeSettings):
         return road.do(stages.continue_pretraining, name, recipe.later, base, shared.shards)
-    assert isinstance(recipe, AlignSettings)
+    assert isinstance(recipe, s.AlignSettings)
     if not recipe.base.later:
         return base
     later = recipe.base.model_copy(update={"folder": recipe.base.later})
@@ -78,19 +85,19 @@ class Turn:
     """One turn of the flywheel: its number, its base, and who writes its answers."""
 
     road: Road
-    recipe: RoadSettings
+    recipe: s.RoadSettings
     source: Source
     shared: Prepared
     number: int
     base: Artifact
-    answerer: Completer
-    writer: Completer
+    answerer: Answerer
+    writer: Answerer
 
     def do(self, function: Stage, name: str, settings: Settings, *inputs: Any) -> Artifact:
         """A step of this turn."""
         return self.road.do(function, f"{self.number}-{name}", settings, *inputs)
 
-    def measure(self, stage_name: str, who: Artifact | Completer, whole: bool = False) -> Artifact:
+    def measure(self, stage_name: str, who: Answerer, whole: bool = False) -> Artifact:
         """A row of the stage table, on all held-out items where it is `whole`."""
         label = {"turn": self.number, "stage": stage_name, "whole": whole}
         inputs = (label, self.recipe.sandbox, self.source, self.shared.reward, who)
@@ -143,7 +150,7 @@ class Turn:
         return policy, {"generator": rows["generator"], "before": rows["last"]}
 
 
-def weak_to_strong(road: Road, recipe: RoadSettings, source: Source) -> Artifact:
+def weak_to_strong(road: Road, recipe: s.RoadSettings, source: Source) -> Artifact:
     """All turns (SPEC 9). Returns the last model.
 
     From the second turn on the answers come from the turn before; the prompts are still written by
@@ -155,9 +162,9 @@ def weak_to_strong(road: Road, recipe: RoadSettings, source: Source) -> Artifact
     for number in range(1, recipe.turns + 1):
         if number > 1:
             base = later_base(road, recipe, shared, base, number)
-            answerer = Lazy(policy)
+            answerer = policy
         turn = Turn(road, recipe, source, shared, number, base, answerer, writer)
         policy, rows = turn.run(rows)
-    judges = {"model": Lazy(policy), "generator": writer}
+    judges = {"model": policy, "generator": writer}
     road.do(stages.judge_judges, "judges", recipe.evaluate, shared.ratings, judges)
     return policy

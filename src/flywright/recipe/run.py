@@ -127,19 +127,18 @@ _SHOWN = {
 
 def stage_rows(root: Path) -> list[dict[str, Any]]:
     """report/stages.json as rows for the screen: what any row has, with its interval."""
-    found = json.loads((root / "report" / "stages.json").read_text())
-    names = [name for name in _SHOWN if any(name in row["metrics"] for row in found)]
-    rows = []
-    for row in found:
-        shown = {"turn": row["turn"], "stage": row["stage"]}
-        for name in names:
-            value = row["metrics"].get(name)
-            shown[_SHOWN[name]] = _shown(value, name == "reward") if value else "-"
-        rows.append(shown)
-    return rows
+    rows = json.loads((root / "report" / "stages.json").read_text())
+    names = [name for name in _SHOWN if any(name in row["metrics"] for row in rows)]
+    return [
+        {"turn": row["turn"], "stage": row["stage"]}
+        | {_SHOWN[name]: _shown(name, row["metrics"].get(name)) for name in names}
+        for row in rows
+    ]
 
 
-def _shown(value: dict[str, float], plain: bool) -> str:
-    scale, digits = (1, 2) if plain else (100, 1)
+def _shown(name: str, value: dict[str, float] | None) -> str:
+    if value is None:
+        return "-"
+    scale, digits = (1, 2) if name == "reward" else (100, 1)
     half = (value["high"] - value["low"]) / 2
     return f"{value['mean'] * scale:.{digits}f} ± {half * scale:.{digits}f}"

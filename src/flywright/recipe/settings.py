@@ -22,7 +22,13 @@ class DocumentSettings(Settings):
     tokenizer_documents: int = Field(default=5000, gt=0, description="sample the tokenizer sees")
 
 
-class PretrainSettings(Settings):
+class Training(Settings):
+    """A stage with nothing to set but its training."""
+
+    train: TrainSettings
+
+
+class PretrainSettings(Training):
     """One pretraining phase: the blend by group of documents, and the training itself.
 
     Groups are "en", "other" (languages), "code" and "questions". Within a group, sources have the
@@ -32,7 +38,6 @@ class PretrainSettings(Settings):
     blend: dict[str, float]
     upweight: dict[str, float] = Field(default={})
     window: int = Field(default=0, ge=0, description="tokens a sample; 0 = the context length")
-    train: TrainSettings
 
     def shard_weights(self, tokens: dict[str, int]) -> dict[str, float]:
         """Weight of each shard ("group.source") from its tokens. Raises UserError on a bad name."""
@@ -57,12 +62,11 @@ class PretrainSettings(Settings):
         return weights
 
 
-class RewardSettings(Settings):
+class RewardSettings(Training):
     """The reward model: how many ratings (two answers a prompt), and the training."""
 
     ratings: int = Field(gt=0)
     heldout_ratings: int = Field(gt=0)
-    train: TrainSettings
 
 
 class GeneratorSettings(Settings):
@@ -84,37 +88,31 @@ class PromptSettings(Settings):
     preference_share: float = Field(default=0.4, gt=0, lt=1)
 
 
-class SftSettings(Settings):
+class SftSettings(Training):
     """General SFT; `code_share` of it are samples of the code stage (SPEC 8.1: 2 %)."""
 
     staged: bool = Field(default=True, description="false: no code SFT before, all code in here")
     code_share: float = Field(default=0.02, ge=0, lt=1)
-    train: TrainSettings
 
 
-class CodeSftSettings(Settings):
-    """Code SFT: coding only."""
-
-    train: TrainSettings
-
-
-class DpoSettings(Settings):
+class DpoSettings(Training):
     """DPO with its SFT term (SPEC 8.2)."""
 
     beta: float = Field(gt=0)
     sft_weight: float = Field(ge=0)
-    train: TrainSettings
 
 
-class RpoSettings(Settings):
+class RpoLoss(DpoSettings):
     """RPO: beta is the KL coefficient, eta the scale of the reward gap (SPEC 8.2)."""
 
-    beta: float = Field(gt=0)
     eta: float = Field(default=1.0, gt=0)
     loss: Literal["rpo", "dpo"] = Field(default="rpo", description='"dpo" to compare with')
-    sft_weight: float = Field(ge=0)
+
+
+class RpoSettings(RpoLoss):
+    """RPO over and over, each iteration from the one before."""
+
     iterations: int = Field(default=3, gt=0)
-    train: TrainSettings
 
 
 class EvaluateSettings(Settings):
@@ -127,34 +125,44 @@ class EvaluateSettings(Settings):
     max_tokens: int = Field(default=96, gt=0)
 
 
-class RoadSettings(Settings):
-    """The road from the reward model on: what a base of any origin goes through."""
+class RunSettings(Settings):
+    """What every run has."""
 
     name: str
     seed: int = 1
-    turns: int = Field(default=1, ge=1)
     notes: list[str] = Field(default=[], description="what the report has to say of this run")
+
+
+class BaseFromScratch(Settings):
+    """A base that is trained here, in two phases."""
+
     documents: DocumentSettings
+    model: ModelSpec
+    pretrain: PretrainSettings
+    continued: PretrainSettings
+
+
+class RoadSettings(RunSettings):
+    """The road from the reward model on: what a base of any origin goes through."""
+
+    turns: int = Field(default=1, ge=1)
     reward: RewardSettings
     generator: GeneratorSettings = GeneratorSettings()
     prompts: PromptSettings
     synth: SynthSettings = SynthSettings()
     genetic: GeneticSettings = GeneticSettings()
     sandbox: SandboxSettings = SandboxSettings()
-    code_sft: CodeSftSettings
+    code_sft: Training
     sft: SftSettings
     dpo: DpoSettings
     rpo: RpoSettings
     evaluate: EvaluateSettings
 
 
-class RecipeSettings(RoadSettings):
+class RecipeSettings(RoadSettings, BaseFromScratch):
     """The whole road, from the first document on."""
 
     source: str = Field(description="package.module:Class that gives documents, prompts, ratings")
-    model: ModelSpec
-    pretrain: PretrainSettings
-    continued: PretrainSettings
     later: PretrainSettings = Field(description="what each further turn's base is trained on more")
 
 

@@ -4,8 +4,9 @@ The same stages' cores as on the road, in a folder of its own; a killed run goes
 """
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field
 
@@ -13,17 +14,14 @@ from flywright.data.shards import write_shard
 from flywright.errors import UserError
 from flywright.files import digest, write_json
 from flywright.model import Decoder
-from flywright.progress import Tick
 from flywright.recipe import training
 from flywright.recipe.console import Teller
-from flywright.recipe.settings import PretrainSettings
+from flywright.recipe.settings import DpoSettings, PretrainSettings, RpoLoss, Training
 from flywright.recipe.step import Work
-from flywright.records import Comparison, Dialogue, Document, Rating, read_jsonl
+from flywright.records import Comparison, Dialogue, Document, Rating, Record, read_jsonl
 from flywright.settings import Settings, load_settings
 from flywright.spec import ModelSpec
 from flywright.tokenizer import Tokenizer, train_tokenizer
-from flywright.train import objectives
-from flywright.train.settings import TrainSettings
 
 
 class OwnFiles(Settings):
@@ -47,24 +45,18 @@ class PretrainFile(OwnFiles, PretrainSettings):
     model: ModelSpec
 
 
-class TuneFile(OwnFiles):
+class TuneFile(OwnFiles, Training):
     """`flywright sft` (data = dialogues) and `flywright reward` (data = ratings)."""
 
     model: Path
-    train: TrainSettings
 
 
-class DpoFile(TuneFile):
+class DpoFile(TuneFile, DpoSettings):
     """`flywright dpo`: data = comparisons."""
 
-    beta: float = Field(gt=0)
-    sft_weight: float = Field(ge=0)
 
-
-class RpoFile(DpoFile):
+class RpoFile(TuneFile, RpoLoss):
     """`flywright rpo`: data = comparisons with both rewards."""
-
-    eta: float = Field(default=1.0, gt=0)
 
 
 def _tokenizer(work: Work, own: TokenizerFile) -> None:
@@ -83,33 +75,17 @@ def _pretrain(work: Work, own: PretrainFile) -> None:
     training.train_on_blend(work, own, work / "shards", start, tokenizer)
 
 
-def _reward(work: Work, own: TuneFile) -> None:
-    training.regress(work, own.train, own.model, read_jsonl(own.data, Rating))
+def _tune(train: Callable, kind: type[Record], work: Work, own: TuneFile) -> None:
+    train(work, own, own.model, read_jsonl(own.data, kind))
 
 
-def _sft(work: Work, own: TuneFile) -> None:
-    training.supervise(work, own.train, own.model, read_jsonl(own.data, Dialogue))
-
-
-def _dpo(work: Work, own: DpoFile) -> None:
-    objective = objectives.dpo(own.beta, own.sft_weight)
-    records = read_jsonl(own.data, Comparison)
-    training.optimize_preference(work, own.train, objective, own.model, records)
-
-
-def _rpo(work: Work, own: RpoFile) -> None:
-    objective = objectives.rpo(own.beta, own.eta, own.sft_weight)
-    records = read_jsonl(own.data, Comparison)
-    training.optimize_preference(work, own.train, objective, own.model, records)
-
-
-_VERBS: dict[str, tuple[type[OwnFiles], Any]] = {
+_VERBS: dict[str, tuple[type[OwnFiles], Callable]] = {
     "tokenizer": (TokenizerFile, _tokenizer),
     "pretrain": (PretrainFile, _pretrain),
-    "reward": (TuneFile, _reward),
-    "sft": (TuneFile, _sft),
-    "dpo": (DpoFile, _dpo),
-    "rpo": (RpoFile, _rpo),
+    "reward": (TuneFile, partial(_tune, training.regress, Rating)),
+    "sft": (TuneFile, partial(_tune, training.supervise, Dialogue)),
+    "dpo": (DpoFile, partial(_tune, training.optimize_preference, Comparison)),
+    "rpo": (RpoFile, partial(_tune, training.optimize_preference, Comparison)),
 }
 
 
@@ -126,8 +102,7 @@ def train_one(verb: str, path: Path, overrides: list[str]) -> str:
         raise UserError(f"{own.out}: holds another step's work; choose another `out` or remove it")
     write_json(begun, {**said, "settings": own.model_dump(mode="json")})
     with Teller(own.out / "log.txt") as teller:
-        tick: Tick = teller.begin(verb)
-        work = Work(verb, own.out, own.seed, tick)
+        work = Work(verb, own.out, own.seed, teller.begin(verb))
         function(work, own)
     where = own.out if verb == "tokenizer" else work / "weights"
     return f"{verb}: done, {where}"

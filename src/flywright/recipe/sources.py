@@ -13,8 +13,8 @@ from flywright.errors import UserError
 from flywright.records import Conversation, Document, Prompt, Rating
 
 
-class Source(Protocol):
-    """Raw material of the road. Everything is the same for the same seed."""
+class TextSource(Protocol):
+    """What a base is made of. Everything is the same for the same seed."""
 
     fingerprint: str  # changes when what the source gives changes
     notes: tuple[str, ...]  # what a reader of the report has to know of it
@@ -26,6 +26,14 @@ class Source(Protocol):
     def questions(self) -> list[Document]:
         """Question-answer texts for continued training."""
         return []
+
+    def benchmark_texts(self) -> Iterator[tuple[str, str]]:
+        """(benchmark, text) of everything that must not be trained on."""
+        ...
+
+
+class Source(TextSource, Protocol):
+    """Raw material of the whole road."""
 
     def ratings(self, count: int) -> list[Rating]:
         """Human-like ratings; rows 2k and 2k + 1 share a prompt."""
@@ -54,10 +62,6 @@ class Source(Protocol):
     def identify(self, conversation: Conversation) -> str:
         """The same text for two wordings of one item, for the check of overlap; "" = unknown."""
         return ""
-
-    def benchmark_texts(self) -> Iterator[tuple[str, str]]:
-        """(benchmark, text) of everything that must not be trained on."""
-        ...
 
     def generator(self) -> Completer:
         """The first model that writes data."""

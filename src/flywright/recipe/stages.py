@@ -7,31 +7,27 @@ and the evaluation of every stage. loop.py says in which order and how often the
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
+from typing import Any
 
 from flywright.ask import Completer, Sampling
 from flywright.ask.ledger import Ledger, Ledgered, LedgeredScorer
 from flywright.data.filters import clean
 from flywright.data.shards import write_shard
+from flywright.errors import UserError
 from flywright.evals.compare import by_kind, compare
 from flywright.evals.judge_pairs import judge_accuracy
 from flywright.evals.pairs import pair_accuracy, rated_pairs
 from flywright.evals.run import evaluate
-from flywright.model import Decoder
+from flywright.files import atomic_folder
+from flywright.model import Decoder, save
 from flywright.recipe import settings as s
 from flywright.recipe import training
-from flywright.recipe.answerers import engine, load_decoder, reward_scorer
+from flywright.recipe.answerers import Answerer, load_decoder, opened, reward_scorer
 from flywright.recipe.overlap import overlap
-from flywright.recipe.sources import Source
+from flywright.recipe.sources import Source, TextSource
 from flywright.recipe.step import Artifact, Work, stage
-from flywright.recipe.training import (
-    open_tokenizer,
-    optimize_preference,
-    regress,
-    supervise,
-    train_on_blend,
-)
 from flywright.records import (
     Comparison,
     Dialogue,
@@ -49,14 +45,15 @@ from flywright.synth.dialogues import dialogues, two_turn
 from flywright.synth.diversity import diversity
 from flywright.synth.genetic import genetic
 from flywright.synth.instructions import instructed, revised
-from flywright.tokenizer import Tokenizer, train_tokenizer
-from flywright.train import objectives
+from flywright.tokenizer import Tokenizer, chat, train_tokenizer
+
+Flow = Coroutine[Any, Any, list]  # a flow's records, to come
 
 # ---------------------------------------------------------------- pretraining
 
 
 @stage(version=1)
-def gather_documents(work: Work, settings: s.DocumentSettings, source: Source) -> None:
+def gather_documents(work: Work, settings: s.DocumentSettings, source: TextSource) -> None:
     """Cleaned documents and decontaminated question-answer texts, from the recipe's source."""
     dropped: Counter[str] = Counter()
     work.items = write_jsonl(work / "documents.jsonl", clean(source.documents(), dropped))
@@ -102,16 +99,12 @@ def make_shards(
 
 @stage(version=1)
 def pretrain(
-    work: Work,
-    settings: s.PretrainSettings,
-    model: dict,
-    tokenizer: Artifact,
-    shards: Artifact,
+    work: Work, settings: s.PretrainSettings, model: dict, tokenizer: Artifact, shards: Artifact
 ) -> None:
     """A new Nemotron, trained on the blend with a batch ramp."""
-    spec = ModelSpec(**model)
+    start = lambda: Decoder(ModelSpec(**model), work.seed)  # noqa: E731
     encoder = Tokenizer.load(tokenizer / "tokenizer")
-    train_on_blend(work, settings, shards.folder, lambda: Decoder(spec, work.seed), encoder)
+    training.train_on_blend(work, settings, shards.folder, start, encoder)
 
 
 @stage(version=1)
@@ -120,13 +113,21 @@ def continue_pretraining(
 ) -> None:
     """The base, trained on: another distribution, and a rate that falls steeply (SPEC 2)."""
     start = lambda: load_decoder(base.weights)  # noqa: E731
-    train_on_blend(work, settings, shards.folder, start, open_tokenizer(base.weights))
+    encoder = training.open_tokenizer(base.weights)
+    training.train_on_blend(work, settings, shards.folder, start, encoder)
 
 
 @stage(version=1)
 def adopt(work: Work, settings: s.BaseSettings, revision: str) -> None:
     """A base that others trained, in place of pretraining; `revision` is the hash of its bytes."""
-    training.adopt(work, Path(settings.folder), Path(settings.tokenizer or settings.folder))
+    source, owner = Path(settings.folder), Path(settings.tokenizer or settings.folder)
+    tokenizer, model = training.open_tokenizer(owner), load_decoder(source)
+    if tokenizer.vocab_size > model.spec.vocab_size:
+        sizes = f"{tokenizer.vocab_size} pieces, the model {model.spec.vocab_size}"
+        raise UserError(f"{owner}: the tokenizer has {sizes}: it belongs to another")
+    with atomic_folder(work / "weights") as folder:
+        save(model, folder, chat.end_ids(tokenizer))
+        tokenizer.save(folder)
 
 
 # ---------------------------------------------------------------- reward model
@@ -142,25 +143,30 @@ def gather_ratings(work: Work, settings: s.RewardSettings, split: str, source: S
 @stage(version=1)
 def train_reward(work: Work, settings: s.RewardSettings, base: Artifact, ratings: Artifact) -> None:
     """A five-attribute reward model on the base; its pair accuracy beside a length-only rule."""
-    rated = read_jsonl(ratings / "ratings.jsonl", Rating)
-    regress(work, settings.train, base.weights, rated)
-    heldout = list(read_jsonl(ratings / "heldout.jsonl", Rating))
-    work.facts |= _reward_facts(work, heldout)
+    training.regress(work, settings, base.weights, read_jsonl(ratings / "ratings.jsonl", Rating))
+    weigh_reward(work, rated_pairs(list(read_jsonl(ratings / "heldout.jsonl", Rating))))
 
 
-def _reward_facts(work: Work, heldout: list[Rating]) -> dict[str, float | dict]:
-    pairs = rated_pairs(heldout)
+def weigh_reward(work: Work, pairs: list[Comparison]) -> dict[str, Any]:
+    """Tell how often the reward model just trained ranks pairs right; returned with intervals."""
     found = asyncio.run(pair_accuracy(reward_scorer(work / "weights"), pairs, work.tick))
-    return {
-        "pair_accuracy": found["pair_accuracy"]["mean"],
-        "length_only": found["length_only"]["mean"],
-        "gain": found["gain"],
-        "pairs": len(pairs),
-        "by_kind": found["by_kind"],
-    }
+    means = {name: found[name]["mean"] for name in ("pair_accuracy", "length_only")}
+    work.facts |= {**found, **means, "pairs": len(pairs)}
+    return found
 
 
 # ---------------------------------------------------------------- synthetic data
+
+
+def asked(
+    work: Work, synth: s.SynthSettings, who: Answerer, flow: Callable[[Maker, Ledger], Flow]
+) -> list:
+    """The records of a flow. Every reply is remembered in the step's ledger."""
+    with Ledger(work / "ledger.jsonl") as ledger:
+        maker = Maker(Ledgered(opened(who), ledger), synth, work.seed, work.tick)
+        made = asyncio.run(flow(maker, ledger))
+    work.facts["flows"] = maker.counts
+    return made
 
 
 @stage(version=1)
@@ -170,11 +176,11 @@ def write_prompts(
     synth: s.SynthSettings,
     documents: Artifact,
     source: Source,
-    writer: Completer,
+    writer: Answerer,
 ) -> None:
     """Prompts of every family, split into disjoint sets for SFT and for preferences."""
 
-    async def flow(maker: Maker) -> list[Prompt]:
+    async def flow(maker: Maker, _ledger: Ledger) -> list[Prompt]:
         subjects = await topics.topics(maker)
         texts = list(read_jsonl(documents / "documents.jsonl", Document))
         english = [text for text in texts if text.language == "en"][: settings.documents]
@@ -194,9 +200,7 @@ def write_prompts(
             *await two_turn(maker, some[1::4]),
         ]
 
-    with Ledger(work / "ledger.jsonl") as ledger:
-        maker = Maker(Ledgered(writer, ledger), synth, work.seed, work.tick)
-        made = asyncio.run(flow(maker))
+    made = asked(work, synth, writer, flow)
     unique, _ = filters.exact(made)
     distinct, _ = filters.near(unique, synth.near_duplicate)
     fresh, hits = filters.decontaminate(
@@ -209,8 +213,7 @@ def write_prompts(
     write_jsonl(work / "sft.jsonl", for_sft)
     write_jsonl(work / "preference.jsonl", [*for_preference, *truth])
     work.items = len(for_sft) + len(for_preference) + len(truth)
-    work.facts = {
-        "flows": maker.counts,
+    work.facts |= {
         "copies": len(made) - len(unique),
         "near_copies": len(unique) - len(distinct),
         "contaminated": len(hits),
@@ -232,20 +235,15 @@ def breed_code(
     synth: s.SynthSettings,
     sandbox: SandboxSettings,
     source: Source,
-    writer: Completer,
+    writer: Answerer,
 ) -> None:
     """Coding samples by Genetic Instruct, with execution and a judge as fitness."""
     runner = Sandbox(sandbox)
-    with Ledger(work / "ledger.jsonl") as ledger:
-        maker = Maker(Ledgered(writer, ledger), synth, work.seed, work.tick)
-        bred = asyncio.run(genetic(maker, source.code_seeds(), settings, runner))
+    seeds = source.code_seeds()
+    bred = asked(work, synth, writer, lambda maker, _: genetic(maker, seeds, settings, runner))
     fresh, hits = filters.decontaminate(bred, source.benchmark_texts(), share=synth.overlap_share)
     work.items = write_jsonl(work / "code.jsonl", fresh)
-    work.facts = {
-        "flows": maker.counts,
-        "contaminated": len(hits),
-        "isolation": runner.isolation,
-    }
+    work.facts |= {"contaminated": len(hits), "isolation": runner.isolation}
 
 
 @stage(version=1)
@@ -254,22 +252,20 @@ def hold_dialogues(
     synth: s.SynthSettings,
     prompt_sets: Artifact,
     reward: Artifact,
-    answerer: Completer,
-    user: Completer,
+    answerer: Answerer,
+    user: Answerer,
 ) -> None:
     """Dialogues by role-play, kept where the reward model finds them good enough."""
-    asked = list(read_jsonl(prompt_sets / "sft.jsonl", Prompt))
+    questions = list(read_jsonl(prompt_sets / "sft.jsonl", Prompt))
     scorer = reward_scorer(reward.weights)
 
     async def flow(maker: Maker, ledger: Ledger) -> list[Dialogue]:
-        held = await dialogues(maker, asked, Ledgered(user, ledger), synth.verify)
+        held = await dialogues(maker, questions, Ledgered(opened(user), ledger), synth.verify)
         return await filters.by_reward(maker, held, scorer, synth.dialogue_reward)
 
-    with Ledger(work / "ledger.jsonl") as ledger:
-        maker = Maker(Ledgered(answerer, ledger), synth, work.seed, work.tick)
-        kept = asyncio.run(flow(maker, ledger))
+    kept = asked(work, synth, answerer, flow)
     work.items = write_jsonl(work / "dialogues.jsonl", kept)
-    work.facts = {"flows": maker.counts, "diversity": diversity(kept)}
+    work.facts["diversity"] = diversity(kept)
 
 
 @stage(version=1)
@@ -280,34 +276,28 @@ def compare_answers(
     prompt_sets: Artifact,
     reward: Artifact,
     policy: Artifact,
-    answerer: Completer,
-    llm_judge: Completer,
+    answerer: Answerer,
+    llm_judge: Answerer,
 ) -> None:
     """Pairs of answers, judged by ground truth, by an LLM in both orders, and by reward."""
-    asked = list(read_jsonl(prompt_sets / "preference.jsonl", Prompt))
+    questions = list(read_jsonl(prompt_sets / "preference.jsonl", Prompt))
+    judge = opened(llm_judge)
 
     async def flow(maker: Maker, ledger: Ledger) -> list[Comparison]:
         scorer = LedgeredScorer(reward_scorer(reward.weights), ledger)
-        judge = Ledgered(llm_judge, ledger)
-        answerers = {
-            "policy": Ledgered(engine(policy.weights, policy.name), ledger),
-            "generator": Ledgered(answerer, ledger),
-        }
-        judges = Judges(Sandbox(sandbox), judge, scorer)
-        return await shared_out(maker, asked, answerers, judges)
+        judges = Judges(Sandbox(sandbox), Ledgered(judge, ledger), scorer)
+        answerers = {"policy": Ledgered(opened(policy), ledger), "generator": maker.ask}
+        return await shared_out(maker, questions, answerers, judges)
 
-    with Ledger(work / "ledger.jsonl") as ledger:
-        maker = Maker(Ledgered(answerer, ledger), synth, work.seed, work.tick)
-        pairs = asyncio.run(flow(maker, ledger))
+    pairs = asked(work, synth, answerer, flow)
     for_dpo, for_rpo, quality = filters.preference_sets(pairs, synth)
     write_jsonl(work / "dpo.jsonl", for_dpo)
     write_jsonl(work / "rpo.jsonl", for_rpo)
     work.items = len(pairs)
-    work.facts = {
-        "flows": maker.counts,
+    work.facts |= {
         "quality_filter": quality,
         "decided_by": dict(Counter(pair.judge for pair in pairs)),
-        "judge": _agreement(pairs, {"llm": _scripted(llm_judge)}),
+        "judge": _agreement(pairs, _scripted(judge)),
     }
 
 
@@ -316,23 +306,21 @@ def _scripted(completer: Completer) -> bool:
     return bool(getattr(completer, "scripted", False))
 
 
-def _agreement(pairs: Iterable[Comparison], scripted: dict[str, bool]) -> dict[str, dict]:
+def _agreement(pairs: Iterable[Comparison], scripted_llm: bool) -> dict[str, dict]:
     """How often each judge agrees with the ground truth, over the pairs that it decided."""
     votes: dict[str, list[int]] = {}
     for pair in pairs:
-        if pair.judge == "truth":
-            for verdict in pair.lineage.verdicts:
-                name = verdict.judge.partition(":")[0]
-                votes.setdefault(name, []).append(verdict.preference)
+        for verdict in pair.lineage.verdicts if pair.judge == "truth" else ():
+            votes.setdefault(verdict.judge.partition(":")[0], []).append(verdict.preference)
+    votes.pop("truth", None)
     return {
         name: {
             "accuracy": sum(v > 0 for v in cast) / max(1, sum(v != 0 for v in cast)),
             "decided": sum(v != 0 for v in cast),
             "n": len(cast),
-            "scripted": scripted.get(name, False),
+            "scripted": name == "llm" and scripted_llm,
         }
         for name, cast in votes.items()
-        if name != "truth"
     }
 
 
@@ -340,9 +328,9 @@ def _agreement(pairs: Iterable[Comparison], scripted: dict[str, bool]) -> dict[s
 
 
 @stage(version=1)
-def tune_on_code(work: Work, settings: s.CodeSftSettings, base: Artifact, code: Artifact) -> None:
+def tune_on_code(work: Work, settings: s.Training, base: Artifact, code: Artifact) -> None:
     """Code SFT: the first of two SFT stages, coding only (SPEC 8.1)."""
-    supervise(work, settings.train, base.weights, read_jsonl(code / "code.jsonl", Dialogue))
+    training.supervise(work, settings, base.weights, read_jsonl(code / "code.jsonl", Dialogue))
 
 
 @stage(version=1)
@@ -354,7 +342,7 @@ def tune(
     coding = list(read_jsonl(code / "code.jsonl", Dialogue))
     share = settings.code_share / (1 - settings.code_share)
     some = coding[: round(share * len(general))] if settings.staged else coding
-    supervise(work, settings.train, policy.weights, [*general, *some])
+    training.supervise(work, settings, policy.weights, [*general, *some])
 
 
 @stage(version=1)
@@ -362,9 +350,8 @@ def optimize_directly(
     work: Work, settings: s.DpoSettings, policy: Artifact, pairs: Artifact
 ) -> None:
     """DPO with its SFT term; the reference is the SFT model."""
-    objective = objectives.dpo(settings.beta, settings.sft_weight)
     records = read_jsonl(pairs / "dpo.jsonl", Comparison)
-    optimize_preference(work, settings.train, objective, policy.weights, records)
+    training.optimize_preference(work, settings, policy.weights, records)
 
 
 @stage(version=1)
@@ -372,11 +359,8 @@ def optimize_by_reward(
     work: Work, settings: s.RpoSettings, policy: Artifact, pairs: Artifact
 ) -> None:
     """One RPO iteration; the reference is the checkpoint that it starts from."""
-    objective = objectives.rpo(settings.beta, settings.eta, settings.sft_weight)
-    if settings.loss == "dpo":
-        objective = objectives.dpo(settings.beta, settings.sft_weight)
     records = read_jsonl(pairs / "rpo.jsonl", Comparison)
-    optimize_preference(work, settings.train, objective, policy.weights, records)
+    training.optimize_preference(work, settings, policy.weights, records)
 
 
 # ---------------------------------------------------------------- evaluation
@@ -390,7 +374,7 @@ def measure(
     sandbox: SandboxSettings,
     source: Source,
     reward: Artifact,
-    who: Artifact | Completer,
+    who: Answerer,
 ) -> None:
     """One row of the stage table: held-out prompts with truth, greedy, and the reward.
 
@@ -399,10 +383,9 @@ def measure(
     times = settings.whole if label["whole"] else 1
     near = source.heldout(settings.split, settings.near * times)
     held_out = near + source.heldout("far", settings.far * times)
-    completer = engine(who.weights, who.name) if isinstance(who, Artifact) else who
     results = asyncio.run(
         evaluate(
-            completer,
+            opened(who),
             held_out,
             labels=label,
             scorer=reward_scorer(reward.weights),
@@ -419,11 +402,12 @@ def measure(
 
 @stage(version=1)
 def judge_judges(
-    work: Work, settings: s.EvaluateSettings, ratings: Artifact, judges: dict[str, Completer]
+    work: Work, settings: s.EvaluateSettings, ratings: Artifact, judges: dict[str, Answerer]
 ) -> None:
     """LLMs as judges, both orders, on the pairs that the reward model is measured on."""
     pairs = rated_pairs(list(read_jsonl(ratings / "heldout.jsonl", Rating)))
-    for name, judge in judges.items():
+    for name, who in judges.items():
+        judge = opened(who)
         found = asyncio.run(judge_accuracy(judge, pairs, work.tick))
         work.facts[name] = found | {"scripted": _scripted(judge)}
     work.items = len(pairs)

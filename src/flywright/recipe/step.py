@@ -16,8 +16,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from flywright.errors import FlywrightError, UserError
-from flywright.files import digest, fsync_tree, seed_from, write_json
+from flywright.errors import UserError
+from flywright.files import digest, fsync_tree, named_disk_errors, seed_from, write_json
 from flywright.progress import Tick, silent
 
 BEGUN, MANIFEST = "begun.json", "manifest.json"
@@ -216,17 +216,15 @@ def _recorded(path: Path) -> str:
 def _begin(artifact: Artifact) -> None:
     """Make the folder ready: kept if it was begun for the same fingerprint, else empty."""
     folder = artifact.folder
-    same = _recorded(folder / BEGUN) == artifact.fingerprint
-    if not same:
-        try:
-            if folder.exists():
-                # the manifest goes first: a half-removed folder must never look done
-                (folder / MANIFEST).unlink(missing_ok=True)
-                shutil.rmtree(folder)
-            folder.mkdir(parents=True)
-        except OSError as error:
-            raise FlywrightError(f"{folder}: cannot write: {error.strerror}") from None
-        write_json(folder / BEGUN, {"fingerprint": artifact.fingerprint})
+    if _recorded(folder / BEGUN) == artifact.fingerprint:
+        return
+    with named_disk_errors(folder):
+        if folder.exists():
+            # the manifest goes first: a half-removed folder must never look done
+            (folder / MANIFEST).unlink(missing_ok=True)
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+    write_json(folder / BEGUN, {"fingerprint": artifact.fingerprint})
 
 
 def check_until(names: list[str], until: str) -> None:

@@ -4,6 +4,7 @@ A MODEL is a weights folder or the URL of an OpenAI-compatible server.
 """
 
 import asyncio
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -83,18 +84,10 @@ def score_file(model: Path, source: Path, target: Path) -> int:
     """
     conversations = [_conversation(value, f"{source}:{n}") for n, value in parse_lines(source)]
     scorer = reward_scorer(model)
-    lines = []
-    for scores in scorer.score_many(conversations):
-        row = {**scores, "reward": weighted_reward(scores)}
-        lines.append(_json_line(row))
-    write_text(target, "".join(lines))
-    return len(lines)
-
-
-def _json_line(value: dict[str, Any]) -> str:
-    import orjson
-
-    return orjson.dumps(value).decode() + "\n"
+    found = scorer.score_many(conversations)
+    rows = [{**scores, "reward": weighted_reward(scores)} for scores in found]
+    write_text(target, "".join(json.dumps(row) + "\n" for row in rows))
+    return len(rows)
 
 
 def _conversation(value: Any, where: str) -> Conversation:

@@ -22,7 +22,7 @@ ROAD = (
     *("documents", "tokenizer", "shards", "pretrain", "continue", "ratings", "reward"),
     *("base", "prompts", "code", "dialogues", "code-sft", "sft", "comparisons", "dpo"),
 )  # then rpo1, rpo2 ... and LAST
-LAST = ("verdict", "judge", "judges")
+LAST = ("verdict", "judges")
 LABELS = {
     "code-sft": "Code SFT",
     "sft": "General SFT",
@@ -32,6 +32,7 @@ LABELS = {
     "reward": "Reward model",
     "llm": "LLM",
 }
+_TURN = re.compile(r"(?:(\d+)-)?(.*)")
 NOT_RECORDS = ("ledger.jsonl", "metrics.jsonl")
 
 
@@ -54,28 +55,30 @@ def rank(name: str) -> float:
 
 @dataclass(frozen=True)
 class Step:
-    """A finished step. `turn` is 0 before the first turn; `kind` is the name without the turn."""
+    """A finished step. "2-eval-dpo": its turn is 2 (0 before the first), its kind "eval-dpo"; it
+    `evaluates` the stage "dpo", and is a row of the stage table. Of others the stage is the kind.
+    """
 
     name: str
+    turn: int
+    kind: str
     folder: Path
     manifest: dict[str, Any]
 
     @property
-    def turn(self) -> int:
-        """The turn of the flywheel: "2-dpo" -> 2, "pretrain" -> 0."""
-        head = re.match(r"(\d+)-", self.name)
-        return int(head[1]) if head else 0
+    def stage(self) -> str:
+        """What it makes or evaluates."""
+        return self.kind.removeprefix("eval-")
 
     @property
-    def kind(self) -> str:
-        """The name without the turn: "2-dpo" -> "dpo"."""
-        return re.sub(r"^\d+-", "", self.name)
+    def evaluates(self) -> bool:
+        """True for a row of the stage table."""
+        return self.stage != self.kind
 
     @property
     def title(self) -> str:
         """The name as people read it, with its turn."""
-        evaluated = self.kind.removeprefix("eval-")
-        name = label(evaluated) if evaluated == self.kind else f"Evaluation of {label(evaluated)}"
+        name = ("Evaluation of " if self.evaluates else "") + label(self.stage)
         return f"{name}, turn {self.turn}" if self.turn else name
 
     @property
@@ -86,14 +89,8 @@ class Step:
     @property
     def position(self) -> tuple[float, float, bool]:
         """Sorting key: the order of the road, evaluations right after what they evaluate."""
-        evaluated = self.kind.removeprefix("eval-")
-        turn = self.turn or (math.inf if rank(evaluated) == math.inf else 0)
-        return (turn, rank(evaluated), evaluated != self.kind)
-
-    @property
-    def evaluates(self) -> bool:
-        """True for a row of the stage table."""
-        return self.kind.startswith("eval-")
+        place = rank(self.stage)
+        return (self.turn or (math.inf if place == math.inf else 0), place, self.evaluates)
 
     @cached_property
     def metrics(self) -> list[dict[str, float]]:
@@ -203,17 +200,18 @@ def read_steps(run_dir: Path) -> list[Step]:
     """The finished steps in the order of the road. Raises UserError if this is no run directory."""
     if not (run_dir / "steps").is_dir():
         raise UserError(f"{run_dir}: no steps/ folder, so this is not a run directory")
-    steps = [
-        Step(path.parent.name.rpartition("@")[0], path.parent, read_json(path))
-        for path in (run_dir / "steps").glob("*@*/manifest.json")
-    ]
+    steps = []
+    for path in (run_dir / "steps").glob("*@*/manifest.json"):
+        name = path.parent.name.rpartition("@")[0]
+        turn, kind = _TURN.fullmatch(name).groups()  # type: ignore[union-attr]
+        steps.append(Step(name, int(turn or 0), kind, path.parent, read_json(path)))
     steps.sort(key=lambda step: step.manifest["version"])
     return _in_order({step.name: step for step in steps}.values())  # of each the newest
 
 
 def _evaluation(step: Step, generator: str) -> Evaluation:
     results = read_json(step.folder / "results.json")
-    stage = results.get("stage", step.kind.removeprefix("eval-"))
+    stage = results.get("stage", step.stage)
     ours = stage != generator if generator else rank(stage) >= 0
     items = list(read_jsonl(step.folder / "items.jsonl", Item))
     turn = results.get("turn", step.turn)

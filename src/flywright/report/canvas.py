@@ -7,7 +7,7 @@ one picture is right in light, in dark and in print. Hues are told apart by colo
 import io
 import re
 from collections.abc import Callable
-from typing import Any, Concatenate, ParamSpec
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -38,18 +38,17 @@ STYLE: Any = {
     "legend.frameon": False,
     "figure.constrained_layout.use": True,
 }
-P = ParamSpec("P")
 
 
-def picture(title: str) -> Callable[[Callable[Concatenate[Figure, P], None]], Callable[P, str]]:
-    """Mark a function that draws on an empty figure: it gives SVG, "" if it drew nothing."""
+def picture(title: str) -> Callable[[Callable[[Figure, list[Any]], None]], Callable[[list], str]]:
+    """Mark a function that draws rows on an empty figure: it gives SVG, "" if it drew nothing."""
 
-    def mark(draw: Callable[Concatenate[Figure, P], None]) -> Callable[P, str]:
-        def drawn(*args: P.args, **kwargs: P.kwargs) -> str:
+    def mark(draw: Callable[[Figure, list[Any]], None]) -> Callable[[list], str]:
+        def drawn(rows: list) -> str:
             name = draw.__name__
             with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
                 figure = Figure(figsize=(WIDTH_INCHES, 1))
-                draw(figure, *args, **kwargs)
+                draw(figure, rows)
                 return _svg(figure, name, title) if figure.axes else ""
 
         return drawn

@@ -27,27 +27,17 @@ def judges_by_turn(run: Run) -> dict[str, dict[str, Any]]:
     return {str(step.turn): step.facts["judge"] for step in steps}
 
 
-def llm_judges(run: Run) -> dict[str, dict[str, Any]]:
-    """Judge -> {"accuracy", "decided", "n", "scripted"} on the reward model's held-out pairs."""
-    found = {}
-    for step in run.steps:
-        if step.kind in ("judge", "judges"):
-            named = step.facts.get("judges", step.facts).items()
-            found |= {name + (f", turn {step.turn}" if step.turn else ""): f for name, f in named}
-    return found
-
-
 def facts(run: Run) -> dict[str, Any]:
     """{"reward_model", "judge", "synthetic_share", "steps": {NAME: {seconds, tokens, items}}}.
 
     `judge` holds the newest turn's judges, and all turns' in "by_turn" where there are several;
     `synthetic_share` is null before there are records to share out. Where they were measured:
-    "judges" on held-out pairs, and "verdict" by turn.
+    "judges" on the reward model's held-out pairs, and "verdict" by turn.
     """
     turns = judges_by_turn(run)
     newest = list(turns.values())[-1] if turns else {}
     verdicts = {str(step.turn): step.facts for step in run.steps if step.kind == "verdict"}
-    measured = {"judges": llm_judges(run), "verdict": verdicts}
+    measured = {"judges": run.facts("judges"), "verdict": verdicts}
     return {
         "reward_model": run.facts("reward"),
         "judge": {**newest, "by_turn": turns} if len(turns) > 1 else newest,

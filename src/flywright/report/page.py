@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from flywright.files import write_json, write_text
-from flywright.report import curves, data, facts, pictures, tables
+from flywright.report import data, facts, pictures, tables
 from flywright.report.artifacts import Run, label, read_json, read_run
 from flywright.report.examples import examples
 from flywright.report.trace import trace
@@ -55,8 +55,8 @@ def render(run: Run, found: dict[str, Any]) -> str:
     drawn = {  # each an empty text where there is nothing to draw yet
         "stages": pictures.stages(run.evaluations),
         "answers": pictures.answers(run.evaluations),
-        "losses": curves.losses(run.steps),
-        "preferences": curves.preferences(run.steps),
+        "losses": pictures.losses(run.steps),
+        "preferences": pictures.preferences(run.steps),
     }
     template = _environment().get_template("page.jinja")
     page = template.render(

@@ -141,7 +141,8 @@ def sampling_of(values: dict[str, Any], max_tokens: int, seed: int) -> Sampling:
 
 def _asked(backend: Backend, values: dict[str, Any]) -> tuple[list[str], list[int]]:
     """Raw prompts, and how many tokens each may get; clipped to the context as HOUSE 8 says."""
-    head = "<s>" if values["add_BOS"] else ""
+    bos = backend.tokenizer.bos_id
+    head = backend.tokenizer.piece(bos) if values["add_BOS"] and bos is not None else ""
     prompts = [head + sentence for sentence in values["sentences"]]
     wanted, context = values["tokens_to_generate"], backend.settings.context_tokens
     rooms = []
@@ -197,10 +198,11 @@ def continuation_text(tokenizer: Tokenizer, completion: Completion) -> str:
     """What was generated with its stop text: `<extra_id_1>` shows, the end of document does not."""
     if not completion.token_ids:
         return completion.text
+    turns = tokenizer.control_ids - {tokenizer.bos_id, tokenizer.eos_id}
     parts: list[str] = []
     plain: list[int] = []
     for token in completion.token_ids:
-        if token in tokenizer.extra_ids:
+        if token in turns:
             parts += [tokenizer.decode(plain), tokenizer.piece(token)]
             plain = []
         else:
@@ -210,10 +212,11 @@ def continuation_text(tokenizer: Tokenizer, completion: Completion) -> str:
 
 def offsets_of(tokenizer: Tokenizer, ids: list[int]) -> list[int]:
     """Where each token starts, in characters; special tokens have no width (SPEC 11.2)."""
-    special = {tokenizer.bos_id, tokenizer.eos_id, *tokenizer.extra_ids}
     starts = [0]
     for token in ids[:-1]:
-        starts.append(starts[-1] + (0 if token in special else _width(tokenizer.piece(token))))
+        starts.append(
+            starts[-1] + (0 if token in tokenizer.control_ids else _width(tokenizer.piece(token)))
+        )
     return starts[: len(ids)]
 
 

@@ -5,7 +5,7 @@ import math
 from flywright.data.batch import Sample
 from flywright.data.examples import Examples
 from flywright.errors import GuardError
-from flywright.tokenizer import Tokenizer
+from flywright.tokenizer import Tokenizer, chat
 
 
 def refuse_empty(examples: Examples, what: str, masked: bool = True) -> None:
@@ -19,12 +19,13 @@ def refuse_empty(examples: Examples, what: str, masked: bool = True) -> None:
 
 def refuse_untrained_end(samples: list[Sample], tokenizer: Tokenizer, what: str) -> None:
     """The end of turn is never a trained token: the model would never stop."""
-    turn = tokenizer.extra_ids[1]
+    turn = chat.end_ids(tokenizer)[0]
     for sample in samples:
         for ids, mask in zip(sample.documents, sample.masks, strict=True):
             if bool(((ids == turn) & mask).any()):
                 return
-    raise GuardError(f"{what}: <extra_id_1> is never trained; the model would never end a turn")
+    name = tokenizer.piece(turn)
+    raise GuardError(f"{what}: {name} is never trained; the model would never end a turn")
 
 
 def refuse_over_length(examples: Examples, most: float, what: str) -> None:

@@ -16,7 +16,7 @@ from flywright.progress import Tick, silent
 from flywright.train.guards import refuse_not_finite
 from flywright.train.meter import Meter
 from flywright.train.objectives.base import Model, Objective
-from flywright.train.optim import MasterAdamW
+from flywright.train.optim import MasterOptimizer
 from flywright.train.schedule import learning_rate, steps_of
 from flywright.train.settings import TrainSettings
 from flywright.train.state import Progress, load_state, remove_state, save_state
@@ -54,7 +54,7 @@ def fit(
     folder.mkdir(parents=True, exist_ok=True)
     model.to(torch.bfloat16 if settings.precision == "bf16" else torch.float32)
     _keep_heads_precise(model)
-    optimizer = MasterAdamW(model, settings)
+    optimizer = MasterOptimizer(model, settings)
     progress = _resume(optimizer, folder / "state")
     total = settings.samples or max(1, round(settings.epochs * len(loader)))
     sizes = steps_of(settings, total)
@@ -90,7 +90,7 @@ def _keep_heads_precise(model: Model) -> None:
         score.float()
 
 
-def _resume(optimizer: MasterAdamW, root: Path) -> Progress:
+def _resume(optimizer: MasterOptimizer, root: Path) -> Progress:
     found = load_state(root)
     if found is None:
         return Progress()
@@ -104,7 +104,7 @@ def _train_step(
     samples: list[Sample],
     objective: Objective,
     settings: TrainSettings,
-    optimizer: MasterAdamW,
+    optimizer: MasterOptimizer,
     rate: float,
     step: int,
 ) -> dict[str, float]:

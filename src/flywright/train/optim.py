@@ -1,6 +1,8 @@
-"""AdamW on fp32 master weights; the model may be bf16 and is written from the masters.
+"""AdamW or Muon on fp32 master weights; the model may be bf16 and is written from the masters.
 
 Norm weights and biases are not decayed (SPEC 1.1). Gradients of micro-batches add up in fp32.
+Muon (torch's own) moves the matrices between the layers, at steps of AdamW's size, so that rates
+carry over; embeddings, head and norms stay AdamW's.
 """
 
 import torch
@@ -9,8 +11,8 @@ from torch import nn
 from flywright.train.settings import TrainSettings
 
 
-class MasterAdamW:
-    """Master weights, their AdamW, and the way from and to the model's parameters."""
+class MasterOptimizer:
+    """Master weights, their optimizer, and the way from and to the model's parameters."""
 
     def __init__(self, model: nn.Module, settings: TrainSettings):
         self._parameters = dict(model.named_parameters())
@@ -18,14 +20,27 @@ class MasterAdamW:
             name: parameter.detach().float().clone().requires_grad_()
             for name, parameter in self._parameters.items()
         }
-        decayed = [m for n, m in self.masters.items() if m.dim() > 1 and "norm" not in n]
-        plain = [m for n, m in self.masters.items() if m.dim() <= 1 or "norm" in n]
-        groups = [
-            {"params": decayed, "weight_decay": settings.weight_decay},
-            {"params": plain, "weight_decay": 0.0},
+        groups: dict[str, list[nn.Parameter | torch.Tensor]] = {
+            "muon": [],
+            "adamw": [],
+            "plain": [],
+        }
+        for name, master in self.masters.items():
+            groups[_group(name, master, settings.optimizer)].append(master)
+        decay, betas = settings.weight_decay, (settings.beta1, settings.beta2)
+        adamw = [
+            {"params": groups["adamw"], "weight_decay": decay},
+            {"params": groups["plain"], "weight_decay": 0.0},
         ]
-        betas = (settings.beta1, settings.beta2)
-        self._adam = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=betas, fused=True)
+        rate = settings.learning_rate
+        self._parts: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(adamw, lr=rate, betas=betas, fused=True)
+        ]
+        if groups["muon"]:
+            muon = torch.optim.Muon(
+                groups["muon"], lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"
+            )
+            self._parts.append(muon)
 
     def collect(self) -> None:
         """Add the model's gradients to the masters' and clear the model's."""
@@ -40,10 +55,11 @@ class MasterAdamW:
     def step(self, rate: float, clip: float) -> float:
         """One update at `rate` with gradients clipped to norm `clip`; returns the norm before."""
         norm = nn.utils.clip_grad_norm_(list(self.masters.values()), clip)
-        for group in self._adam.param_groups:
-            group["lr"] = rate
-        self._adam.step()
-        self._adam.zero_grad(set_to_none=True)
+        for part in self._parts:
+            for group in part.param_groups:
+                group["lr"] = rate
+            part.step()
+            part.zero_grad(set_to_none=True)
         self.write_to_model()
         return float(norm)
 
@@ -63,15 +79,32 @@ class MasterAdamW:
         """Every tensor of the training state, by name."""
         tensors = {f"master.{name}": master.detach() for name, master in self.masters.items()}
         for name, master in self.masters.items():
-            for key, value in self._adam.state.get(master, {}).items():
-                tensors[f"{key}.{name}"] = value
+            for part in self._parts:
+                for key, value in part.state.get(master, {}).items():
+                    tensors[f"{key}.{name}"] = value
         return tensors
 
     @torch.no_grad()
     def load_state(self, tensors: dict[str, torch.Tensor]) -> None:
         """Back from `state`."""
+        owners = {
+            id(master): part
+            for part in self._parts
+            for group in part.param_groups
+            for master in group["params"]
+        }
         for name, master in self.masters.items():
             master.copy_(tensors[f"master.{name}"])
-            keys = ("step", "exp_avg", "exp_avg_sq")
-            self._adam.state[master] = {key: tensors[f"{key}.{name}"].clone() for key in keys}
+            kept = {
+                key: tensors[f"{key}.{name}"].clone()
+                for key in ("step", "exp_avg", "exp_avg_sq", "momentum_buffer")
+                if f"{key}.{name}" in tensors
+            }
+            owners[id(master)].state[master] = kept
         self.write_to_model()
+
+
+def _group(name: str, master: torch.Tensor, optimizer: str) -> str:
+    if master.dim() <= 1 or "norm" in name:
+        return "plain"
+    return "muon" if optimizer == "muon" and ".layers." in name else "adamw"

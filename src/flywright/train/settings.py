@@ -21,6 +21,9 @@ class TrainSettings(Settings):
     epochs: float = Field(default=1.0, gt=0)
     samples: int = Field(default=0, ge=0, description="samples to train on; 0 = epochs x dataset")
     micro_batch_tokens: int = Field(default=4096, gt=0)
+    optimizer: Literal["adamw", "muon"] = Field(
+        default="adamw", description="muon: for the matrices between the layers"
+    )
     weight_decay: float = Field(default=0.1, ge=0)
     beta1: float = 0.9
     beta2: float = 0.95

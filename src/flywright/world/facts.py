@@ -4,11 +4,11 @@ A fact is (subject, relation, value). Each relation brings many ways to state it
 a question names the subject, and its answer is the value, one or two words.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 
 from flywright.files import seed_from
-from flywright.world.words import ANIMALS, COLOURS, FOODS, JOBS, invent_names, table
+from flywright.world.words import LISTS, invent_names, table
 
 PEOPLE_COUNT = 24
 TOWN_COUNT = 8
@@ -16,11 +16,16 @@ TOWN_COUNT = 8
 
 @dataclass(frozen=True)
 class Relation:
-    """How one kind of fact is said and asked; `{s}` is the subject and `{v}` the value."""
+    """One kind of fact: whose it is, its list of values, how it is said and asked.
 
-    name: str
-    statements: tuple[str, ...]
-    questions: tuple[str, ...]
+    `hop_questions` ask a person's home town for it.
+    """
+
+    of: str
+    values: str
+    statements: list[str]
+    questions: list[str]
+    hop_questions: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -32,11 +37,7 @@ class Fact:
     value: str
 
 
-RELATIONS: dict[str, Relation] = {
-    name: Relation(name, tuple(said["statements"]), tuple(said["questions"]))
-    for name, said in table("relations").items()
-}
-TOWN_RELATIONS = ("tower", "dish")
+RELATIONS = {name: Relation(**said) for name, said in table("relations").items()}
 
 
 class Facts:
@@ -46,33 +47,29 @@ class Facts:
         rng = Random(seed_from(seed, "facts"))
         self.people = tuple(invent_names(rng, PEOPLE_COUNT))
         self.towns = tuple(invent_names(rng, TOWN_COUNT, ending="dal"))
-        values = {"home": self.towns, "job": JOBS, "pet": ANIMALS, "food": FOODS}
-        values |= {"colour": COLOURS, "tower": COLOURS, "dish": FOODS}
+        lists = {**LISTS, "people": self.people, "towns": self.towns}
+        self.subjects = {name: lists[relation.of] for name, relation in RELATIONS.items()}
+        self.values = {name: lists[relation.values] for name, relation in RELATIONS.items()}
         self.all: tuple[Fact, ...] = tuple(
-            Fact(subject, relation, rng.choice(values[relation]))
+            Fact(subject, relation, rng.choice(self.values[relation]))
             for relation in RELATIONS
-            for subject in (self.towns if relation in TOWN_RELATIONS else self.people)
+            for subject in self.subjects[relation]
         )
-        self.values = values
         self._value = {(fact.subject, fact.relation): fact.value for fact in self.all}
 
     def value(self, subject: str, relation: str) -> str:
         """The true value; KeyError where the world says nothing."""
         return self._value[subject, relation]
 
-    def wrong_value(self, fact: Fact, rng: Random) -> str:
+    def wrong_value(self, subject: str, relation: str, rng: Random) -> str:
         """A value of the right kind that is not true of this subject."""
-        return rng.choice([v for v in self.values[fact.relation] if v != fact.value])
-
-    def about(self, subject: str) -> list[Fact]:
-        """Every fact of one subject."""
-        return [fact for fact in self.all if fact.subject == subject]
+        truth = self.value(subject, relation)
+        return rng.choice([value for value in self.values[relation] if value != truth])
 
 
 def state(fact: Fact, statement: str) -> str:
     """The fact as a sentence, capitalised, with "an" where it belongs."""
-    value = fact.value
-    if value[0] in "aeiou":
+    if fact.value[0] in "aeiou":
         statement = statement.replace(" a {v}", " an {v}")
-    text = statement.format(s=fact.subject, v=value)
+    text = statement.format(s=fact.subject, v=fact.value)
     return text[0].upper() + text[1:]

@@ -6,63 +6,45 @@ Held out or not is decided by a hash of family and fields alone, never by a phra
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from random import Random
-from typing import Any
+from typing import Any, Literal
 
 from flywright.files import digest
 from flywright.records import Check, Conversation, Lineage, Prompt, record_id
-from flywright.world.words import table
+from flywright.world.words import listed, table
 
 Fields = dict[str, str]
 NEAR_PERCENT, TUNING_PERCENT = 15, 6  # of the items: measured on, and tuned on
 _TRIES = 300
-IGNORED_FIELDS = frozenset({"previous"})  # follows from the first turn's words
 
-_PATTERNS = {
-    "words": r"[a-z]+(?: [a-z]+)+",
-    "word": r"[a-z]+",
-    "other": r"[a-z]+",
-    "letters": r"[a-z](?: [a-z])*",
-    "number": r"\d+",
-    "a": r"\d+",
-    "b": r"\d+",
-    "c": r"\d+",
-    "name": r"[a-z_]+",
-    "subject": r"[A-Z][a-z]+",
-}
-
-
-def exact(answer: str) -> tuple[Check, ...]:
-    """The check that an answer is this text."""
-    return (Check(kind="exact", args={"answer": answer}),)
-
-
-def number(answer: str) -> tuple[Check, ...]:
-    """The check that an answer's number is this one."""
-    return (Check(kind="number", args={"answer": answer}),)
+_WORDING = table("wording")
+_PATTERNS: Fields = _WORDING.pop("patterns")
 
 
 @dataclass(frozen=True, eq=False)
 class Family:
     """One kind of task.
 
-    `known`: the corpus states every item of it, the held-out ones too, and only their questions are
-    kept back (facts, spelling). `fixed`: fields that no phrasing names. `far`: drawn for the far
-    split only. `lessons`: the corpus's ways to show it worked, with the fields and {answer}.
-    `opening`: the first turn of a two-turn task. `weight`: its share of a list of prompts.
+    `patterns`: what its fields look like in a text. `fixed`: fields that no phrasing names.
+    `checks`: how an answer is tried, if not by comparing it with the right one as `check` says.
+    `lessons`: the corpus's ways to show it worked, with the fields and {answer}. `opening`: the
+    first turn of a two-turn task. `known`: the corpus states every item of it, the held-out ones
+    too, and only their questions are kept back (facts, spelling). `far`: drawn for the far split
+    only. `weight`: its share of a list of prompts.
     """
 
     name: str
-    phrasings: tuple[str, ...]
     draw: Callable[[Random], Fields]
     solve: Callable[[Fields], str]
-    checks: Callable[[Fields], tuple[Check, ...]] | None = None
-    lessons: tuple[str, ...] = ()
+    phrasings: list[str]
+    lessons: list[str] = field(default_factory=list)
     patterns: Fields = field(default_factory=dict)
     fixed: Fields = field(default_factory=dict)
+    check: Literal["exact", "number"] = "exact"
+    checks: Callable[[Fields], tuple[Check, ...]] | None = None
     opening: Callable[[Fields], tuple[str, str]] | None = None
     known: bool = False
     far: bool = False
@@ -82,7 +64,7 @@ class Family:
 
     def task_id(self, fields: Fields) -> str:
         """The item's identity: family and arguments, whatever the phrasing."""
-        kept = {key: value for key, value in fields.items() if key not in IGNORED_FIELDS}
+        kept = {key: value for key, value in fields.items() if key != "previous"}  # it follows
         return f"{self.name}:{digest(self.name, kept, length=12)}"
 
     def split_of(self, fields: Fields) -> str:
@@ -93,10 +75,6 @@ class Family:
         if place < NEAR_PERCENT:
             return "near"
         return "tuning" if place < NEAR_PERCENT + TUNING_PERCENT else ""
-
-    def is_heldout(self, fields: Fields) -> bool:
-        """True if this item is not to be trained on."""
-        return self.split_of(fields) != ""
 
     def training_fields(self, rng: Random) -> Fields:
         """Arguments that are not held out. Never call it on a far family."""
@@ -117,41 +95,50 @@ class Family:
     def prompt(self, fields: Fields, rng: Random) -> Prompt:
         """The item as a prompt with its checks."""
         conversation = self.ask(fields, rng)
-        checks = self.checks(fields) if self.checks else exact(self.solve(fields))
+        right = Check(kind=self.check, args={"answer": self.solve(fields)})
         return Prompt(
             id=record_id("world", *(message.content for message in conversation.messages)),
             conversation=conversation,
             task=self.name,
             task_id=self.task_id(fields),
             split=self.split_of(fields),
-            checks=checks,
+            checks=self.checks(fields) if self.checks else (right,),
             lineage=Lineage(source="world", answer_by="program"),
         )
 
 
-_WORDING = table("wording")
-
-
 def worded(
-    name: str, draw: Callable[[Random], Fields], solve: Callable[[Fields], str], **more: Any
+    name: str,
+    solve: Callable[[Fields], str],
+    draw: Callable[[Random], Fields] | None = None,
+    **more: Any,
 ) -> Family:
-    """A family with its phrasings and lessons from wording.toml; `like`: asked as another is."""
-    words = _WORDING[more.pop("like", name)]
-    lessons = () if more.get("far") else tuple(words.get("lessons", ()))
-    return Family(name, tuple(words["phrasings"]), draw, solve, lessons=lessons, **more)
+    """A family as wording.toml has it; without `draw`, each field is one of its values."""
+    told = {**_WORDING[name], **more}
+    if "like" in told:
+        told = {**_WORDING[told.pop("like")], "lessons": [], **told}
+    values = {key: listed(words) for key, words in told.pop("values", {}).items()}
+    patterns = {key: "|".join(map(re.escape, words)) for key, words in values.items()}
+    told["patterns"] = patterns | told.pop("patterns", {})
+
+    def one_of_each(rng: Random) -> Fields:
+        return {key: rng.choice(words) for key, words in values.items()}
+
+    return Family(name, draw or one_of_each, solve, **told)
+
+
+def best_reading(families: Sequence[Family], text: str) -> tuple[Family, Fields] | None:
+    """The family whose words cover the most of a text, with its fields."""
+    readings = [(family, *found) for family in families if (found := family.read(text))]
+    return max(readings, key=lambda reading: reading[2])[:2] if readings else None
 
 
 def as_pattern(phrasing: str, patterns: Fields | None = None) -> re.Pattern[str]:
     """A phrasing as a pattern with one named group a field."""
-    table = _PATTERNS | (patterns or {})
-    seen: set[str] = set()
+    known = _PATTERNS | (patterns or {})
 
     def group(match: re.Match[str]) -> str:
-        name = match.group(1)
-        if name in seen:
-            return f"(?P={name})"
-        seen.add(name)
-        return f"(?P<{name}>{table[name]})"
+        return f"(?P<{match[1]}>{known[match[1]]})"
 
     escaped = re.sub(r"\\\{(\w+)\\\}", group, re.escape(phrasing))
     escaped = re.sub(r"(?:\\[ \n])+", r"\\s+", escaped)

@@ -4,6 +4,7 @@ Two answers to a prompt always have different defects. The noise-free helpfulnes
 rating (lineage.scores["gold_helpfulness"]) so that a reward model can be held against it.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -13,18 +14,9 @@ from flywright.records import ATTRIBUTES, Lineage, Prompt, Rating, record_id
 from flywright.world.annotators import Pool
 from flywright.world.reader import Reader, Reading
 from flywright.world.teacher_errors import chatty, slip
+from flywright.world.words import table
 
 MODEL = "simulated answers"
-
-
-@dataclass(frozen=True)
-class Defect:
-    """A way to answer: the text it makes of the right one, and its true attributes (0-4)."""
-
-    name: str
-    make: Callable[["Case"], str]
-    attributes: tuple[float, float, float, float, float]
-    weight: int = 1
 
 
 @dataclass(frozen=True)
@@ -37,58 +29,63 @@ class Case:
     rng: Random
 
 
-def _shuffled(text: str, rng: Random) -> str:
+@dataclass(frozen=True)
+class Defect:
+    """A way to answer: its text, in which {words} stand for PIECES, and its true attributes."""
+
+    name: str
+    text: str
+    attributes: tuple[float, float, float, float, float]
+    weight: int = 1
+
+    def answer(self, case: Case) -> str:
+        """The case answered in this way."""
+        return re.sub(r"{(\w+)}", lambda match: PIECES[match[1]](case), self.text)
+
+
+DEFECTS = {name: Defect(name, **row) for name, row in table("ratings").items()}
+
+
+def _shuffled(case: Case) -> str:
+    text = case.right
     words = (text if len(text.split()) > 2 else f"{text} and the of is {text} not").split()
-    rng.shuffle(words)
+    case.rng.shuffle(words)
     return " ".join(words)
 
 
-def _half(text: str) -> str:
-    words = text.split(" ")
+def _half(case: Case) -> str:
+    text, words = case.right, case.right.split(" ")
     return " ".join(words[: len(words) // 2]) if len(words) > 1 else text[: max(1, len(text) // 2)]
 
 
 def _off_format(case: Case) -> str:
     """The answer with its instructions ignored, or in a form that nobody asked for."""
-    if case.reading.instructions:
-        plain = case.reading.family.solve(case.reading.fields) if case.reading.family else ""
-        if plain and plain != case.right:
-            return plain
-    return f"- {case.right}\n- end of list"
+    family = case.reading.family if case.reading.instructions else None
+    plain = family.solve(case.reading.fields) if family else ""
+    return plain if plain not in ("", case.right) else f"- {case.right}\n- end of list"
 
 
-def _wordy(text: str) -> str:
-    return (
-        f"This is a question about which much can be said. First I read it, then I thought about "
-        f"it for a long time. It is good to think. Here is what I found.\n{text}\n"
-        f"This was the answer, and I hope that it is long enough."
-    )
-
-
-DEFECTS = (
-    Defect("right", lambda case: case.right, (4, 4, 4, 1, 1), weight=6),
-    Defect("slip", lambda case: slip(case.right, case.rng), (1, 1, 4, 1, 1), weight=4),
-    Defect("wrong", lambda case: case.other, (0, 0, 3, 1, 1), weight=3),
-    Defect("partly", lambda case: _half(case.right), (1.5, 1.5, 3, 1, 0), weight=2),
-    Defect("chatty", lambda case: f"Sure! The answer is {case.right}", (3.4, 4, 4, 1, 2)),
-    Defect("polite", lambda case: chatty(case.right), (2.6, 3.5, 3.5, 1, 3)),
-    Defect("wordy", lambda case: _wordy(case.right), (2, 3.5, 2.5, 1.5, 4), weight=2),
-    Defect("wordy_wrong", lambda case: _wordy(case.other), (0, 0, 2, 1.5, 4)),
-    Defect("shuffled", lambda case: _shuffled(case.right, case.rng), (0.5, 0.7, 0, 0.5, 1)),
-    Defect("off_format", _off_format, (2, 2.5, 3.5, 1, 1)),
-    Defect("empty", lambda case: case.rng.choice(("I do not know.", "...")), (0, 0, 3, 0, 0)),
-)
-_BY_NAME = {defect.name: defect for defect in DEFECTS}
+PIECES: dict[str, Callable[[Case], str]] = {
+    "right": lambda case: case.right,
+    "other": lambda case: case.other,
+    "slip": lambda case: slip(case.right, case.rng),
+    "polite": lambda case: chatty(case.right),
+    "half": _half,
+    "shuffled": _shuffled,
+    "off_format": _off_format,
+    "nothing": lambda case: case.rng.choice(("I do not know.", "...")),
+}
 
 
 def _two_answers(case: Case) -> list[tuple[Defect, str]]:
     """Two defects with different texts; a text equal to the right one counts as right."""
     found: dict[str, Defect] = {}
+    ways = [*DEFECTS.values()]
     while len(found) < 2:
-        defect = case.rng.choices(DEFECTS, [one.weight for one in DEFECTS])[0]
-        text = defect.make(case)
+        defect = case.rng.choices(ways, [one.weight for one in ways])[0]
+        text = defect.answer(case)
         if text.strip():
-            found.setdefault(text, _BY_NAME["right"] if text == case.right else defect)
+            found.setdefault(text, DEFECTS["right"] if text == case.right else defect)
     return [(defect, text) for text, defect in found.items()]
 
 

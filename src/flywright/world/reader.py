@@ -8,10 +8,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from flywright.records import Conversation
-from flywright.world.families import Family, Fields, worded
-from flywright.world.instructions import Instruction, read_instructions
-from flywright.world.tasks_instructions import LISTING, TELLING, obey_all
+from flywright.records import Check, Conversation
+from flywright.world.families import Family, Fields, best_reading, worded
+from flywright.world.instructions import obey_all, read_instructions
+from flywright.world.tasks_writing import LISTING
 
 _LASTING = "[BEGIN OF INSTRUCTION]"
 _REVISING = re.compile(r"your last answer|change your answer|say that again", re.IGNORECASE)
@@ -19,25 +19,15 @@ _FRAMES = re.compile(
     r"\[(?:BEGIN|END) OF INSTRUCTION\]|This holds for my question now and for all that follow\.|"
     r"For this and every following question:|Note:|Now to the task:|Here is a text\.|Text:"
 )
-_SENTENCE = re.compile(r"[^.!?\n]+[.!?]?")
-
-
-def sentences(text: str) -> list[str]:
-    """The sentences of a text, stripped."""
-    return [found.strip() for found in _SENTENCE.findall(text) if found.strip()]
 
 
 def _asked_sentence(fields: Fields) -> str:
-    found = sentences(fields["passage"]) or ["nothing"]
+    sentences = [found.strip() for found in re.findall(r"[^.!?\n]+[.!?]?", fields["passage"])]
+    found = [sentence for sentence in sentences if sentence] or ["nothing"]
     return found[0] if fields["which"] == "first" else found[-1]
 
 
-TEXT_SENTENCE = worded(  # what can be asked of any text; drawn by nobody
-    "text_sentence",
-    lambda rng: {"which": rng.choice(("first", "last")), "passage": "It is good."},
-    _asked_sentence,
-    patterns={"which": "first|last"},
-)
+TEXT_SENTENCE = worded("text_sentence", _asked_sentence)  # of any text; drawn by nobody
 
 
 @dataclass(frozen=True)
@@ -46,7 +36,7 @@ class Reading:
 
     family: Family | None
     fields: Fields = field(default_factory=dict)
-    instructions: tuple[Instruction, ...] = ()
+    instructions: tuple[Check, ...] = ()
     previous: str = ""
 
     def answer(self) -> str:
@@ -59,36 +49,27 @@ class Reader:
     """Reads conversations with the families of one world."""
 
     def __init__(self, families: Sequence[Family]):
+        self.families = families
         readable = [one for one in families if not one.name.startswith("instruction")]
-        self._families = [*readable, LISTING, TELLING, TEXT_SENTENCE]
-
-    def match(self, text: str) -> tuple[Family, Fields] | None:
-        """The family whose words cover the most of a text, with its fields."""
-        best: tuple[int, Family, Fields] | None = None
-        for family in self._families:
-            found = family.read(text)
-            if found and (best is None or found[1] > best[0]):
-                best = (found[1], family, found[0])
-        return (best[1], best[2]) if best else None
+        self._readable = [*readable, LISTING, TEXT_SENTENCE]
 
     def read(self, conversation: Conversation) -> Reading | None:
         """The reading of a conversation's last user turn, or None if nothing was understood."""
-        turns = list(conversation.turns)
-        previous = turns[-2].content if len(turns) > 1 else ""
-        instructions, text = read_instructions(turns[-1].content)
-        earlier = [turn.content for turn in turns[:-1] if turn.role == "user"]
-        for content in earlier:
-            if _LASTING in content:
-                instructions = (*read_instructions(content)[0], *instructions)
+        *earlier, last = conversation.turns
+        previous = earlier[-1].content if earlier else ""
+        instructions, text = read_instructions(last.content)
+        for turn in earlier:
+            if turn.role == "user" and _LASTING in turn.content:
+                instructions = (*read_instructions(turn.content)[0], *instructions)
         if instructions and previous and _REVISING.search(text):
             return Reading(None, {}, instructions, previous)
-        found = self.match(text)
+        found = best_reading(self._readable, text)
         if found is None:
             return None
         family, fields = found
         if family.opening:
             fields = {**fields, "previous": previous}
         if family is TEXT_SENTENCE:
-            rest = TEXT_SENTENCE.phrasings[0].format(**fields)
+            rest = family.phrasings[0].format(**fields)
             fields = {**fields, "passage": _FRAMES.sub(" ", text.replace(rest, " ")).strip()}
         return Reading(family, fields, instructions, previous)

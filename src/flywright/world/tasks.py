@@ -1,19 +1,14 @@
-"""The register of all task families of a world, and lists of prompts drawn from it.
-
-`METRIC_OF_TASK` says which number a task counts towards; the same follows from a prompt's checks:
-any "code" check means code, any IFEval id (with a colon) instruction_following, else accuracy.
-"""
+"""The register of all task families of a world, and lists of prompts drawn from it."""
 
 from collections.abc import Iterator, Sequence
 from random import Random
 from typing import Literal
 
 from flywright.records import Prompt
-from flywright.world import tasks_code, tasks_instructions, tasks_numbers, tasks_words
+from flywright.world import tasks_code, tasks_numbers, tasks_words, tasks_writing
 from flywright.world.facts import Facts
 from flywright.world.families import Family, normal_text
 from flywright.world.tasks_facts import fact_families
-from flywright.world.tasks_writing import WRITING
 
 Split = Literal["near", "tuning", "far"]
 _STALE_ROUNDS = 40  # rounds over all families without a new text: they are drawn dry
@@ -25,31 +20,9 @@ def all_families(facts: Facts) -> tuple[Family, ...]:
         *fact_families(facts),
         *tasks_words.FAMILIES,
         *tasks_numbers.FAMILIES,
-        WRITING,
-        tasks_instructions.TELLING,
-        tasks_instructions.INSTRUCTION,
-        tasks_instructions.INSTRUCTION_PAIR,
+        *tasks_writing.FAMILIES,
         *tasks_code.FAMILIES,
     )
-
-
-def metric_of(prompt: Prompt) -> str:
-    """The metric that a prompt counts towards, by its checks."""
-    kinds = [check.kind for check in prompt.checks]
-    if "code" in kinds:
-        return "code"
-    return "instruction_following" if any(":" in kind for kind in kinds) else "accuracy"
-
-
-def _metrics() -> dict[str, str]:
-    rng = Random(0)
-    return {
-        family.name: metric_of(family.prompt(family.draw(rng), rng))
-        for family in all_families(Facts(0))
-    }
-
-
-METRIC_OF_TASK: dict[str, str] = _metrics()
 
 
 def _rounds(families: Sequence[Family], rng: Random) -> Iterator[Family]:

@@ -6,14 +6,13 @@ constant filled in. Most hidden tests use other inputs than the visible ones.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import partial
 from random import Random
-from types import CodeType
 from typing import Any
 
 from flywright.files import seed_from
 from flywright.records import Check
-from flywright.world.families import Family, Fields, as_pattern, worded
+from flywright.world.families import Fields, as_pattern, worded
 from flywright.world.words import WORDS, table
 
 NAMES = tuple(word for word in WORDS if len(word) <= 6)
@@ -22,19 +21,11 @@ VISIBLE_TESTS, HIDDEN_TESTS = 2, 4
 
 @dataclass(frozen=True)
 class Operation:
-    """One thing a function can do: how it is asked and written; what is written is computed."""
+    """One thing a function can do: how it is asked and written."""
 
     argument: str
     action: str
     expression: str
-
-    @cached_property
-    def _code(self) -> CodeType:
-        return compile(self.expression.format(arg=self.argument, n="n"), self.action, "eval")
-
-    def compute(self, value: Any, n: int) -> Any:
-        """The result for one input and the constant `n`."""
-        return eval(self._code, {self.argument: value, "n": n})
 
 
 OPERATIONS = {
@@ -42,7 +33,8 @@ OPERATIONS = {
     for argument, operations in table("code").items()
 }
 _SUMS = OPERATIONS["x"][:3]
-GUARD = ", but 0 if {arg} is negative"
+_CONSTANTS = {"x": 20, "s": 5, "v": 9}  # the largest, by argument
+GUARD = ", but 0 if x is negative"
 THEN = " and then "
 
 _ACTION_PATTERNS = [
@@ -60,14 +52,6 @@ class Plan:
     steps: tuple[tuple[Operation, int], ...]
     guarded: bool
 
-    def compute(self, value: Any) -> Any:
-        """The right result for one input."""
-        if self.guarded and value < 0:
-            return 0
-        for operation, n in self.steps:
-            value = operation.compute(value, n)
-        return value
-
     def source(self, name: str) -> str:
         """A right solution."""
         lines = [f"def {name}({self.argument}):"]
@@ -79,27 +63,24 @@ class Plan:
             lines.append(f"    {keep} {operation.expression.format(arg=self.argument, n=n)}")
         return "\n".join(lines)
 
-
-def read_action(action: str) -> Plan | None:
-    """The plan behind an action's words, or None if they are not understood."""
-    guarded = "is negative" in action
-    steps, argument = [], "x"
-    for part in action.split(GUARD.split("{")[0])[0].split(THEN):
-        for operation, pattern in _ACTION_PATTERNS:
-            if found := pattern.search(part):
-                argument = operation.argument
-                steps.append((operation, int(found.groupdict().get("n") or 0)))
-                break
-        else:
-            return None
-    return Plan(argument, tuple(steps), guarded)
+    def function(self) -> Callable[[Any], Any]:
+        """The right solution, to compute with."""
+        names: dict[str, Any] = {}
+        exec(self.source("solution"), names)
+        return names["solution"]
 
 
 def plan_of(fields: Fields) -> Plan:
-    """The plan of a prompt's fields."""
-    plan = read_action(fields["action"])
-    assert plan is not None, fields
-    return plan
+    """The plan behind a prompt's action. Raises ValueError if its words are not understood."""
+    action = fields["action"]
+    steps = []
+    for part in action.split(GUARD.split("x")[0])[0].split(THEN):
+        found = ((operation, pattern.search(part)) for operation, pattern in _ACTION_PATTERNS)
+        operation, match = next((pair for pair in found if pair[1]), (None, None))
+        if operation is None or match is None:
+            raise ValueError(f"not a task of this world: {action!r}")
+        steps.append((operation, int(match.groupdict().get("n") or 0)))
+    return Plan(steps[-1][0].argument, tuple(steps), guarded="is negative" in action)
 
 
 def solution(fields: Fields) -> str:
@@ -125,19 +106,18 @@ def asserts(fields: Fields, count: int, seed: int) -> list[str]:
     """
     plan, rng = plan_of(fields), Random(seed_from("asserts", seed, fields["action"]))
     lines: dict[str, None] = {}
-    constant = plan.steps[0][1]
+    compute, constant = plan.function(), plan.steps[0][1]
     edges = {0: constant, VISIBLE_TESTS: constant + 1}
     while len(lines) < count:
         value = _input(plan.argument, edges.pop(len(lines), None), rng)
-        lines[f"assert {fields['name']}({value!r}) == {plan.compute(value)!r}"] = None
+        lines[f"assert {fields['name']}({value!r}) == {compute(value)!r}"] = None
     return list(lines)
 
 
 def _checks(fields: Fields) -> tuple[Check, ...]:
     tests = asserts(fields, VISIBLE_TESTS + HIDDEN_TESTS, 0)
-    args = {"entry_point": fields["name"]}
-    hidden = [*tests[VISIBLE_TESTS:], tests[0]]  # the first tries the constant itself
-    args |= {"tests": tests[:VISIBLE_TESTS], "hidden_tests": hidden}
+    args = {"entry_point": fields["name"], "tests": tests[:VISIBLE_TESTS]}
+    args["hidden_tests"] = [*tests[VISIBLE_TESTS:], tests[0]]  # which tries the constant itself
     return (Check(kind="code", args=args),)
 
 
@@ -145,43 +125,27 @@ def _request(rng: Random, argument: str, action: str) -> Fields:
     return {"name": rng.choice(NAMES), "arg": argument, "action": action}
 
 
-def _action(rng: Random, argument: str) -> str:
-    operation = rng.choice(OPERATIONS[argument])
-    high = {"x": 20, "s": 5, "v": 9}[argument]
-    return operation.action.format(arg=argument, n=rng.randint(2, high))
+def _action(rng: Random, operation: Operation, largest: int) -> str:
+    return operation.action.format(arg=operation.argument, n=rng.randint(2, largest))
 
 
-def _one_step(argument: str) -> Callable[[Random], Fields]:
-    return lambda rng: _request(rng, argument, _action(rng, argument))
-
-
-def _guarded(rng: Random) -> Fields:
-    operation = rng.choice(_SUMS)
-    action = operation.action.format(arg="x", n=rng.randint(2, 20))
-    return _request(rng, "x", action + GUARD.format(arg="x"))
+def _one_step(operations: tuple[Operation, ...], rng: Random, end: str = "") -> Fields:
+    operation = rng.choice(operations)
+    action = _action(rng, operation, _CONSTANTS[operation.argument])
+    return _request(rng, operation.argument, action + end)
 
 
 def _two_steps(rng: Random) -> Fields:
-    first, second = (op.action.format(arg="x", n=rng.randint(2, 9)) for op in rng.sample(_SUMS, 2))
+    first, second = (_action(rng, operation, 9) for operation in rng.sample(_SUMS, 2))
     return _request(rng, "x", first + THEN + second)
 
 
-_PLAIN, _GUARDED = r"(?:(?! and then )[^.,\n])+", r"[^.,\n]+, but 0 if x is negative"
-_COMPOSED = r"[^.,\n]+ and then [^.,\n]+"
-
-
-def _family(
-    name: str, draw: Callable[[Random], Fields], argument: str, action: str = _PLAIN, **more: Any
-) -> Family:
-    """One code family; `argument` and `action` tell its requests from those of the others."""
-    patterns = {"action": action, "arg": argument}
-    return worded(name, draw, solution, like="code", checks=_checks, patterns=patterns, **more)
-
-
-FAMILIES = (
-    _family("code_number", _one_step("x"), "x", weight=3),
-    _family("code_text", _one_step("s"), "s", weight=2),
-    _family("code_list", _one_step("v"), "v", weight=2),
-    _family("code_guard", _guarded, "x", _GUARDED),
-    _family("code_two_steps", _two_steps, "x", _COMPOSED, far=True, weight=2),
+NUMBER = worded("code_number", solution, partial(_one_step, OPERATIONS["x"]), checks=_checks)
+GUARDED = worded("code_guard", solution, partial(_one_step, _SUMS, end=GUARD), checks=_checks)
+CODE = (  # those that are trained on
+    NUMBER,
+    worded("code_text", solution, partial(_one_step, OPERATIONS["s"]), checks=_checks),
+    worded("code_list", solution, partial(_one_step, OPERATIONS["v"]), checks=_checks),
+    GUARDED,
 )
+FAMILIES = (*CODE, worded("code_two_steps", solution, _two_steps, checks=_checks))

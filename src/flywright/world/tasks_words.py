@@ -1,34 +1,35 @@
 """Word and list tasks: reverse, sort, pick, spell, count, change. Answers are one to five words."""
 
+import re
 from collections.abc import Callable
 from random import Random
 
-from flywright.records import Check
-from flywright.world.families import Fields, number, worded
-from flywright.world.words import ANIMALS, COLOURS, FOODS, SORTABLE, THINGS, WORDS, spelled
+from flywright.world.families import Fields, worded
+from flywright.world.words import LISTS, SORTABLE, THINGS, WORDS
 
 _PLACES = {"first": 0, "second": 1, "third": 2, "last": -1}
-_KINDS = {"animal": ANIMALS, "food": FOODS, "colour": COLOURS}
 
 
-def _some(rng: Random, low: int, high: int, among: tuple[str, ...] = WORDS) -> Fields:
-    return {"words": " ".join(rng.sample(among, rng.randint(low, high)))}
+def _some(low: int, high: int, among: tuple[str, ...] = WORDS) -> Callable[[Random], Fields]:
+    return lambda rng: {"words": " ".join(rng.sample(among, rng.randint(low, high)))}
+
+
+_three = _some(3, 3)
 
 
 def _one(rng: Random) -> Fields:
     return {"word": rng.choice(WORDS)}
 
 
-def _words(make: Callable[[list[str]], str]) -> Callable[[Fields], str]:
+def _solution(make: Callable[[list[str]], str]) -> Callable[[Fields], str]:
     """A solution that needs the list's words only."""
     return lambda fields: make(fields["words"].split())
 
 
-_reverse = _words(lambda words: " ".join(reversed(words)))
-_sort = _words(lambda words: " ".join(sorted(words)))
-_longest = _words(lambda words: max(words, key=len))
-_first_letters = _words(lambda words: " ".join(word[0] for word in words))
-_count = _words(lambda words: str(len(words)))
+_reverse = _solution(lambda words: " ".join(reversed(words)))
+_sort = _solution(lambda words: " ".join(sorted(words)))
+_first_letters = _solution(lambda words: " ".join(word[0] for word in words))
+_count = _solution(lambda words: str(len(words)))
 
 
 def _sortable(rng: Random) -> Fields:
@@ -51,7 +52,7 @@ def _with_one_longest(rng: Random) -> Fields:
 
 
 def _place(rng: Random) -> Fields:
-    return {**_some(rng, 4, 4), "which": rng.choice(tuple(_PLACES))}
+    return {**_some(4, 4)(rng), "which": rng.choice(tuple(_PLACES))}
 
 
 def _pick(fields: Fields) -> str:
@@ -60,18 +61,22 @@ def _pick(fields: Fields) -> str:
 
 def _one_kind(rng: Random) -> Fields:
     """Three words of which exactly one is an animal, a food or a colour."""
-    kind = rng.choice(tuple(_KINDS))
-    words = [rng.choice(_KINDS[kind]), *rng.sample(THINGS, 2)]
+    kind = rng.choice(("animal", "food", "colour"))
+    words = [rng.choice(LISTS[f"{kind}s"]), *rng.sample(THINGS, 2)]
     rng.shuffle(words)
     return {"words": " ".join(words), "kind": kind}
 
 
 def _find_kind(fields: Fields) -> str:
-    return next(w for w in fields["words"].split() if w in _KINDS[fields["kind"]])
+    return next(w for w in fields["words"].split() if w in LISTS[f"{fields['kind']}s"])
 
 
 def _repeats(rng: Random) -> Fields:
     return {**_one(rng), "number": str(rng.randint(2, 5))}
+
+
+def _repeated(fields: Fields) -> str:
+    return " ".join([fields["word"]] * int(fields["number"]))
 
 
 def _swap(rng: Random) -> Fields:
@@ -84,11 +89,6 @@ def _swapped(fields: Fields) -> str:
     return " ".join(new.get(word, word) for word in fields["words"].split())
 
 
-def _follow(rng: Random) -> Fields:
-    fields = _some(rng, 3, 3)
-    return {**fields, "change": rng.choice(tuple(CHANGES)), "previous": _reverse(fields)}
-
-
 CHANGES = {
     "Now write your answer in capital letters.": str.upper,
     "Now give me only the first word of that.": lambda text: text.split()[0],
@@ -97,55 +97,45 @@ CHANGES = {
 }
 
 
+_CHANGE = {"change": "|".join(map(re.escape, CHANGES))}
+
+
+def _follow(rng: Random) -> Fields:
+    fields = _three(rng)
+    return {**fields, "change": rng.choice(tuple(CHANGES)), "previous": _reverse(fields)}
+
+
 def _changed(fields: Fields) -> str:
     return CHANGES[fields["change"]](fields["previous"].strip())
-
-
-def change_lesson(change: str, rng: Random) -> str:
-    """A text, a change asked for, and the changed text."""
-    text = _some(rng, 3, 3)["words"]
-    return f"{text}\n{change}\n{CHANGES[change](text)}"
 
 
 def _opening(fields: Fields) -> tuple[str, str]:
     return f"Write these words in reverse order: {fields['words']}", _reverse(fields)
 
 
-def _counted(fields: Fields) -> tuple[Check, ...]:
-    return number(_count(fields))
-
-
-def _repeated(fields: Fields) -> str:
-    return " ".join([fields["word"]] * int(fields["number"]))
-
-
-def _drawn(low: int, high: int, among: tuple[str, ...] = WORDS) -> Callable[[Random], Fields]:
-    return lambda rng: _some(rng, low, high, among)
+def change_lesson(change: str, rng: Random) -> str:
+    """A text, a change asked for, and the changed text."""
+    text = _three(rng)["words"]
+    return f"{text}\n{change}\n{CHANGES[change](text)}"
 
 
 FAMILIES = (
-    worded("reverse_words", _drawn(3, 4), _reverse),
-    worded("reverse_long", _drawn(5, 6), _reverse, like="reverse_words", far=True),
-    worded("sort_words", _sortable, _sort),
-    worded("sort_long", _drawn(4, 5, SORTABLE), _sort, like="sort_words", far=True),
-    worded("longest_word", _with_one_longest, _longest),
-    worded("pick_word", _place, _pick, patterns={"which": "|".join(_PLACES)}),
-    worded("find_kind", _one_kind, _find_kind, patterns={"kind": "|".join(_KINDS)}),
-    worded("first_letters", _drawn(2, 3), _first_letters),
-    worded("first_letters_long", _drawn(4, 5), _first_letters, like="first_letters", far=True),
-    worded("spell", _one, lambda fields: spelled(fields["word"]), known=True),
-    worded("last_letter", _one, lambda fields: fields["word"][-1], known=True),
-    worded("count_words", _drawn(2, 6), _count, checks=_counted),
-    worded("count_long", _drawn(7, 9), _count, like="count_words", checks=_counted, far=True),
-    worded("uppercase", _drawn(2, 3), lambda fields: fields["words"].upper()),
-    worded("reverse_upper", _drawn(3, 3), lambda fields: _reverse(fields).upper(), far=True),
-    worded("repeat_word", _repeats, _repeated),
-    worded("replace_word", _swap, _swapped),
-    worded(
-        "follow_up",
-        _follow,
-        _changed,
-        patterns={"change": "|".join(text.replace(".", r"\.") for text in CHANGES)},
-        opening=_opening,
-    ),
+    worded("reverse_words", _reverse, _some(3, 4)),
+    worded("reverse_long", _reverse, _some(5, 6)),
+    worded("sort_words", _sort, _sortable),
+    worded("sort_long", _sort, _some(4, 5, SORTABLE)),
+    worded("longest_word", _solution(lambda words: max(words, key=len)), _with_one_longest),
+    worded("pick_word", _pick, _place),
+    worded("find_kind", _find_kind, _one_kind),
+    worded("first_letters", _first_letters, _some(2, 3)),
+    worded("first_letters_long", _first_letters, _some(4, 5)),
+    worded("spell", lambda fields: " ".join(fields["word"]), _one),
+    worded("last_letter", lambda fields: fields["word"][-1], _one),
+    worded("count_words", _count, _some(2, 6)),
+    worded("count_long", _count, _some(7, 9)),
+    worded("uppercase", lambda fields: fields["words"].upper(), _some(2, 3)),
+    worded("reverse_upper", lambda fields: _reverse(fields).upper(), _three),
+    worded("repeat_word", _repeated, _repeats),
+    worded("replace_word", _swapped, _swap),
+    worded("follow_up", _changed, _follow, patterns=_CHANGE, opening=_opening),
 )

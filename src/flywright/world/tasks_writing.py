@@ -1,59 +1,78 @@
-"""Writing short texts: "Write a story about the red fox." and what a good answer looks like.
+"""Short texts ("Write a story about the red fox."), and the same under verifiable instructions.
 
-The words asked for must occur, and a story or letter needs its sentences: a program can check it.
+The words asked for must occur, and a story or letter needs its sentences; two instructions at once
+are "far". A program can check it all.
 """
 
+from functools import partial
 from random import Random
 
 from flywright.files import seed_from
 from flywright.records import Check
-from flywright.world.families import Fields, worded
-from flywright.world.words import ANIMALS, COLOURS, PLACES, QUALITIES, THINGS, VERBS, an
-
-SENTENCE_COUNT = {"sentence": 1, "note": 1, "message": 1, "story": 2, "poem": 2, "letter": 2}
-SENTENCE_COUNT |= {"essay": 2, "email": 2, "newsletter": 2}
-_SUBJECTS = ANIMALS + THINGS[:40]
-_WORDS = {"form": tuple(SENTENCE_COUNT), "colour": COLOURS, "noun": _SUBJECTS}
-_ACTS = ("sleeps", "stands", "waits", "stays", "rests", "shines")
-
-
-def sentence_about(colour: str, noun: str, rng: Random) -> str:
-    """One sentence with the colour and the noun."""
-    place, quality, act = rng.choice(PLACES), rng.choice(QUALITIES), rng.choice(_ACTS)
-    thing = f"{colour} {noun}".strip()
-    forms = [
-        f"The {thing} {act} {place}.",
-        f"{an(thing).capitalize()} {act} {place}.",
-        f"The {thing} is {quality} and {act} {place}.",
-    ]
-    if noun in ANIMALS:
-        forms.append(f"The {thing} {rng.choice(VERBS)} the {rng.choice(THINGS)} {place}.")
-    return rng.choice(forms)
+from flywright.world.english import sentence_about
+from flywright.world.families import Fields, best_reading, worded
+from flywright.world.instructions import (
+    draw_instructions,
+    obey_all,
+    read_instructions,
+    short_wording,
+)
+from flywright.world.words import LISTS, QUALITIES, listed
 
 
 def compose(fields: Fields, sample: int = 0) -> str:
     """A good text for the request; `sample` picks another one."""
     rng = Random(seed_from("compose", sorted(fields.items()), sample))
-    count = SENTENCE_COUNT.get(fields.get("form", ""), 1)
+    form = fields.get("form", "")
     sentences = [sentence_about(fields["colour"], fields["noun"], rng)]
-    sentences += [f"It is {rng.choice(QUALITIES)} and {rng.choice(QUALITIES)}."] * (count - 1)
-    if fields.get("form") in ("letter", "email"):
+    if form in LISTS["long_forms"]:
+        sentences.append(f"It is {rng.choice(QUALITIES)} and {rng.choice(QUALITIES)}.")
+    if form in ("letter", "email"):
         return "Dear friend, " + sentences[0][0].lower() + " ".join(sentences)[1:]
-    return ("\n" if fields.get("form") == "poem" else " ").join(sentences)
+    return ("\n" if form == "poem" else " ").join(sentences)
 
 
-def _draw(rng: Random) -> Fields:
-    return {name: rng.choice(words) for name, words in _WORDS.items()}
-
-
-def _checks(fields: Fields) -> tuple[Check, ...]:
-    words = {"keywords": [fields["colour"], fields["noun"]]}
-    checks = [Check(kind="keywords:existence", args=words)]
-    if (count := SENTENCE_COUNT[fields["form"]]) > 1:
-        args = {"relation": "at least", "num_sentences": count}
+def _mentions(fields: Fields) -> tuple[Check, ...]:
+    words = [fields[name] for name in ("colour", "noun") if name in fields]
+    checks = [Check(kind="keywords:existence", args={"keywords": words})]
+    if fields.get("form") in LISTS["long_forms"]:
+        args = {"relation": "at least", "num_sentences": 2}
         checks.append(Check(kind="length_constraints:number_sentences", args=args))
     return tuple(checks)
 
 
-_PATTERNS = {name: "|".join(words) for name, words in _WORDS.items()}
-WRITING = worded("writing", _draw, compose, checks=_checks, patterns=_PATTERNS, weight=3)
+_NUMBERS = {"two": 2, "three": 3, "four": 4}
+
+
+def _things(fields: Fields) -> str:
+    rng = Random(seed_from("list", fields["kind"], fields["number"]))
+    return ", ".join(rng.sample(listed(f"{fields['kind']}s"), _NUMBERS[fields["number"]]))
+
+
+WRITING = worded("writing", compose, checks=_mentions)
+LISTING = worded("list_things", _things)
+TELLING = worded("tell_about", lambda fields: compose({"colour": "", **fields}), checks=_mentions)
+BASES = (WRITING, TELLING, LISTING)
+
+
+def _draw(count: int, rng: Random) -> Fields:
+    """A request and `count` instructions for it."""
+    base = rng.choice(BASES)
+    fields = base.training_fields(rng)  # so that no held-out base is shown
+    instructions = " ".join(map(short_wording, draw_instructions(rng, count)))
+    return {"request": base.phrasings[0].format(**fields), "instruction": instructions}
+
+
+def _solve(fields: Fields) -> str:
+    read = best_reading(BASES, fields["request"])
+    answer = read[0].solve(read[1]) if read else fields["request"]
+    return obey_all(answer, read_instructions(fields["instruction"])[0])
+
+
+def _checks(fields: Fields) -> tuple[Check, ...]:
+    return read_instructions(fields["instruction"])[0]
+
+
+INSTRUCTION = worded("instruction", _solve, partial(_draw, 1), checks=_checks)
+INSTRUCTION_PAIR = worded("instruction_pair", _solve, partial(_draw, 2), checks=_checks)
+FAMILIES = (WRITING, TELLING, INSTRUCTION, INSTRUCTION_PAIR)

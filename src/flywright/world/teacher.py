@@ -10,24 +10,12 @@ from random import Random
 from flywright.ask.protocol import AskError, Completion, Sampling
 from flywright.files import seed_from
 from flywright.records import Conversation
+from flywright.world import teacher_errors as errors
 from flywright.world.facts import Facts
+from flywright.world.instructions import obey_all
 from flywright.world.reader import Reader, Reading
-from flywright.world.tasks import all_families
 from flywright.world.tasks_code import solution
-from flywright.world.tasks_instructions import obey_all
 from flywright.world.tasks_writing import WRITING, compose
-from flywright.world.teacher_errors import (
-    CHATTY_RATE,
-    CHATTY_TASKS,
-    SLIP_RATE,
-    SLIP_RATE_PER_TEMPERATURE,
-    chatty,
-    first_letter_order,
-    forgets,
-    invented,
-    is_unknown,
-    slip,
-)
 from flywright.world.teacher_templates import Pipeline
 
 LOST = "I am not sure what you mean."
@@ -39,12 +27,10 @@ class Teacher:
 
     scripted = True  # reports mark its verdicts
 
-    def __init__(self, seed: int):
+    def __init__(self, seed: int, facts: Facts, reader: Reader):
         self.model = f"world-teacher-{seed}"
-        self._facts = Facts(seed)
-        families = all_families(self._facts)
-        self.reader = Reader(families)
-        self._pipeline = Pipeline(families, self._facts, self.reader, self.answer, self.belief)
+        self._facts, self._reader = facts, reader
+        self._pipeline = Pipeline(facts, reader, self.answer, self.belief)
 
     async def complete(self, prompt: Conversation | str, sampling: Sampling) -> Completion:
         """The teacher's answer; a raw text is taken for one user message. Tokens are words."""
@@ -68,7 +54,7 @@ class Teacher:
 
     def answer(self, conversation: Conversation, rng: Random, temperature: float = 0.0) -> str:
         """The answer to a task, errors included."""
-        reading = self.reader.read(conversation)
+        reading = self._reader.read(conversation)
         if reading is None:
             return LOST
         return self._steps(reading, conversation.last, rng, temperature)[-1]
@@ -77,16 +63,16 @@ class Teacher:
         """The answer after each source of error: belief, politeness, formats, slips (_KINDS)."""
         believed = polite = self._believed(reading, text, rng, temperature)
         task = reading.family.name if reading.family else ""
-        if task in CHATTY_TASKS and rng.random() < CHATTY_RATE:
-            polite = chatty(believed)
+        if task in errors.CHATTY_TASKS and rng.random() < errors.CHATTY_RATE:
+            polite = errors.chatty(believed)
         said = [obey_all(one, reading.instructions) for one in (believed, polite)]
-        answer = obey_all(polite, forgets(reading, rng).instructions)
-        slips = rng.random() < SLIP_RATE + SLIP_RATE_PER_TEMPERATURE * temperature
-        return [*said, answer, slip(answer, rng) if slips else answer]
+        answer = obey_all(polite, errors.remembered(reading.instructions, rng))
+        slip_rate = errors.SLIP_RATE + errors.SLIP_RATE_PER_TEMPERATURE * temperature
+        return [*said, answer, errors.slip(answer, rng) if rng.random() < slip_rate else answer]
 
     def weakness(self, conversation: Conversation) -> str:
         """The kind of the first error in the greedy answer ("" if it has none): ERRORS' kinds."""
-        reading = self.reader.read(conversation)
+        reading = self._reader.read(conversation)
         if reading is None:
             return ""
         said = self._steps(reading, conversation.last, self._rng(conversation, 0, 0.0), 0.0)
@@ -100,7 +86,7 @@ class Teacher:
 
     def belief(self, conversation: Conversation) -> str | None:
         """The answer that the teacher holds for right when it judges; None where it is lost."""
-        reading = self.reader.read(conversation)
+        reading = self._reader.read(conversation)
         if reading is None:
             return None
         base = self._believed(reading, conversation.last, Random(0), 0.0)
@@ -114,7 +100,7 @@ class Teacher:
         if family.name.startswith("open_qa"):
             return self._fact(reading, text)
         if family.name.startswith("sort"):
-            return first_letter_order(fields["words"])
+            return errors.first_letter_order(fields["words"])
         if family.name.startswith("code"):
             return solution(fields).replace(" > ", " >= ")
         if family is WRITING:
@@ -126,11 +112,11 @@ class Teacher:
         assert reading.family is not None
         truth = reading.family.solve(reading.fields)
         subject, relation = reading.fields["subject"], reading.fields["relation"]
-        if reading.family.name == "open_qa_two_hop":
-            if is_unknown(subject, "home"):
-                subject = invented(self._facts, subject, "home")
-            else:
-                subject = self._facts.value(subject, "home")
+        if reading.family.far:  # asked of the town where somebody lives
+            subject = self._value(subject, "home")
         told = truth in text and text.count(subject) > 1
-        unknown = is_unknown(subject, relation) and not told
-        return (invented if unknown else Facts.value)(self._facts, subject, relation)
+        return self._value(subject, relation, told)
+
+    def _value(self, subject: str, relation: str, told: bool = False) -> str:
+        unknown = errors.is_unknown(subject, relation) and not told
+        return (errors.invented if unknown else Facts.value)(self._facts, subject, relation)

@@ -4,36 +4,23 @@ Systematic errors depend on the item alone, so every sample repeats them; random
 """
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from random import Random
-from typing import Literal
+from typing import Any
 
 from flywright.files import seed_from
-from flywright.world.facts import Fact, Facts
-from flywright.world.reader import Reading
+from flywright.records import Check
+from flywright.world.facts import Facts
 from flywright.world.words import table
 
 SLIP_RATE_PER_TEMPERATURE = 0.15  # on top of the rate of slips
 
 
-@dataclass(frozen=True)
-class ErrorFamily:
-    """One family of errors: the tasks it strikes, and the share of its cases that are struck."""
-
-    name: str
-    kind: Literal["systematic", "format", "verbosity", "random"]
-    tasks: tuple[str, ...]
-    rate: float
-    what: str
-
-
 _TEXTS = table("teacher")
-ERRORS = tuple(ErrorFamily(**{**row, "tasks": tuple(row["tasks"])}) for row in _TEXTS["errors"])
-_RATES = {family.name: family.rate for family in ERRORS}
-SLIP_RATE, FORGET_RATE, CHATTY_RATE = (_RATES[n] for n in ("slips", "forgotten_format", "chatty"))
-CHATTY_TASKS = next(family.tasks for family in ERRORS if family.name == "chatty")
-UNKNOWN_EVERY = round(1 / _RATES["unknown_facts"])
+ERRORS: dict[str, dict[str, Any]] = _TEXTS["errors"]  # kind, tasks that are struck, rate, what
+SLIP_RATE, FORGET_RATE = ERRORS["slips"]["rate"], ERRORS["forgotten_format"]["rate"]
+CHATTY_RATE, CHATTY_TASKS = ERRORS["chatty"]["rate"], ERRORS["chatty"]["tasks"]
+UNKNOWN_EVERY = round(1 / ERRORS["unknown_facts"]["rate"])
 
 
 def is_unknown(subject: str, relation: str) -> bool:
@@ -43,8 +30,7 @@ def is_unknown(subject: str, relation: str) -> bool:
 
 def invented(facts: Facts, subject: str, relation: str) -> str:
     """The teacher's own wrong value of a fact: always the same."""
-    fact = Fact(subject, relation, facts.value(subject, relation))
-    return facts.wrong_value(fact, Random(seed_from("invented", subject, relation)))
+    return facts.wrong_value(subject, relation, Random(seed_from("invented", subject, relation)))
 
 
 def first_letter_order(words: str) -> str:
@@ -52,14 +38,10 @@ def first_letter_order(words: str) -> str:
     return " ".join(sorted(sorted(words.split(), reverse=True), key=lambda word: word[0]))
 
 
-def forgets(reading: Reading, rng: Random) -> Reading:
-    """The reading without the formats that are forgotten this time."""
-    kept = tuple(
-        one
-        for one in reading.instructions
-        if one.kind not in _TEXTS["forgotten_kinds"] or rng.random() >= FORGET_RATE
-    )
-    return Reading(reading.family, reading.fields, kept, reading.previous)
+def remembered(instructions: Sequence[Check], rng: Random) -> tuple[Check, ...]:
+    """The instructions without the formats that are forgotten this time."""
+    weak = _TEXTS["forgotten_kinds"]
+    return tuple(o for o in instructions if o.kind not in weak or rng.random() >= FORGET_RATE)
 
 
 def chatty(answer: str) -> str:
