@@ -8,7 +8,8 @@ from flywright.model import logprobs
 
 @pytest.mark.parametrize("rows", [1, 7, 1024])
 def test_values_and_gradients(monkeypatch, rows):
-    monkeypatch.setattr(logprobs, "ROWS", rows)
+    monkeypatch.setattr(logprobs, "FEWEST_ROWS", rows)
+    monkeypatch.setattr(logprobs, "MOST_ROWS", rows)
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(20, 8, generator=generator, dtype=torch.float64)
     weight = torch.randn(30, 8, generator=generator, dtype=torch.float64)

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from flywright.errors import UserError
 from flywright.model import Decoder, RewardModel, load, save
-from flywright.model.attention import dense_causal, fused_causal, packed
+from flywright.model.attention import blocked_causal, fused_causal, packed
 from flywright.spec import preset
 
 
@@ -38,10 +38,11 @@ def test_packed_documents_equal_documents_alone(tiny_spec, lengths):
     torch.testing.assert_close(together, torch.cat(alone, dim=1))
 
 
-def test_dense_attention_equals_the_fused_kernel():
+@pytest.mark.parametrize("tokens", [20, 300])
+def test_blocked_attention_equals_the_fused_kernel(tokens):
     generator = torch.Generator().manual_seed(0)
-    q, k, v = (torch.randn(3, heads, 20, 8, generator=generator) for heads in (4, 2, 2))
-    torch.testing.assert_close(dense_causal(q, k, v), fused_causal(q, k, v))
+    q, k, v = (torch.randn(2, heads, tokens, 8, generator=generator) for heads in (4, 2, 2))
+    torch.testing.assert_close(blocked_causal(q, k, v), fused_causal(q, k, v))
 
 
 def test_missing_head_is_an_error(tiny_spec, tmp_path):

@@ -105,6 +105,7 @@ def test_files_are_kept_byte_for_byte(tmp_path):
     tokenizer = Tokenizer.load(folder)
     tokenizer.save(tmp_path / "b")
     saved = {path.name: path.read_bytes() for path in (tmp_path / "b").iterdir()}
+    assert saved.pop("chat_format_hash.txt")
     assert sorted(saved) == ["special_tokens_map.json", "tokenizer.json", "tokenizer_config.json"]
     assert all(data == (folder / name).read_bytes() for name, data in saved.items())
     assert Tokenizer.load(tmp_path / "b").hash == tokenizer.hash
@@ -187,6 +188,15 @@ def test_a_prompt_is_as_the_template_rewrites_it(tmp_path):
     assert chat.prompt_ids(ours, talk).count(end) == 3
     with pytest.raises(UserError, match="rewrites what a message says"):
         chat.render(ours, talk)
+
+
+def test_another_template_than_that_of_the_training_is_refused(tmp_path):
+    folder = tmp_path / "trained"
+    Tokenizer.load(write_family("chatml", tmp_path)).save(folder)
+    Tokenizer.load(folder)
+    (folder / "chat_template.jinja").write_text("{{ 'Once. ' }}" + CHATML)
+    with pytest.raises(UserError, match="not the one that the weights were trained with"):
+        Tokenizer.load(folder)
 
 
 @pytest.mark.parametrize("fault", sorted(REFUSED))

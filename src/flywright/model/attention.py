@@ -17,19 +17,20 @@ from flywright.spec import ModelSpec
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
 
-DENSE_TOKENS = 256  # where benchmarks/attention.py sees the gain end
+BLOCKED_TOKENS = 1024  # where benchmarks/attention.py sees the gain end
+QUERIES = 128  # of a block
 BUCKET = 32  # packed documents are padded to a multiple of this, for attention only
 
 
 def causal(_layer: int, q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor) -> Tensor:
     """Every position attends to itself and all before it in its row.
 
-    Training in bf16 on a CPU takes the dense form: the fused kernel's backward is the slower one
-    there (benchmarks/attention.py). Everywhere else the fused one.
+    bf16 on a CPU takes the blocked form: the fused kernel is the slower one there
+    (benchmarks/attention.py). Everywhere else the fused one.
     """
-    short = q_BHTK.shape[2] <= DENSE_TOKENS
-    if short and q_BHTK.requires_grad and q_BHTK.is_cpu and q_BHTK.dtype == torch.bfloat16:
-        return dense_causal(q_BHTK, k_BGTK, v_BGTK)
+    short = q_BHTK.shape[2] <= BLOCKED_TOKENS
+    if short and q_BHTK.is_cpu and q_BHTK.dtype == torch.bfloat16:
+        return blocked_causal(q_BHTK, k_BGTK, v_BGTK)
     return fused_causal(q_BHTK, k_BGTK, v_BGTK)
 
 
@@ -38,15 +39,25 @@ def fused_causal(q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q_BHTK, k_BGTK, v_BGTK, is_causal=True, enable_gqa=True)
 
 
-def dense_causal(q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor) -> Tensor:
-    """The same through the full score matrix; query heads of a group share one product."""
+def blocked_causal(q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor) -> Tensor:
+    """The same by blocks of queries, each with the scores of what stands before it.
+
+    Query heads of a group share one product. R = H / G, Q queries of a block, S keys up to its end.
+    """
     B, H, T, K = q_BHTK.shape
     G = k_BGTK.shape[1]
-    grouped = q_BHTK.reshape(B, G, H // G * T, K) * K**-0.5
-    scores_BHTT = (grouped @ k_BGTK.transpose(-1, -2)).view(B, H, T, T)
-    future_TT = torch.ones(T, T, dtype=torch.bool, device=q_BHTK.device).triu(1)
-    weights_BHTT = scores_BHTT.masked_fill(future_TT, float("-inf")).softmax(-1)
-    return (weights_BHTT.view(B, G, H // G * T, T) @ v_BGTK).view(B, H, T, K)
+    q_BGRTK = (q_BHTK * K**-0.5).view(B, G, H // G, T, K)
+    parts = []
+    for start in range(0, T, QUERIES):
+        end = min(T, start + QUERIES)
+        q_BGEK = q_BGRTK[:, :, :, start:end].reshape(B, G, -1, K)  # E = R * Q
+        scores_BGES = q_BGEK @ k_BGTK[:, :, :end].transpose(-1, -2)
+        future_QS = torch.ones(end - start, end, dtype=torch.bool, device=q_BHTK.device)
+        scores_BHQS = scores_BGES.view(B, H, end - start, end)
+        weights_BHQS = scores_BHQS.masked_fill(future_QS.triu(1 + start), -torch.inf).softmax(-1)
+        out_BGEK = weights_BHQS.view(scores_BGES.shape) @ v_BGTK[:, :, :end]
+        parts.append(out_BGEK.view(B, H, end - start, K))
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
 
 def packed(lengths: Sequence[int]) -> Attend:

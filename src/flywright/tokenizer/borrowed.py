@@ -23,6 +23,7 @@ FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("chat_template.jinja", "tokenizer.model", "vocab.json", "merges.txt"),
 )
+_FORMAT = "chat_format_hash.txt"
 _VARIABLES = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 
@@ -38,6 +39,7 @@ class Borrowed:
         config = _object(folder / "special_tokens_map.json")
         config |= _object(folder / "tokenizer_config.json")
         self.template = self._template(config)
+        self._refuse_other_template(folder / _FORMAT)
         texts = {name: _content(config.get(name)) for name in _VARIABLES}
         self.variables = {name: text for name, text in texts.items() if text is not None}
         self._full = _build(self._files["tokenizer.json"].decode("utf-8"), self.where)
@@ -70,6 +72,12 @@ class Borrowed:
             return found
         return {each["name"]: each["template"] for each in found}.get("default", "")
 
+    def _refuse_other_template(self, path: Path) -> None:
+        """Weights that were trained here are asked in the format that they were trained in."""
+        if path.is_file() and path.read_text(encoding="utf-8").strip() != digest(self.template):
+            fault = "the chat template is not the one that the weights were trained with"
+            raise UserError(f"{self.where}: {fault}; put it back, or remove {_FORMAT}")
+
     def _token_id(self, name: str) -> int | None:
         text = self.variables.get(name)
         return None if text is None else self._full.token_to_id(text)
@@ -91,11 +99,12 @@ class Borrowed:
         return found
 
     def save(self, folder: Path) -> None:
-        """Write the files as they were."""
+        """Write the files as they were, and the template's hash beside them."""
         with named_disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             for name, data in self._files.items():
                 (folder / name).write_bytes(data)
+            (folder / _FORMAT).write_text(digest(self.template) + "\n", encoding="utf-8")
 
     def encode(self, text: str) -> list[int]:
         """Ids of plain text."""
