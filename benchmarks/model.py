@@ -180,12 +180,16 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, default=RESULT)
     args = parser.parse_args()
-    rows = [
-        row
-        for size in args.sizes.split(",")
-        for precision in args.precisions.split(",")
-        for row in measure(size, precision, args.repeats, args.device)
-    ]
+    torch._dynamo.config.recompile_limit = 64  # with and without gradients, autocast, each size
+    rows = []
+    for size in args.sizes.split(","):
+        for precision in args.precisions.split(","):
+            rows += measure(size, precision, args.repeats, args.device)
+            write(args, rows)
+
+
+def write(args: argparse.Namespace, rows: list[dict]) -> None:
+    """What is measured so far: a run that is stopped keeps it."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     result = {
         "date": datetime.now(UTC).date().isoformat(),
