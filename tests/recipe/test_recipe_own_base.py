@@ -72,8 +72,8 @@ def test_fine_tuned_here_it_opens_there(base, tmp_path):
     torch.testing.assert_close(theirs(ids).logits, load(folder)(ids), rtol=1e-5, atol=1e-5)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         assert (folder / name).read_bytes() == (base / name).read_bytes()
-    answer = asyncio.run(Engine(folder).complete(Conversation.of("The fox"), Sampling(max_tokens=4)))
-    assert len(answer.token_ids) <= 4
+    asked, short = Conversation.of("The fox"), Sampling(max_tokens=4)
+    assert len(asyncio.run(Engine(folder).complete(asked, short)).token_ids) <= 4
 
 
 def test_a_reward_model_of_it_scores_the_same_there(base, tmp_path):
