@@ -38,8 +38,7 @@ def export(source: Path, out: Path, dtype: str = "", shard_gb: float = 5.0) -> s
             save(model, folder, shard_bytes=shard_bytes, pad_id=config.get("pad_token_id"))
         else:
             stored = str(model.model.embed_tokens.weight.dtype).removeprefix("torch.")
-            changed = {key: value for key, value in config.items() if key != "torch_dtype"}
-            text = json.dumps({**changed, "dtype": stored}, indent=2)
+            text = json.dumps({**config, "dtype": stored, "torch_dtype": stored}, indent=2)
             (folder / "config.json").write_text(text + "\n")
             save_tensors(model, folder, shard_bytes)
         _copy_the_rest(source, folder)

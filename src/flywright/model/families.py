@@ -122,7 +122,8 @@ def spec_of(config: dict[str, Any], path: Path) -> ModelSpec:
         raise UserError(f"{path}: missing {missing[0]!r}")
     fields = {**{name: known[key] for name, key in _KEYS.items()}, **family.spec}
     fields["context_length"] = _context(config)
-    fields["eos_id"] = _first(known["eos_token_id"])
+    ends = known["eos_token_id"]
+    fields["eos_id"] = ends[0] if isinstance(ends, list) and ends else ends
     fields |= {"family": config["model_type"], "norm_eps": known[family.norm_key]}
     if config["model_type"] == "nemotron":
         share = config.get("partial_rotary_factor", config.get("rope_percent", 0.5))
@@ -150,10 +151,6 @@ def _context(config: dict[str, Any]) -> int:
     window = config.get("sliding_window") if config["model_type"] == "mistral" else None
     positions = config["max_position_embeddings"]
     return min(positions, window) if window else positions
-
-
-def _first(token: int | list[int] | None) -> int | None:
-    return token[0] if isinstance(token, list) else token
 
 
 def _scaling(rope: dict[str, Any], context: int, path: Path) -> RotaryScaling | None:

@@ -7,7 +7,6 @@ Writing streams: no more than one shard stands in memory. Both are the Hugging F
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -101,12 +100,7 @@ class ShardWriter:
     def _part(self, number: int) -> Path:
         return self._folder / f"model-part-{number}.safetensors"
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_raised: object) -> None:
         if kind is not None:
             return
         self._flush()

@@ -85,8 +85,7 @@ class Borrowed:
     @property
     def pad_id(self) -> int:
         """What fills a row up: the tokenizer's pad_token, or its eos_token."""
-        found = self._token_id("pad_token")
-        return self.eos_id if found is None else found
+        return self.eos_id if (found := self._token_id("pad_token")) is None else found
 
     def _ends(self, folder: Path) -> tuple[int, ...]:
         """Ends that generation_config.json names, then the tokenizer's own eos_token."""

@@ -5,10 +5,11 @@ written under a name that an archive chose, and links in a tar are not followed.
 """
 
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import Any
 
 from flywright.errors import UserError
 
@@ -16,7 +17,7 @@ from flywright.errors import UserError
 class Archive:
     """Files by their path inside the .nemo. `where` names it in errors."""
 
-    def __init__(self, where: Path, openers: dict[str, Callable[[], BinaryIO]]):
+    def __init__(self, where: Path, openers: Mapping[str, Callable[[], Any]]):
         self.where, self._openers = where, openers
         self.names = frozenset(openers)
 
@@ -43,7 +44,7 @@ def open_archive(source: Path) -> Iterator[Archive]:
     """
     if source.is_dir():
         files = (path for path in source.rglob("*") if path.is_file())
-        openers = {path.relative_to(source).as_posix(): _opener(path) for path in files}
+        openers = {path.relative_to(source).as_posix(): partial(path.open, "rb") for path in files}
         yield Archive(source, openers)
         return
     if not source.is_file():
@@ -51,7 +52,7 @@ def open_archive(source: Path) -> Iterator[Archive]:
     try:
         with tarfile.open(source, "r:") as tar:
             openers = {
-                _safe(source, member.name): _member_opener(tar, member)
+                _safe(source, member.name): partial(tar.extractfile, member)
                 for member in tar
                 if member.isfile()
             }
@@ -72,11 +73,3 @@ def _safe(source: Path, name: str) -> str:
     if path.is_absolute() or ".." in path.parts:
         raise UserError(f"{source}: member {name!r} points out of the archive; not read")
     return path.as_posix()
-
-
-def _opener(path: Path) -> Callable[[], BinaryIO]:
-    return lambda: path.open("rb")
-
-
-def _member_opener(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Callable[[], BinaryIO]:
-    return lambda: tar.extractfile(member)  # type: ignore[return-value]
