@@ -117,9 +117,9 @@ def main() -> None:
             for a, b in zip(x, y, strict=True)
         )
         total = NEW_TOKENS * len(PROMPTS)
-        rows.append(
-            {"what": name, "same_tokens": same, "tokens": total, "largest_logprob_gap": far}
-        )
+        row = {"what": "greedy tokens, a Nemotron folder", "ours": total, "peer": same}
+        row |= {"peer_name": name, "ratio": same / total, "unit": "tokens the same"}
+        rows.append(row | {"largest_logprob_gap": far})
         print(f"{name:<36} {same} of {total} greedy tokens the same; log-probability gap {far:.1e}")
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     result = {
