@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from flywright.errors import FlywrightError
+from flywright.errors import FlywrightError, UserError
 
 
 def canonical_json(value: Any) -> str:
@@ -113,6 +113,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             _fsync_folder(path.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def refuse_filled(out: Path) -> None:
+    """Raise UserError where `out` holds something: what a person has is never written over."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out}: is there already and not an empty folder; name a new one")
 
 
 def remove_leftovers(folder: Path) -> None:

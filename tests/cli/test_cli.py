@@ -6,8 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from fastapi.testclient import TestClient
 
 from flywright.model import Decoder, RewardModel, save
+from flywright.recipe import verbs
+from flywright.records import Conversation
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,6 +27,7 @@ BAD = {
     "bad value": (["run", "laptop", "--set", "turns=0"], "turns"),
     "no such step": (["run", "laptop", "--until", "dpoo", "--out", "OUT"], "no such step"),
     "no such folder": (["chat", "nowhere"], "neither a weights folder nor a URL"),
+    "no room": (["chat", "MODEL", "--cache-gb", "0"], "holds no context"),
     "missing file": (["sft", "nowhere.toml"], "nowhere.toml: cannot read"),
     "no model named": (["eval", "--tasks", "ifeval"], "name a MODEL"),
     "unknown task": (["eval", "MODEL", "--tasks", "ifevil"], "did you mean 'ifeval'"),
@@ -107,3 +111,21 @@ def test_dry_run_prints_both_turns():
     names = flywright("run", "laptop", "--dry-run", cwd=ROOT).stdout.split()
     assert names[0] == "documents" and names[-2:] == ["2-verdict", "judges"]
     assert "2-base" in names and "2-eval-rpo3" in names
+
+
+def test_served_requests_are_held_to_what_the_cache_and_the_reward_model_hold(folder, monkeypatch):
+    apps = []
+    monkeypatch.setattr(verbs.serving, "run", lambda app, *_: apps.append(app))
+    verbs.serve_folder(folder / "policy", folder / "reward", "127.0.0.1", 0, False, cache_gb=25e-6)
+    client = TestClient(apps[0])  # the model's context is 96; 25 kB hold four times 48
+    error = client.post("/v1/completions", json={"prompt": "fox", "max_tokens": 90}).json()["error"]
+    assert "the context holds 48" in error["message"]
+
+    def rated(answer: str):
+        talk = Conversation.of("fox", answer).model_dump()
+        return client.post("/v1/rewards", json=talk)
+
+    assert rated("x" * 60).status_code == 200
+    refused = rated("x" * 200)
+    assert refused.status_code == 400
+    assert refused.json()["error"]["code"] == "context_length_exceeded"

@@ -53,7 +53,9 @@ def killed(spec, folder: Path, kind: dict, step: int) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs fork")
-@pytest.mark.parametrize("precision, optimizer", [("fp32", "adamw"), ("bf16", "muon")])
+@pytest.mark.parametrize(
+    "precision, optimizer", [("fp32", "adamw"), ("bf16", "adamw"), ("bf16", "muon")]
+)
 def test_killed_twice_and_resumed(tiny_spec, tmp_path, precision, optimizer):
     kind = {"precision": precision, "optimizer": optimizer}
     threads = torch.get_num_threads()

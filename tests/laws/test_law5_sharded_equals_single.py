@@ -22,6 +22,7 @@ TIGHT = 1e-10
 SPEC = ModelSpec(
     vocab_size=32, hidden_size=16, layers=4, heads=4, kv_heads=2, head_dim=8, ffn_size=24
 )
+GATED = {"mlp": "swiglu", "norm": "rmsnorm", "qkv_bias": True, "family": "qwen2"}
 Case = Callable[[Path], None]
 
 
@@ -39,8 +40,12 @@ def _spread(case: Case, folder: Path, ranks: int = 2) -> None:
     start_processes(_run, args=(case, ranks, folder), nprocs=ranks, start_method="fork")
 
 
-def _decoder() -> Decoder:
-    return Decoder(SPEC, seed=0).double()
+def _decoder(spec: ModelSpec = SPEC) -> Decoder:
+    model = Decoder(spec, seed=0).double()
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):  # zero at first: a bias that is left out would not show
+            torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(2))
+    return model
 
 
 def _ids() -> torch.Tensor:
@@ -54,8 +59,8 @@ def _share(logits_BTV: torch.Tensor, ids_BT: torch.Tensor) -> torch.Tensor:
     return summed / 24
 
 
-def _single() -> tuple[float, dict[str, torch.Tensor]]:
-    model, ids_BT = _decoder(), _ids()
+def _single(spec: ModelSpec = SPEC) -> tuple[float, dict[str, torch.Tensor]]:
+    model, ids_BT = _decoder(spec), _ids()
     loss = _share(model(ids_BT), ids_BT)
     loss.backward()
     return loss.item(), {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
@@ -80,16 +85,19 @@ def _summed(loss: torch.Tensor) -> float:
     return total.item()
 
 
-def _tensor_case(_folder: Path) -> None:
-    loss, gradients = _single()
-    model = apply(_decoder(), build_mesh(MeshSpec(tp=2)), DECODER)
-    weight = model.get_parameter("model.layers.0.mlp.up_proj.weight")
-    assert isinstance(weight, DTensor)
-    assert weight.to_local().shape == (12, 16)
-    ours = _share(model(_ids()), _ids())
-    ours.backward()
-    assert abs(ours.item() - loss) < TIGHT
-    assert _check_gradients(model, gradients) == set(gradients)
+def _tensor_case(spec: ModelSpec) -> Case:
+    def case(_folder: Path) -> None:
+        loss, gradients = _single(spec)
+        model = apply(_decoder(spec), build_mesh(MeshSpec(tp=2)), DECODER)
+        weight = model.get_parameter("model.layers.0.mlp.up_proj.weight")
+        assert isinstance(weight, DTensor)
+        assert weight.to_local().shape == (12, 16)
+        ours = _share(model(_ids()), _ids())
+        ours.backward()
+        assert abs(ours.item() - loss) < TIGHT
+        assert _check_gradients(model, gradients) == set(gradients)
+
+    return case
 
 
 def _data_case(_folder: Path) -> None:
@@ -168,7 +176,8 @@ def _product_case(_folder: Path) -> None:
 
 
 CASES = {
-    "tp2": _tensor_case,
+    "tp2": _tensor_case(SPEC),
+    "tp2-gated-biased": _tensor_case(SPEC.model_copy(update=GATED)),
     "fsdp2": _data_case,
     "fsdp2-fused": _data_fused_case,
     "pp2": _pipeline_case(1),

@@ -45,8 +45,8 @@ SHAPES = [*PRESETS, *FAMILIES]
 def scaled_down(name: str) -> ModelSpec:
     """A preset's proportions at a hundredth of its width."""
     full = preset(name)
-    heads = max(2, full.heads // full.kv_heads) if full.kv_heads < full.heads else 4
-    kv_heads = heads if full.kv_heads == full.heads else heads // (full.heads // full.kv_heads)
+    ratio = full.heads // full.kv_heads
+    heads, kv_heads = (2 * ratio, 2) if ratio > 1 else (4, 4)
     head_dim = 8 if full.heads * full.head_dim == full.hidden_size else 12
     return full.model_copy(
         update={

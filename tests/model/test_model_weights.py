@@ -122,7 +122,11 @@ def test_a_sliding_window_ends_the_context(tmp_path):
 def test_export_keeps_the_files_beside_the_weights(sharded, tmp_path):
     (sharded / "chat_template.jinja").write_text("{{ messages }}")
     out = tmp_path / "out"
+    config = json.loads((sharded / "config.json").read_text())
+    (sharded / "config.json").write_text(json.dumps({**config, "torch_dtype": "float32"}))
     assert "bfloat16" in export(sharded, out, "bf16", shard_gb=1e-3)
+    said = json.loads((out / "config.json").read_text())
+    assert said == {**config, "dtype": "bfloat16"}  # one name for one thing
     assert (out / "chat_template.jinja").read_text() == "{{ messages }}"
     assert load(out).lm_head.weight.dtype == torch.bfloat16
     assert not (out / INDEX).exists()

@@ -28,6 +28,9 @@ BASES = {  # the tokenizer's family -> the config's class and what is particular
 def base(request, tmp_path):
     folder = tmp_path / "base"
     write_family(request.param, folder)
+    if request.param == "chatml":  # a padding token of its own, not the end of text
+        path = folder / "tokenizer_config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "pad_token": "<|im_end|>"}))
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     kind, special = BASES[request.param]
     config = getattr(transformers, kind)(
@@ -88,4 +91,5 @@ def test_a_reward_model_of_it_scores_the_same_there(base, tmp_path):
     ids = torch.arange(20)[None]
     torch.testing.assert_close(theirs(ids).logits, load(folder)(ids), rtol=1e-5, atol=1e-5)
     padding = json.loads((folder / "config.json").read_text())["pad_token_id"]
-    assert padding != 1 or "mistral" in theirs.config.model_type
+    own = transformers.AutoTokenizer.from_pretrained(base)
+    assert padding == (own.eos_token_id if own.pad_token_id is None else own.pad_token_id)

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from flywright.errors import UserError
 from flywright.model.attention import Attend, causal
 from flywright.spec import ModelSpec
 
@@ -38,6 +39,7 @@ class KVCache:
 
     Bytes: slots * capacity * spec.kv_bytes_per_token(bytes of a value), at most `most_bytes`: a
     long context takes slots away first, and where not even ROWS of them fit, its own length.
+    Raises UserError where they hold none.
     """
 
     def __init__(
@@ -50,6 +52,8 @@ class KVCache:
     ):
         most_tokens = most_bytes // spec.kv_bytes_per_token(dtype.itemsize)
         fitting = most_tokens // ROWS // TOKENS * TOKENS
+        if not fitting:
+            raise UserError(f"a cache of {most_bytes} bytes holds no context of this model")
         self.context_length = min(spec.context_length, fitting)
         self.capacity = round_up(self.context_length, TOKENS)
         rows = most_tokens // max(self.capacity, 1) // ROWS * ROWS

@@ -27,7 +27,7 @@ from flywright.generate.sampler import sample
 from flywright.generate.scheduler import Request, Rows, Scheduler
 from flywright.generate.score import batches, continuation_logprobs, pad_right
 from flywright.generate.worker import Gathering, Worker, settle
-from flywright.model import Decoder, load
+from flywright.model import Decoder, load_decoder
 from flywright.progress import Tick, silent
 from flywright.records import Conversation
 from flywright.tokenizer import Tokenizer, chat
@@ -40,9 +40,8 @@ class Engine:
 
     Give a model and its tokenizer, or a weights folder. At most `max_batch` requests run at a time,
     fewer where `cache_bytes` do not hold that many contexts; where they do not hold a few whole
-    ones, the context is shorter (`context_tokens`). `dtype` decodes in
-    another precision than the model's own, on a copy; where the same answers are promised, that is
-    float32.
+    ones, the context is shorter: `context_tokens` says how long it is. `dtype` decodes in another
+    precision than the model's own, on a copy; where the same answers are promised, that is float32.
 
     A completion's `logprobs` are the model's own: natural log-softmax in fp32 of the untempered,
     uncut logits at each generated token, the end token included. An answer does not depend on
@@ -61,7 +60,7 @@ class Engine:
     ):
         if isinstance(model, str | Path):
             model_name, folder = model_name or str(model), model
-            model, tokenizer = _decoder(folder), tokenizer or Tokenizer.load(folder)
+            model, tokenizer = load_decoder(folder), tokenizer or Tokenizer.load(folder)
         if tokenizer is None:
             raise UserError("Engine: a model without a folder needs its tokenizer")
         if dtype not in (None, model.lm_head.weight.dtype):
@@ -75,8 +74,8 @@ class Engine:
         # a vocabulary padded beyond the tokenizer's pieces is never drawn from (SPEC 11.3)
         self._head_VD = weight[: tokenizer.vocab_size]
         self._cache = KVCache(model.spec, max_batch, weight.dtype, weight.device, cache_bytes)
-        self._context_length = self._cache.context_length
-        self._rows = Rows.empty(self._cache.slots, self._context_length, weight.device)
+        self.context_tokens = self._cache.context_length
+        self._rows = Rows.empty(self._cache.slots, self.context_tokens, weight.device)
         self._ends = torch.tensor(chat.end_ids(tokenizer), device=weight.device)
         self._scheduler = Scheduler(min(max_batch, self._cache.slots))
         self._worker = Worker(lambda: self._scheduler.busy, self._step)
@@ -103,7 +102,7 @@ class Engine:
         before = self._raw_ids(context)
         pairs = [(before, chat.raw_ids(self.tokenizer, text, True)) for text in continuations]
         for _, after in pairs:
-            self._fits(len(before) + len(after), self._context_length)
+            self._fits(len(before) + len(after), self.context_tokens)
         return await asyncio.gather(*(self._scoring.ask(pair) for pair in pairs))
 
     def generate(
@@ -149,10 +148,10 @@ class Engine:
             ids = self._raw_ids(prompt)
         else:
             ids = chat.prompt_ids(self.tokenizer, prompt)
-        self._fits(len(ids), self._context_length - 1)
+        self._fits(len(ids), self.context_tokens - 1)
         if sampling.max_tokens < 1:
             raise AskError(f"max_tokens is {sampling.max_tokens}, expected at least 1")
-        return Request(ids, sampling, min(sampling.max_tokens, self._context_length - len(ids)))
+        return Request(ids, sampling, min(sampling.max_tokens, self.context_tokens - len(ids)))
 
     # computing, in the worker's thread
 
@@ -180,7 +179,7 @@ class Engine:
             self._scheduler.running.extend(requests)
             self._rows.enter(first, requests)
             prompts = [one.ids for one in requests]
-            ids_BT = pad_right(prompts, self._context_length, self._ends.device)
+            ids_BT = pad_right(prompts, self.context_tokens, self._ends.device)
             hidden_BTD = self._weights.hidden(ids_BT, attend=self._cache.prefill(first))
             here = slice(first, first + len(requests))
             last_B = self._rows.length[here] - 1
@@ -247,10 +246,3 @@ class Engine:
             self._cache.move(last, slot, int(self._rows.length[last]))
             self._rows.move(last, slot)
         self._rows.free(last)
-
-
-def _decoder(folder: Path | str) -> Decoder:
-    model = load(folder)
-    if not isinstance(model, Decoder):
-        raise UserError(f"{folder}: a reward model rates answers, it cannot write them")
-    return model

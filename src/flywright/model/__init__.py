@@ -6,6 +6,6 @@ logits_BTV = model(ids_BT)
 
 from flywright.model.decoder import Decoder
 from flywright.model.reward import RewardModel
-from flywright.model.weights import load, read_spec, save
+from flywright.model.weights import load, load_decoder, read_spec, save
 
-__all__ = ["Decoder", "RewardModel", "load", "read_spec", "save"]
+__all__ = ["Decoder", "RewardModel", "load", "load_decoder", "read_spec", "save"]

@@ -1,13 +1,12 @@
 """A weights folder for other tools: one dtype, shards of a size, a reward head without bias."""
 
-import json
 import shutil
 from pathlib import Path
 
 import torch
 
 from flywright.errors import UserError
-from flywright.files import atomic_folder
+from flywright.files import atomic_folder, refuse_filled, write_json
 from flywright.model.reward import RewardModel
 from flywright.model.weights import load, read_config, save, save_tensors
 
@@ -23,8 +22,7 @@ def export(source: Path, out: Path, dtype: str = "", shard_gb: float = 5.0) -> s
     tensors and the config's dtype is copied as it is. Raises UserError for an `out` that holds
     something, an unknown dtype, and what `load` raises.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out}: is there already and not an empty folder; name a new one")
+    refuse_filled(out)
     if dtype and dtype not in DTYPES:
         raise UserError(f"--dtype {dtype}: one of {', '.join(DTYPES)}")
     config, shard_bytes = read_config(source), int(shard_gb * 1e9)
@@ -38,16 +36,12 @@ def export(source: Path, out: Path, dtype: str = "", shard_gb: float = 5.0) -> s
             save(model, folder, shard_bytes=shard_bytes, pad_id=config.get("pad_token_id"))
         else:
             stored = str(model.model.embed_tokens.weight.dtype).removeprefix("torch.")
-            text = json.dumps({**config, "dtype": stored, "torch_dtype": stored}, indent=2)
-            (folder / "config.json").write_text(text + "\n")
+            config.pop("torch_dtype", None)  # its name before transformers 5
+            write_json(folder / "config.json", {**config, "dtype": stored})
             save_tensors(model, folder, shard_bytes)
-        _copy_the_rest(source, folder)
+        for path in source.iterdir():
+            is_weights = path.suffix in _WEIGHTS or path.name.endswith(".index.json")
+            if path.is_file() and not is_weights and not (folder / path.name).exists():
+                shutil.copyfile(path, folder / path.name)
     count = sum(parameter.numel() for parameter in model.parameters())
     return f"{out}: {count:,} parameters in {model.model.embed_tokens.weight.dtype}"
-
-
-def _copy_the_rest(source: Path, folder: Path) -> None:
-    for path in sorted(source.iterdir()):
-        is_weights = path.suffix in _WEIGHTS or path.name.endswith(".index.json")
-        if path.is_file() and not is_weights and not (folder / path.name).exists():
-            shutil.copyfile(path, folder / path.name)

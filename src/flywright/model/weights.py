@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from flywright.errors import UserError
+from flywright.files import write_json
 from flywright.model.decoder import Decoder
 from flywright.model.families import config_of, spec_of
 from flywright.model.reward import RewardModel
@@ -39,7 +40,6 @@ def write_config(
     outputs of a reward model's head in order, `label_weights` are those of the weighted sum;
     `pad_id` tells transformers where a padded row ends (default: Nemotron's, or the spec's eos).
     """
-    folder.mkdir(parents=True, exist_ok=True)
     config = {**config_of(spec, bool(labels)), "dtype": str(dtype).removeprefix("torch.")}
     if labels:
         config["id2label"] = {str(i): name for i, name in enumerate(labels)}
@@ -47,11 +47,11 @@ def write_config(
         config["attribute_weights"] = list(label_weights)
         usual = 1 if spec.family == "nemotron" else spec.eos_id
         config["pad_token_id"] = usual if pad_id is None else pad_id
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    write_json(folder / "config.json", config)
     if not labels:
         ends = list(end_ids) or spec.eos_id
         generation = {"bos_token_id": spec.bos_id, "eos_token_id": ends, "do_sample": False}
-        (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
+        write_json(folder / "generation_config.json", generation)
 
 
 def save(
@@ -92,8 +92,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text())
     except OSError as error:
-        message = f"{path}: {error.strerror} (a weights folder holds config.json)"
-        raise UserError(message) from None
+        raise UserError(f"{path}: {error.strerror} (a weights folder holds it)") from None
     except ValueError as error:
         raise UserError(f"{path}: not valid JSON: {error}") from None
     if not isinstance(config, dict):
@@ -120,17 +119,23 @@ def load(folder: Path | str, dtype: torch.dtype | None = None) -> Decoder | Rewa
     stored = FolderTensors(folder)
     with torch.device("meta"):
         model = _reward_model(spec, config) if is_reward else Decoder(spec)
-    is_ours = "attribute_weights" in config
-    tensors = _checked(model, stored, folder, is_ours)
-    for name, tensor in tensors.items():
-        if dtype is not None and not name.startswith("score."):
-            tensor = tensor.to(dtype)  # one at a time: two copies of a model never stand together
-        tensors[name] = tensor
+    tensors = _checked(model, stored, folder, is_ours="attribute_weights" in config)
+    for name in tensors if dtype is not None else ():
+        if not name.startswith("score."):  # one at a time: two whole copies never stand together
+            tensors[name] = tensors[name].to(dtype)
     model.load_state_dict(tensors, assign=True)
     if isinstance(model, RewardModel):
         model.score.float()
     else:
         model.tie()
+    return model
+
+
+def load_decoder(folder: Path | str, dtype: torch.dtype | None = None) -> Decoder:
+    """`load` for a language model's folder. Raises UserError for a reward model's too."""
+    model = load(folder, dtype)
+    if not isinstance(model, Decoder):
+        raise UserError(f"{folder}: a reward model rates answers, it cannot write them")
     return model
 
 

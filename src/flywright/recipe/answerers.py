@@ -12,7 +12,7 @@ from flywright.ask import Completer, Limited
 from flywright.errors import UserError
 from flywright.files import folder_hash
 from flywright.generate import Engine, RewardScorer
-from flywright.model import Decoder, RewardModel, load
+from flywright.model import RewardModel, load, load_decoder
 from flywright.recipe.settings import GeneratorSettings
 from flywright.recipe.sources import Source
 from flywright.recipe.step import Artifact
@@ -22,19 +22,11 @@ REVISION = "*.safetensors"  # a folder's revision is the hash of its weights (HO
 TRY_SECONDS, DEADLINE_SECONDS = 300.0, 900.0  # one call to an endpoint, and with its retries
 
 
-def load_decoder(folder: Path, dtype: torch.dtype | None = None) -> Decoder:
-    """A language model's folder. Raises UserError for a reward model's."""
-    model = load(folder, dtype)
-    if not isinstance(model, Decoder):
-        raise UserError(f"{folder}: a reward model cannot answer")
-    return model
-
-
-def engine(folder: Path, name: str = "") -> Engine:
+def engine(folder: Path, name: str = "", cache_bytes: int = 1 << 31) -> Engine:
     """An engine on a weights folder, in fp32, where sameness is promised (HOUSE law 3)."""
     name = f"{name or folder.name}@{folder_hash(folder, REVISION)}"
     model = load_decoder(folder, torch.float32)
-    return Engine(model, Tokenizer.load(folder), model_name=name)
+    return Engine(model, Tokenizer.load(folder), model_name=name, cache_bytes=cache_bytes)
 
 
 Answerer = Completer | Artifact  # an artifact answers with its weights

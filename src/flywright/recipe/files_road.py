@@ -25,10 +25,10 @@ from flywright.evals.likelihood import CHOICES, bits_per_byte, chance, choose
 from flywright.evals.run import ITEMS, RESULTS, evaluate
 from flywright.evals.tasks import benchmark_texts, task_named
 from flywright.files import digest, file_hash, write_json
-from flywright.model import read_spec
+from flywright.model import load_decoder, read_spec
 from flywright.recipe import files, stages
 from flywright.recipe import settings as s
-from flywright.recipe.answerers import engine, load_decoder
+from flywright.recipe.answerers import engine
 from flywright.recipe.loop import pretrained
 from flywright.recipe.sources import TextSource
 from flywright.recipe.step import Artifact, Road, Work, stage

@@ -6,7 +6,7 @@ import_nemo(Path("Nemotron-4-340B-Instruct.nemo"), Path("instruct"))
 from pathlib import Path
 
 from flywright.errors import UserError
-from flywright.files import atomic_folder
+from flywright.files import atomic_folder, refuse_filled
 from flywright.model.nemo import Nemo, open_nemo
 from flywright.recipe.console import Teller
 from flywright.tokenizer import Tokenizer
@@ -19,8 +19,7 @@ def import_nemo(source: Path, out: Path) -> str:
     `out` appears when it is whole; beside it OUT.log. Raises UserError for an `out` that holds
     something, and for what is not the .nemo of a Nemotron decoder.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out}: is there already and not an empty folder; name a new one")
+    refuse_filled(out)
     if not source.exists():
         raise UserError(f"{source}: no such .nemo file or folder")
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -21,10 +21,10 @@ from flywright.evals.judge_pairs import judge_accuracy
 from flywright.evals.pairs import pair_accuracy, rated_pairs
 from flywright.evals.run import evaluate
 from flywright.files import atomic_folder
-from flywright.model import Decoder, save
+from flywright.model import Decoder, load_decoder, save
 from flywright.recipe import settings as s
 from flywright.recipe import training
-from flywright.recipe.answerers import Answerer, load_decoder, opened, reward_scorer
+from flywright.recipe.answerers import Answerer, opened, reward_scorer
 from flywright.recipe.overlap import overlap
 from flywright.recipe.sources import Source, TextSource
 from flywright.recipe.step import Artifact, Work, stage

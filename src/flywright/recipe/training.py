@@ -20,8 +20,7 @@ from flywright.data.loader import Loader, Shuffled
 from flywright.data.shards import open_shard
 from flywright.errors import UserError
 from flywright.files import atomic_folder, write_json
-from flywright.model import Decoder, RewardModel, read_spec, save
-from flywright.recipe.answerers import load_decoder
+from flywright.model import Decoder, RewardModel, load_decoder, read_spec, save
 from flywright.recipe.settings import DpoSettings, PretrainSettings, RpoLoss, Training
 from flywright.recipe.step import Work
 from flywright.records import Comparison, Dialogue, Rating

@@ -28,11 +28,13 @@ from flywright.spec import ModelSpec, preset
 from flywright.tokenizer import Tokenizer, chat
 
 
-def open_model(model: str) -> Completer:
+def open_model(model: str, cache_gb: float = 2.0) -> Completer:
     """A weights folder by the engine in this process, or a URL by its client."""
-    if not model.startswith(("http://", "https://")) and not Path(model).is_dir():
+    if model.startswith(("http://", "https://")):
+        return generator(GeneratorSettings(model=model))
+    if not Path(model).is_dir():
         raise UserError(f"{model}: neither a weights folder nor a URL")
-    return generator(GeneratorSettings(model=model, name=Path(model).name))
+    return engine(Path(model), cache_bytes=int(cache_gb * 1e9))
 
 
 def run_evaluation(
@@ -101,9 +103,9 @@ def _conversation(value: Any, where: str) -> Conversation:
     return conversation
 
 
-def open_chat(model: str) -> Callable[[str], str]:
+def open_chat(model: str, cache_gb: float) -> Callable[[str], str]:
     """A function that answers each text in one growing conversation, greedily."""
-    completer = open_model(model)
+    completer = open_model(model, cache_gb)
     so_far: list[Conversation] = []
 
     def answer(text: str) -> str:
@@ -115,19 +117,21 @@ def open_chat(model: str) -> Callable[[str], str]:
     return answer
 
 
-def serve_folder(model: Path, reward: Path | None, host: str, port: int, nemo_strict: bool) -> None:
+def serve_folder(
+    model: Path, reward: Path | None, host: str, port: int, nemo_strict: bool, cache_gb: float
+) -> None:
     """Serve a policy folder, with a reward folder beside it if given."""
+    completer = engine(model, cache_bytes=int(cache_gb * 1e9))
     settings = ServeSettings(
         host=host,
         port=port,
         model_name=model.name,
         reward_name=reward.name if reward else "",
-        context_tokens=read_spec(model).context_length,
+        context_tokens=completer.context_tokens,
         nemo_strict=nemo_strict,
     )
-    completer = engine(model)
     scorer = reward_scorer(reward) if reward else None
-    app = serving.create_app(completer, Tokenizer.load(model), scorer, settings)
+    app = serving.create_app(completer, completer.tokenizer, scorer, settings)
     print(f"serving {model} at http://{host}:{port} (Ctrl-C stops)", flush=True)
     serving.run(app, host, port)
 

@@ -12,7 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from flywright.ask import AskError
+from flywright.ask import AskError, TooLong
 from flywright.errors import UserError
 
 log = logging.getLogger("flywright.serve")
@@ -37,6 +37,8 @@ def problem_of(error: Exception) -> Problem:
         return Problem(error.status_code, str(error.detail))
     if isinstance(error, UserError):
         return Problem(400, str(error))
+    if isinstance(error, TooLong):
+        return Problem(400, str(error), None, "context_length_exceeded")
     if isinstance(error, AskError):
         if not error.retryable:
             return Problem(502, f"the model could not answer: {error}")

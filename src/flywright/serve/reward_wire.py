@@ -42,19 +42,16 @@ def wants_reward(backend: Backend, model: str | None, conversation: Conversation
 async def attributes_of(
     backend: Backend, conversation: Conversation
 ) -> tuple[dict[str, float], int]:
-    """The last answer's five attributes, and the tokens read. Raises Problem 404, 400 or 429."""
+    """The last answer's five attributes, and the tokens read. Raises Problem 404, 400 or 429,
+    and TooLong for what the reward model cannot hold."""
     if backend.scorer is None:
         raise Problem(404, "no reward model is served here")
     if conversation.awaits_answer:
         message = "messages: the last one must be the assistant's, it is rated"
         raise Problem(400, message, "messages")
-    used = len(chat.reward_ids(backend.tokenizer, conversation))
-    context = backend.settings.context_tokens
-    if used > context:
-        message = f"the conversation has {used} tokens; the context holds {context}"
-        raise Problem(400, message, "messages", "context_length_exceeded")
     with backend.places(1):
         attributes = await backend.scorer.score(conversation)
+    used = len(chat.reward_ids(backend.tokenizer, conversation))
     return {name: float(attributes[name]) for name in ATTRIBUTES}, used
 
 
