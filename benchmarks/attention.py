@@ -4,15 +4,11 @@ Why model/attention.py takes the blocked form for bf16 sequences on a CPU. Write
 benchmarks/results/attention.json; the median of several interleaved runs.
 """
 
-import json
-import platform
 import statistics
-import subprocess
 import time
-from datetime import UTC, datetime
-from pathlib import Path
 
 import torch
+from recording import row, write_result
 
 from flywright.model.attention import blocked_causal, fused_causal
 
@@ -26,7 +22,6 @@ SHAPES = {  # rows, query heads, key-value heads, tokens, head dimension
     "2048 tokens, 1 row, 10 heads": (1, 10, 2, 2048, 64),
 }
 REPEATS, INNER = 7, 10
-RESULT = Path(__file__).parent / "results" / "attention.json"
 
 
 def milliseconds(form, shape: tuple[int, ...]) -> float:
@@ -48,19 +43,8 @@ def main() -> None:
             times["blocked"].append(milliseconds(blocked_causal, shape))
             times["fused"].append(milliseconds(fused_causal, shape))
         ours, peer = (statistics.median(times[form]) for form in ("blocked", "fused"))
-        row = {"what": name, "ours": round(ours, 3), "peer": round(peer, 3)}
-        rows.append(row | {"peer_name": "fused", "ratio": round(peer / ours, 2), "unit": "ms"})
-        print(f"{name:<32} blocked {ours:7.2f} ms   fused {peer:7.2f} ms   x{peer / ours:.2f}")
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
-    result = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "commit": commit.stdout.strip(),
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-        "torch": torch.__version__,
-        "command": "python benchmarks/attention.py",
-        "rows": rows,
-    }
-    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+        rows.append(row(name, ours, peer, "fused", "ms", less_is_better=True))
+    write_result("attention", "python benchmarks/attention.py", rows)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,7 @@ clear line with status 1. Writes benchmarks/results/crash_drill.json.
 
 import argparse
 import fcntl
-import json
 import os
-import platform
 import random
 import select
 import shutil
@@ -26,12 +24,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from recording import RESULTS, ROOT, row, write_result
+
 sys.path.insert(0, str(ROOT / "tests" / "road"))
-from road_artifacts import ENVIRONMENT, TOY, artifacts  # noqa: E402  # pyright: ignore
+from road_artifacts import ENVIRONMENT, TOY, artifacts  # pyright: ignore
 
 HOWS = ("SIGKILL", "SIGKILL", "SIGKILL", "full disk", "closed terminal")  # three, one and one
 ROOMY = "2g"
@@ -278,30 +276,14 @@ def differences(found: dict[str, str], expected: dict[str, str]) -> list[str]:
     return sorted(lines + [f"{n}: differs" for n in shared if found[n] != expected[n]])
 
 
-def result(
-    kills: list[Kill], apart: list[str], files: int, command: str, seconds: float
-) -> dict[str, object]:
-    """What benchmarks/results/crash_drill.json holds."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT
-    )
-    clean = sum(not kill.fault for kill in kills)
-    same = files - len(apart)
-    return {
-        "date": datetime.now(UTC).date().isoformat(),
-        "commit": commit.stdout.strip(),
-        "machine": {"os": platform.platform(), "cores": str(os.cpu_count())},
-        "command": command,
-        "seconds": round(seconds, 1),
-        "rows": [
-            {"what": f"artifacts after {len(kills)} kills", "ours": same, "peer": files,
-             "peer_name": "an undisturbed run", "ratio": same / files, "unit": "files alike"},
-            {"what": "kills that ended as they should", "ours": clean, "peer": len(kills),
-             "peer_name": "all kills", "ratio": clean / max(1, len(kills)), "unit": "kills"},
-        ],
-        "differences": apart,
-        "kills": [asdict(kill) for kill in kills],
-    }  # fmt: skip
+def outcome(kills: list[Kill], apart: list[str], files: int) -> list[dict[str, object]]:
+    """The rows of benchmarks/results/crash_drill.json."""
+    clean, count = sum(not kill.fault for kill in kills), max(1, len(kills))
+    alike = files - len(apart)
+    return [
+        row(f"artifacts after {count} kills", alike, files, "an undisturbed run", "files alike"),
+        row("kills that ended as they should", clean, count, "all kills", "kills"),
+    ]
 
 
 def drill(recipe: Path, kills: int, seed: int, work: Path) -> tuple[list[Kill], list[str], int]:
@@ -318,8 +300,8 @@ def drill(recipe: Path, kills: int, seed: int, work: Path) -> tuple[list[Kill], 
                 kill = strike(moment, recipe, disk, list(seconds)[-2], rng)
             done.append(kill)
             said = (kill.fault + " " + kill.said[-300:]).replace(str(disk.folder), "").strip()
-            row = f"{number:3}  {kill.how:<16} {kill.at_work:<16} {kill.status:>4}  {said}"
-            print(row, flush=True)
+            line = f"{number:3}  {kill.how:<16} {kill.at_work:<16} {kill.status:>4}  {said}"
+            print(line, flush=True)
         last = Child(recipe, disk.folder / "run")
         status = last.wait()
         if status:
@@ -337,7 +319,7 @@ def main() -> None:
     parser.add_argument("--recipe", type=Path, default=TOY)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--work", type=Path, help="default: a temporary folder")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/crash_drill.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "crash_drill.json")
     given = parser.parse_args()
     work = given.work or Path(tempfile.mkdtemp(prefix="crash-drill-"))
     started = time.time()
@@ -345,8 +327,14 @@ def main() -> None:
     recipe = given.recipe.resolve()
     shown = recipe.relative_to(ROOT) if recipe.is_relative_to(ROOT) else recipe
     command = f"python benchmarks/crash_drill.py --kills {given.kills} --recipe {shown}"
-    told = result(kills, apart, files, command, time.time() - started)
-    given.out.write_text(json.dumps(told, indent=1) + "\n")
+    write_result(
+        given.out,
+        command,
+        outcome(kills, apart, files),
+        seconds=round(time.time() - started, 1),
+        differences=apart,
+        kills=[asdict(kill) for kill in kills],
+    )
     faults = sum(bool(kill.fault) for kill in kills)
     print("\n".join(apart[:20]))
     print(f"{files - len(apart)} of {files} files as in the undisturbed run; {faults} faulty ends")

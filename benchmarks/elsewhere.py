@@ -11,19 +11,18 @@ with ours; transformers' own parity is law 9. Writes benchmarks/results/elsewher
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
+from recording import row, write_result
 
 from flywright import load
 
-RESULT = Path(__file__).parent / "results" / "elsewhere.json"
+COMMAND = "python benchmarks/elsewhere.py FOLDER --vllm PYTHON --llama-cpp SOURCES"
 PROMPTS = ("Sort these words: tea ant goat", "What is 14 + 5?", "Write one line about a red hat.")
 NEW_TOKENS = 24
 IN_VLLM = """
@@ -117,19 +116,9 @@ def main() -> None:
             for a, b in zip(x, y, strict=True)
         )
         total = NEW_TOKENS * len(PROMPTS)
-        row = {"what": "greedy tokens, a Nemotron folder", "ours": total, "peer": same}
-        row |= {"peer_name": name, "ratio": same / total, "unit": "tokens the same"}
-        rows.append(row | {"largest_logprob_gap": far})
-        print(f"{name:<36} {same} of {total} greedy tokens the same; log-probability gap {far:.1e}")
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
-    result = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "commit": commit.stdout.strip(),
-        "machine": platform.machine(),
-        "command": "python benchmarks/elsewhere.py FOLDER --vllm PYTHON --llama-cpp SOURCES",
-        "rows": rows,
-    }
-    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+        said = ("greedy tokens, a Nemotron folder", total, same, name, "tokens the same")
+        rows.append(row(*said, less_is_better=True) | {"largest_logprob_gap": far})
+    write_result("elsewhere", COMMAND, rows)
 
 
 if __name__ == "__main__":

@@ -8,17 +8,13 @@ counts. Only a machine that does nothing else gives numbers worth keeping.
 """
 
 import argparse
-import json
-import platform
-import subprocess
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
+from recording import RESULTS, row, write_result
 
-from flywright.files import write_json
 from flywright.generate import Engine
 from flywright.model import Decoder
 from flywright.spec import ModelSpec
@@ -91,43 +87,20 @@ def measure(
     while not peer or time.perf_counter() < end:
         peer.append(batch * ANSWER_TOKENS / seconds(lambda: naive(model, ids_BT, ANSWER_TOKENS)))
         ours += [made / seconds(lambda: engine.generate(prompts, ANSWER_TOKENS)) for _ in range(3)]
-    return {
-        "what": f"greedy decoding, batch {batch}",
-        "ours": round(max(ours), 1),
-        "peer": round(max(peer), 1),
-        "peer_name": "naive recompute, same model, same batch",
-        "ratio": round(max(ours) / max(peer), 2),
-        "unit": "tokens/s",
-    }
-
-
-def machine() -> str:
-    """Processor, threads and torch, in words."""
-    names = [ln for ln in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in ln]
-    name = names[0].split(":")[1].strip() if names else platform.processor()
-    return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    what, peer_name = f"greedy decoding, batch {batch}", "naive recompute, same model, same batch"
+    return row(what, max(ours), max(peer), peer_name, "tokens/s")
 
 
 def main() -> None:
     """Measure, print the table, write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/engine.json"))
+    parser.add_argument("--out", type=Path, default=RESULTS / "engine.json")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--seconds", type=float, default=20.0)
     options = parser.parse_args()
     model, tokenizer = Decoder(SPEC, seed=0), make_tokenizer()
     rows = [measure(model, tokenizer, batch, options.seconds) for batch in options.batches]
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
-    result = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "commit": commit.stdout.strip(),
-        "machine": machine(),
-        "command": "python benchmarks/engine.py",
-        "rows": rows,
-    }
-    write_json(options.out, result)
-    for row in rows:
-        print(json.dumps(row))
+    write_result(options.out, "python benchmarks/engine.py", rows)
 
 
 if __name__ == "__main__":

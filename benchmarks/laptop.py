@@ -7,12 +7,11 @@ between the markers of its own in recipes/README.md. No number there is typed by
 
 import json
 import platform
-import subprocess
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from recording import ROOT, write_result
+
 METRICS = ("mean", "accuracy", "instruction_following", "code", "reward")
 CLAIMS = {
     "gain": "last stage against General SFT",
@@ -120,20 +119,11 @@ def main() -> None:
     run = runs[0]
     stages = _stages(run)
     facts = json.loads((run / "report" / "facts.json").read_text())
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT
-    )
-    result = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "commit": commit.stdout.strip(),
-        "machine": json.loads((run / "machine.json").read_text()) | {"os": platform.system()},
-        "command": "make run; flywright run laptop --seed 2 --out runs/seed2; the same with 3",
-        "seeds": {one.name: _stages(one) for one in runs},
-        "facts": facts,
-    }
-    path = ROOT / "benchmarks" / "results" / "laptop.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
-    table = stage_table(stages, facts, result["machine"])
+    machine = json.loads((run / "machine.json").read_text()) | {"os": platform.system()}
+    command = "make run; flywright run laptop --seed 2 --out runs/seed2; the same with 3"
+    seeds = {one.name: _stages(one) for one in runs}
+    write_result("laptop", command, on=machine, seeds=seeds, facts=facts)
+    table = stage_table(stages, facts, machine)
     insert(ROOT / "README.md", "stages", table)
     insert(ROOT / "recipes" / "README.md", "stages", table)
     said = claims(runs)

@@ -10,24 +10,20 @@ their shapes on this machine. Repeats interleave; medians count.
 """
 
 import argparse
-import json
-import platform
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 import transformers
+from recording import RESULTS, row, write_result
 
 from flywright.model import Decoder, load, save
 from flywright.model.logprobs import token_logprobs
 from flywright.spec import ModelSpec
 
-RESULT = Path(__file__).parent / "results" / "model.json"
 SIZES = {  # hidden, layers, heads, kv heads, head dimension, ffn, vocabulary; rows x tokens
     "6M": ((256, 6, 8, 2, 32, 1024, 4096), (4, 512)),
     "60M": ((640, 10, 10, 2, 64, 2560, 16384), (4, 512)),
@@ -152,22 +148,14 @@ def measure(size: str, precision: str, repeats: int, device: str) -> list[dict]:
         peer_name = min((name for name in best if name != "ours"), key=best.__getitem__)
         limit = products * gemm_seconds(spec, rows * length, dtype, device)
         tokens = rows * length
-        row = {
-            "what": f"{size} {precision} {what}",
-            "ours": round(tokens / best["ours"]),
-            "peer": round(tokens / best[peer_name]),
-            "peer_name": f"transformers {transformers.__version__}, {peer_name}",
-            "ratio": round(best[peer_name] / best["ours"], 2),
-            "unit": "tokens/s",
-            "share_of_gemm_limit": round(limit / best["ours"], 2),
-            "all": {name: round(tokens / found) for name, found in best.items()},
-        }
-        table.append(row)
-        print(
-            f"{row['what']:<20} ours {row['ours']:>9,}  {peer_name:<18} {row['peer']:>9,}  "
-            f"x{row['ratio']:.2f}  {row['share_of_gemm_limit']:.0%} of the products' limit",
-            flush=True,
+        rates = {name: round(tokens / found) for name, found in best.items()}
+        theirs = f"transformers {transformers.__version__}, {peer_name}"
+        said = row(
+            f"{size} {precision} {what}", rates["ours"], rates[peer_name], theirs, "tokens/s"
         )
+        share = round(limit / best["ours"], 2)
+        print(f"{said['what']}: {share:.0%} of the products' limit", flush=True)
+        table.append(said | {"share_of_gemm_limit": share, "all": rates})
     return table
 
 
@@ -178,28 +166,16 @@ def main() -> None:
     parser.add_argument("--precisions", default="bf16,fp32")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--out", type=Path, default=RESULT)
+    parser.add_argument("--out", type=Path, default=RESULTS / "model.json")
     args = parser.parse_args()
     torch._dynamo.config.recompile_limit = 64  # with and without gradients, autocast, each size
     rows = []
     for size in args.sizes.split(","):
         for precision in args.precisions.split(","):
             rows += measure(size, precision, args.repeats, args.device)
-            write(args, rows)
-
-
-def write(args: argparse.Namespace, rows: list[dict]) -> None:
-    """What is measured so far: a run that is stopped keeps it."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
-    result = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "commit": commit.stdout.strip(),
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {args.device}",
-        "torch": torch.__version__,
-        "command": f"python benchmarks/model.py --sizes {args.sizes} --repeats {args.repeats}",
-        "rows": rows,
-    }
-    args.out.write_text(json.dumps(result, indent=1) + "\n")
+            # after each: a run that is stopped keeps what it measured
+            command = f"python benchmarks/model.py --sizes {args.sizes} --repeats {args.repeats}"
+            write_result(args.out, command, rows, device=args.device)
 
 
 if __name__ == "__main__":

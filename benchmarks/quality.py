@@ -11,15 +11,15 @@ a run of this script that was stopped is gone on with.
 
 import argparse
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from recording import RESULTS, heading
 
 from flywright.errors import FlywrightError, UserError
 from flywright.evals.compare import by_kind, compare
@@ -36,7 +36,6 @@ from flywright.settings import apply_overrides, parse_settings
 from flywright.stats import paired_difference
 from flywright.synth.filters import decontaminate
 
-ROOT = Path(__file__).resolve().parents[1]
 METRICS = ("mean", *STAGE_METRICS, "reward")
 UNTOLD = "flywright.world:Untold"  # the same small world, where no text tells the facts
 FACT_TASK = "open_qa"
@@ -334,14 +333,8 @@ def carry_out(
 
 def fresh(run: Path, artifacts: dict[str, Artifact]) -> dict[str, Any]:
     """A result file without results."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT
-    )
-    return {
-        "date": datetime.now(UTC).date().isoformat(),
-        "commit": commit.stdout.strip(),
-        "machine": json.loads((run / "machine.json").read_text()),
-        "command": f"python benchmarks/quality.py {run}",
+    machine = json.loads((run / "machine.json").read_text())
+    return heading(f"python benchmarks/quality.py {run}", machine) | {
         "run": digest([(name, one.fingerprint) for name, one in sorted(artifacts.items())]),
         "experiments": {},
         "rows": [],
@@ -413,7 +406,7 @@ def main() -> None:
     parser.add_argument("run", type=Path, metavar="RUN")
     parser.add_argument("--only", default="", help="experiments by name, with commas")
     parser.add_argument("--work", type=Path, help="default: RUN-quality")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/quality.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "quality.json")
     given = parser.parse_args()
     work = given.work or given.run.with_name(f"{given.run.name}-quality")
     only = [name for name in given.only.split(",") if name]

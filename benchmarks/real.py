@@ -6,12 +6,11 @@ the tables between the markers. No number there is typed by hand.
 
 import json
 import platform
-import subprocess
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from recording import ROOT, write_result
+
 BEGIN, END = "<!-- real -->", "<!-- /real -->"
 NAMES = {
     "arc_easy": "ARC-Easy",
@@ -83,19 +82,10 @@ def main() -> None:
             + ". ± is half of the 95 % bootstrap interval.",
         ]
     )
-    git = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(git, capture_output=True, text=True, cwd=ROOT).stdout.strip()
     shown = ("bits", "pairs", "benchmarks", "preferences", "dialogues", "documents", "shards")
-    result = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "commit": commit,
-        "machine": machine,
-        "command": "flywright run real",
-        "seconds": {name: manifest["seconds"] for name, manifest in manifests.items()},
-        "facts": {name: facts[name] for name in shown},
-    }
-    path = ROOT / "benchmarks" / "results" / "real.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    took = {name: manifest["seconds"] for name, manifest in manifests.items()}
+    told = {name: facts[name] for name in shown}
+    write_result("real", "flywright run real", on=machine, seconds=took, facts=told)
     readme = ROOT / "recipes" / "README.md"
     head, rest = readme.read_text().split(BEGIN)
     readme.write_text(f"{head}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}")

@@ -19,14 +19,12 @@ import gzip
 import io
 import json
 import os
-import platform
 import re
 import subprocess
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -34,15 +32,15 @@ from statistics import median
 import tokenizers
 import transformers
 import zstandard
+from recording import row, write_result
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from flywright.files import digest, write_json
+from flywright.files import digest
 from flywright.tokenizer import Tokenizer, train_tokenizer
 
 DATA = Path(os.environ.get("FLYWRIGHT_DATA", "../shared/data"))
 WORK = Path("runs/tokenizer-benchmark")
 PEER = str(WORK / "peer.json")
-RESULT = Path(__file__).parent / "results" / "tokenizer.json"
 SAME_NAME = "transformers fast, our vocabulary"
 PEER_NAME = "transformers fast, byte-level BPE, same sample"
 ENGLISH_BYTES, MOST_REPEATS = 60 << 20, 8
@@ -61,8 +59,8 @@ def lines_of(pattern: str, language: str) -> Iterator[tuple[str, str]]:
     for path in sorted(DATA.glob(pattern)):
         with open_text(path) as stream:
             for line in stream:
-                row = json.loads(line)
-                yield language.format(**row), row["text"]
+                found = json.loads(line)
+                yield language.format(**found), found["text"]
 
 
 def paragraphs(pattern: str) -> Iterator[tuple[str, str]]:
@@ -231,15 +229,8 @@ def on_cores(count: int, repeats: int) -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def row(what: str, ours: float, peer: float, name: str, unit: str) -> dict:
-    """One line of the result; more is better in every one."""
-    print(f"{what:<44} {ours:8.3f}   {name:<46} {peer:8.3f} {unit:<12} x{ours / peer:.2f}")
-    rounded = {"what": what, "ours": round(ours, 3), "peer": round(peer, 3), "peer_name": name}
-    return rounded | {"ratio": round(ours / peer, 2), "unit": unit}
-
-
 def measure(repeats: int) -> None:
-    """All rows into RESULT."""
+    """All rows into the result."""
     heldout = split()[1]
     rows = compression(heldout)
     found = {count: on_cores(count, repeats) for count in (1, 2)}
@@ -249,20 +240,14 @@ def measure(repeats: int) -> None:
     for name in (SAME_NAME, PEER_NAME):
         ours, peer = (found[2][who] / found[1][who] for who in ("ours", name))
         rows.append(row("encode, 2 cores over 1", ours, peer, name, "times"))
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
-    result = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "commit": commit.stdout.strip(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "sentencepiece": version("sentencepiece"),
-        "tokenizers": tokenizers.__version__,
-        "transformers": transformers.__version__,
-        "command": f"python benchmarks/tokenizer.py --repeats {repeats}",
-        "trained": json.loads((WORK / "facts.json").read_text()),
-        "texts_on_which_model_json_and_batch_agree": agreeing(speed_text(heldout)),
-        "rows": rows,
-    }
-    write_json(RESULT, result)
+    write_result(
+        "tokenizer",
+        f"python benchmarks/tokenizer.py --repeats {repeats}",
+        rows,
+        versions={name: version(name) for name in ("sentencepiece", "tokenizers", "transformers")},
+        trained=json.loads((WORK / "facts.json").read_text()),
+        texts_on_which_model_json_and_batch_agree=agreeing(speed_text(heldout)),
+    )
 
 
 if __name__ == "__main__":
