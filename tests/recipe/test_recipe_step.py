@@ -67,6 +67,7 @@ def test_a_change_redoes_the_step_and_all_after_it(tmp_path, change):
 def test_the_manifest_says_what_was_done(tmp_path):
     one, two = walk(tmp_path, value=7)
     assert one.manifest()["items"] == 7
+    assert [step.manifest()["number"] for step in (one, two)] == [1, 2]
     assert two.manifest()["inputs"] == {"first": one.fingerprint}
     assert two.manifest()["settings"] == {"value": 1}
 

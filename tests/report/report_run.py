@@ -37,6 +37,7 @@ class RunWriter:
         self.folder = folder
         self.clock = 1_700_000_000.0
         (folder / "steps").mkdir(parents=True)
+        (folder / "settings.json").write_text('{"generator": {"name": "teacher"}}')
 
     def step(self, name: str, version: int = 1, **manifest: Any) -> Path:
         """A step with a manifest; returns its folder."""
@@ -225,6 +226,7 @@ def write_whole(run: RunWriter) -> RunWriter:
     machine = {"processor": "p", "cores": "2", "threads": "2", "python": "3.11", "torch": "2.13"}
     (run.folder / "machine.json").write_text(json.dumps(machine))
     settings = {"name": HOSTILE, "seed": 7, "turns": 2, "notes": ["A note of the recipe."]}
+    settings["generator"] = {"name": "teacher"}
     (run.folder / "settings.json").write_text(json.dumps(settings))
     run.step("tokenizer")
     run.step("shards")

@@ -23,11 +23,12 @@ def test_stage_rows_come_in_the_order_in_which_they_happened(whole_run):
             assert value["n"] == 40
 
 
-def test_ten_iterations_sort_as_numbers(run):
-    for stage in ("rpo10", "rpo9", "rpo2"):
-        run.evaluation(1, stage, 0.5, count=2)
-    names = [row["stage"] for row in stages(read_run(run.folder))]
-    assert names == ["rpo2", "rpo9", "rpo10"]
+def test_rows_come_in_the_order_of_the_road_also_where_one_was_redone(run):
+    for stage, number in (("dpo", 3), ("rpo1", 4), ("sft", 2)):
+        folder = run.step(f"1-eval-{stage}", number=number)
+        (folder / "items.jsonl").write_text("")
+        (folder / "results.json").write_text("{}")
+    assert [row["stage"] for row in stages(read_run(run.folder))] == ["sft", "dpo", "rpo1"]
 
 
 def test_facts_pass_through_what_the_steps_found(whole_run):

@@ -126,14 +126,6 @@ def test_far_items_belong_to_the_metric_that_tells_of_them_apart(run):
     assert scores == {"accuracy": {"a": 0.0}, "accuracy_far": {"b": 1.0}, "code": {"c": 1.0}}
 
 
-def test_wins_ties_and_losses_are_counted_item_by_item(run):
-    write(run, "sft", {"a": 0.0, "b": 1.0, "c": 1.0, "d": 0.0})
-    write(run, "dpo", {"a": 0.0, "b": 0.0, "c": 0.0, "d": 0.0})
-    write(run, "rpo1", {"a": 1.0, "b": 1.0, "c": 0.0, "d": 1.0})
-    found = tables.wins(read_run(run.folder))
-    assert found == [("Accuracy, RPO 1, turn 1", (2, 1, 1))]
-
-
 def test_the_data_card_counts_what_records_and_facts_say(run):
     flows = {
         "talk": {"in": 40, "ok": 30, "out": 25, "failed": 2, "dropped: bad": 8},

@@ -154,6 +154,7 @@ class Road:
         seconds = time.time() - started
         manifest = {
             "name": artifact.name,
+            "number": len(self.names),
             "version": version,
             "fingerprint": artifact.fingerprint,
             "inputs": {artifact.name: artifact.fingerprint for artifact in _artifacts(inputs)},

@@ -1,13 +1,13 @@
 """What a run left behind: its finished steps and evaluations, and their names for people.
 
 A run directory holds steps/NAME@VERSION/manifest.json and what the step made (HOUSE section 7).
-A step without a manifest is unfinished and is left out; of several versions the newest counts.
+A step without a manifest is unfinished and is left out; of several versions the newest counts. The
+order is that of the road, as the manifests number it.
 """
 
 import json
-import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,11 +18,6 @@ from pydantic import BaseModel
 from flywright.errors import UserError
 from flywright.records import parse_lines, read_jsonl
 
-ROAD = (
-    *("documents", "tokenizer", "shards", "pretrain", "continue", "ratings", "reward"),
-    *("base", "prompts", "code", "dialogues", "code-sft", "sft", "comparisons", "dpo"),
-)  # then rpo1, rpo2 ... and LAST
-LAST = ("verdict", "judges")
 LABELS = {
     "code-sft": "Code SFT",
     "sft": "General SFT",
@@ -32,7 +27,6 @@ LABELS = {
     "reward": "Reward model",
     "llm": "LLM",
 }
-_TURN = re.compile(r"(?:(\d+)-)?(.*)")
 NOT_RECORDS = ("ledger.jsonl", "metrics.jsonl")
 
 
@@ -41,16 +35,6 @@ def label(name: str) -> str:
     name = name.replace("_", "-")
     plain = re.sub(r"^rpo(\d+)$", r"RPO \1", name).replace("-", " ")
     return LABELS.get(name, plain[:1].upper() + plain[1:])
-
-
-def rank(name: str) -> float:
-    """The place of a step or stage on the road; -1 for what is not on it."""
-    name = name.replace("_", "-")
-    if iteration := re.fullmatch(r"rpo(\d+)", name):
-        return len(ROAD) + int(iteration[1])
-    if name in LAST:
-        return math.inf
-    return ROAD.index(name) if name in ROAD else -1
 
 
 @dataclass(frozen=True)
@@ -85,12 +69,6 @@ class Step:
     def facts(self) -> dict[str, Any]:
         """What the step found worth telling, from its manifest."""
         return self.manifest["facts"]
-
-    @property
-    def position(self) -> tuple[float, float, bool]:
-        """Sorting key: the order of the road, evaluations right after what they evaluate."""
-        place = rank(self.stage)
-        return (self.turn or (math.inf if place == math.inf else 0), place, self.evaluates)
 
     @cached_property
     def metrics(self) -> list[dict[str, float]]:
@@ -187,15 +165,6 @@ def read_json(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not valid JSON ({error})") from None
 
 
-def _in_order(steps: Iterable[Step]) -> list[Step]:
-    """By the road; a name that is not on it stands after what was begun before it."""
-    here, places = (0.0, -2.0, False), {}
-    for number, step in enumerate(sorted(steps, key=lambda s: (s.manifest["started"], s.position))):
-        here = step.position if step.position[1] >= 0 else here
-        places[step.name] = (*here, 0 if here == step.position else number)
-    return sorted(steps, key=lambda step: places[step.name])
-
-
 def read_steps(run_dir: Path) -> list[Step]:
     """The finished steps in the order of the road. Raises UserError if this is no run directory."""
     if not (run_dir / "steps").is_dir():
@@ -203,19 +172,20 @@ def read_steps(run_dir: Path) -> list[Step]:
     steps = []
     for path in (run_dir / "steps").glob("*@*/manifest.json"):
         name = path.parent.name.rpartition("@")[0]
-        turn, kind = _TURN.fullmatch(name).groups()  # type: ignore[union-attr]
-        steps.append(Step(name, int(turn or 0), kind, path.parent, read_json(path)))
+        turn, dash, kind = name.partition("-")
+        known = (int(turn), kind) if dash and turn.isdigit() else (0, name)
+        steps.append(Step(name, *known, path.parent, read_json(path)))
     steps.sort(key=lambda step: step.manifest["version"])
-    return _in_order({step.name: step for step in steps}.values())  # of each the newest
+    newest = {step.name: step for step in steps}.values()
+    return sorted(newest, key=lambda s: (s.manifest.get("number", 0), s.manifest["started"]))
 
 
 def _evaluation(step: Step, generator: str) -> Evaluation:
     results = read_json(step.folder / "results.json")
-    stage = results.get("stage", step.stage)
-    ours = stage != generator if generator else rank(stage) >= 0
+    stage, turn = results.get("stage", step.stage), results.get("turn", step.turn)
     items = list(read_jsonl(step.folder / "items.jsonl", Item))
-    turn = results.get("turn", step.turn)
-    return Evaluation(turn, stage, results.get("metrics", {}), items, step.folder, ours)
+    metrics = results.get("metrics", {})
+    return Evaluation(turn, stage, metrics, items, step.folder, stage != generator)
 
 
 def read_run(run_dir: Path) -> Run:

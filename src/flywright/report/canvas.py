@@ -7,6 +7,7 @@ one picture is right in light, in dark and in print. Hues are told apart by colo
 import io
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -16,28 +17,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 VARIABLES = ("ink", "muted", "rule", "paper", "blue", "orange", "green", "red", "grey")
-MARKERS = tuple(f"#01010{index}" for index in range(len(VARIABLES)))
-INK, MUTED, GRID, PAPER, BLUE, ORANGE, GREEN, RED, GREY = MARKERS
-WIDTH_INCHES = 10.0
-STYLE: Any = {
-    "svg.fonttype": "none",  # text stays text: it can be read, searched and follows the page
-    "text.parse_math": False,  # a $ in a name is a $
-    "font.size": 8.5,
-    "axes.titlesize": 9,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.titlecolor": INK,
-    "text.color": INK,
-    **dict.fromkeys(("axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), MUTED),
-    **dict.fromkeys(("axes.edgecolor", "grid.color", "xtick.color", "ytick.color"), GRID),
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-    "figure.constrained_layout.use": True,
-}
+MARKERS = tuple(f"#01010{index}" for index in range(len(VARIABLES)))  # in page.mplstyle too
+BLUE, ORANGE, GREEN, GREY = (MARKERS[index] for index in (4, 5, 6, 8))
+STYLE = Path(__file__).with_name("page.mplstyle")
 
 
 def picture(title: str) -> Callable[[Callable[[Figure, list[Any]], None]], Callable[[list], str]]:
@@ -46,8 +28,8 @@ def picture(title: str) -> Callable[[Callable[[Figure, list[Any]], None]], Calla
     def mark(draw: Callable[[Figure, list[Any]], None]) -> Callable[[list], str]:
         def drawn(rows: list) -> str:
             name = draw.__name__
-            with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
-                figure = Figure(figsize=(WIDTH_INCHES, 1))
+            with matplotlib.rc_context({"svg.hashsalt": name}, STYLE):
+                figure = Figure()
                 draw(figure, rows)
                 return _svg(figure, name, title) if figure.axes else ""
 

@@ -3,11 +3,10 @@
 from collections.abc import Iterator
 from typing import Any
 
-from flywright.report.artifacts import Run, Step, rank
-from flywright.report.data import CARD_KEYS, synthetic_share
+from flywright.report.artifacts import Run, Step
+from flywright.report.data import CARD_KEYS, DATA_STEPS, synthetic_share
 from flywright.report.tables import interval
 
-TRAINING_KEYS = ("samples", "over_length", "last")
 VERDICT_KEYS = ("gain", "against_generator", "against_turn_before", "by_weakness", "overlap")
 Row = tuple[str, float | str, str, int]  # what, value, its interval, items
 
@@ -67,9 +66,9 @@ def plain_tables(run: Run) -> list[tuple[str, list[Row]]]:
     """(step, rows) of all facts that no other part of the page shows."""
 
     def rest(step: Step) -> dict[str, Any]:
-        verdict = step.kind == "verdict"
-        shown = {*TRAINING_KEYS, *(CARD_KEYS if step.records else ()), *VERDICT_KEYS * verdict}
-        known = step.evaluates or (rank(step.kind) >= 0 and not verdict)
-        return {} if known else {k: v for k, v in step.facts.items() if k not in shown}
+        if step.evaluates or step.metrics or step.kind in (*DATA_STEPS, "tokenizer", "judges"):
+            return {}
+        shown = VERDICT_KEYS if step.kind == "verdict" else CARD_KEYS if step.records else ()
+        return {k: v for k, v in step.facts.items() if k not in shown}
 
     return [(step.title, list(flat(rest(step)))) for step in run.steps if rest(step)]

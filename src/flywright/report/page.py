@@ -54,7 +54,6 @@ def render(run: Run, found: dict[str, Any]) -> str:
     followed = data.example_id(run)
     drawn = {  # each an empty text where there is nothing to draw yet
         "stages": pictures.stages(run.evaluations),
-        "answers": pictures.answers(run.evaluations),
         "losses": pictures.losses(run.steps),
         "preferences": pictures.preferences(run.steps),
     }
@@ -69,7 +68,6 @@ def render(run: Run, found: dict[str, Any]) -> str:
         pictures={name: Markup(svg) for name, svg in drawn.items()},
         tables=[tables.stage_table(run, turn) for turn in turns],
         far=[tables.stage_table(run, turn, far=True) for turn in turns],
-        wins=tables.wins(run),
         metrics=tables.METRICS,
         parts=tables.PARTS,
         cards=data.cards(run),

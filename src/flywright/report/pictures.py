@@ -6,8 +6,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from flywright.report import canvas
-from flywright.report.artifacts import Evaluation, Step, label, rank
-from flywright.report.canvas import GREY, INK, picture
+from flywright.report.artifacts import Evaluation, Step, label
+from flywright.report.canvas import GREY, picture
 from flywright.report.tables import METRICS, is_share, measured, metric_label, metric_names
 
 PREFERENCE_COLUMNS = {
@@ -15,15 +15,6 @@ PREFERENCE_COLUMNS = {
     "chosen_logprob": "chosen log-prob. (nats)",
     "accuracy": "pairs ranked right",
 }
-
-
-def _colour(row: Evaluation) -> str:
-    return canvas.turn_colour(row.turn) if row.ours else GREY
-
-
-def _order(rows: list[Evaluation]) -> list[str]:
-    """The stages that some turn has, in the order of the road."""
-    return sorted(dict.fromkeys(row.stage for row in rows), key=rank)
 
 
 def _draw_line(axes: Axes, turn: int, x: list[int], values: np.ndarray) -> None:
@@ -37,11 +28,11 @@ def _draw_line(axes: Axes, turn: int, x: list[int], values: np.ndarray) -> None:
 def stages(figure: Figure, evaluations: list[Evaluation]) -> None:
     """Each metric through the stages, with 95 % intervals; dashed: a model from outside."""
     ours = [row for row in evaluations if row.ours]
-    outside = [row for row in evaluations if not row.ours]
+    outside = dict.fromkeys(row.stage for row in evaluations if not row.ours)
     metrics = [name for name in metric_names(ours) if name in METRICS]
     if not metrics:
         return
-    order, turns = _order(ours), sorted({row.turn for row in ours})
+    order, turns = list(dict.fromkeys(row.stage for row in ours)), sorted({r.turn for r in ours})
     for axes, metric in zip(canvas.panels(figure, len(metrics), 3, 2.2), metrics, strict=True):
         share = is_share(metric, evaluations)
         scale = 100 if share else 1
@@ -57,45 +48,8 @@ def stages(figure: Figure, evaluations: list[Evaluation]) -> None:
         axes.set_ylabel("% of items" if share else "mean")
         axes.set_xticks(range(len(order)), [label(s).replace(" SFT", "\nSFT") for s in order])
         axes.grid(axis="x", visible=False)
-    dashes = [Line2D([], [], color=GREY, ls="--", label=label(name)) for name in _order(outside)]
+    dashes = [Line2D([], [], color=GREY, ls="--", label=label(name)) for name in outside]
     canvas.legend(figure, turns, dashes)
-
-
-@picture("Rewards and lengths of answers by stage")
-def answers(figure: Figure, evaluations: list[Evaluation]) -> None:
-    """Histograms a row a stage: rewards on the left, words on the right; upright: the mean."""
-    rewards = [np.array(list(row.scores.get("reward", {}).values())) for row in evaluations]
-    words = [np.array(_lengths(row)) for row in evaluations]
-    told = [("reward, weighted sum", rewards), ("words in an answer", words)]
-    told = [(name, values) for name, values in told if any(map(len, values))]
-    if not told:
-        return
-    order = _order(evaluations)
-    figure.set_figheight(0.7 + 0.5 * len(order))
-    grid = figure.subplots(len(order), len(told), squeeze=False, sharex="col")
-    for column, (name, values) in zip(grid.T, told, strict=True):
-        low, high = np.quantile(np.concatenate(values), [0.002, 0.99])
-        bins = np.linspace(low, max(high, low + 1e-3), 33)
-        for row, scores in zip(evaluations, values, strict=True):
-            if len(scores):
-                axes, colour = column[order.index(row.stage)], _colour(row)
-                counts, _ = np.histogram(np.clip(scores, bins[0], bins[-1]), bins)
-                axes.stairs(counts / len(scores), bins, fill=True, color=colour, alpha=0.5)
-                axes.axvline(float(np.mean(scores)), color=colour, lw=1.6)
-        for axes, stage in zip(column, order, strict=True):
-            if axes in grid[:, 0]:
-                axes.set_ylabel(label(stage), rotation=0, ha="right", va="center", color=INK)
-            axes.set(yticks=[], ylim=(0, None))
-            axes.grid(axis="y", visible=False)
-            axes.spines["left"].set_visible(False)
-        column[-1].set_xlabel(name)
-    canvas.legend(figure, sorted({row.turn for row in evaluations if row.ours}))
-
-
-def _lengths(row: Evaluation) -> list[int]:
-    """Words in each answer; evaluations do not repeat the answer beside its reward."""
-    said = {item.id: item.answer for item in row.items if item.metric != "reward"}
-    return [len(answer.split()) for answer in said.values()]
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
@@ -103,10 +57,6 @@ def _smooth(values: np.ndarray) -> np.ndarray:
     kernel = np.ones(max(1, len(values) // 20))
     counts = np.convolve(np.ones(len(values)), kernel, mode="same")
     return np.convolve(values, kernel, mode="same") / counts
-
-
-def _kinds(steps: list[Step]) -> list[str]:
-    return sorted(dict.fromkeys(step.kind for step in steps), key=rank)
 
 
 def _draw(axes: Axes, steps: list[Step], kind: str, column: str) -> None:
@@ -127,7 +77,7 @@ def _draw(axes: Axes, steps: list[Step], kind: str, column: str) -> None:
 def losses(figure: Figure, steps: list[Step]) -> None:
     """Loss of every training step, a panel for each kind of step, the turns in one panel."""
     steps = [step for step in steps if step.metrics]
-    kinds = _kinds(steps)
+    kinds = list(dict.fromkeys(step.kind for step in steps))
     if not kinds:
         return
     for axes, kind in zip(canvas.panels(figure, len(kinds), 3, 1.85), kinds, strict=True):
@@ -143,7 +93,7 @@ def losses(figure: Figure, steps: list[Step]) -> None:
 def preferences(figure: Figure, steps: list[Step]) -> None:
     """Margin, chosen log-probability and pair accuracy of DPO and RPO, a column for each step."""
     steps = [step for step in steps if step.metrics and "margin" in step.metrics[0]]
-    kinds = _kinds(steps)
+    kinds = list(dict.fromkeys(step.kind for step in steps))
     if not kinds:
         return
     figure.set_figheight(0.4 + 1.7 * len(PREFERENCE_COLUMNS))

@@ -1,6 +1,5 @@
 """The stage table of each turn, and wins, ties and losses; the page only lays them out."""
 
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -143,22 +142,3 @@ def stage_table(run: Run, turn: int, far: bool = False) -> StageTable:
         said = "generator: wrote this turn's answers" if row is earlier or not row.ours else ""
         table.rows.append((name, said, row.asked(far), cells))
     return table
-
-
-def wins(run: Run) -> list[tuple[str, tuple[int, int, int]]]:
-    """(metric and turn, (wins, ties, losses)): the last stage's items against General SFT's."""
-    found = []
-    for turn in sorted({row.turn for row in run.evaluations}):
-        first = next((row for row in run.turn(turn) if row.stage == "sft"), None)
-        last = run.last(turn)
-        if first is None or last is None or first is last:
-            continue
-        for metric in METRICS:
-            old, new = first.scores.get(metric, {}), last.scores.get(metric, {})
-            signs = Counter(
-                (new[i] > old[i] + 1e-6) - (new[i] < old[i] - 1e-6) for i in old.keys() & new.keys()
-            )
-            if signs:
-                counts = (signs[1], signs[0], signs[-1])
-                found.append((f"{metric_label(metric)}, {last.title}", counts))
-    return found
