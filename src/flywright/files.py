@@ -130,6 +130,24 @@ def remove_leftovers(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def read_json(path: Path, missing_ok: bool = False) -> dict[str, Any]:
+    """A file's JSON object; {} for no file where that is `missing_ok`.
+
+    Raises UserError for a file that is missing, and for what is no JSON object.
+    """
+    if missing_ok and not path.exists():
+        return {}
+    try:
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path}: cannot read: {error.strerror}") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: not a JSON object")
+    return value
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     with atomic_file(path) as temporary:

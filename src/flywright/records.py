@@ -13,7 +13,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from flywright.errors import UserError
 from flywright.files import atomic_file, digest
@@ -63,20 +70,11 @@ class Conversation(Record):
 
     messages: tuple[Message, ...]
 
-    @model_validator(mode="before")
+    @field_validator("messages")
     @classmethod
-    def _drop_empty_system(cls, value: Any) -> Any:
-        messages = list(value.get("messages", ())) if isinstance(value, dict) else []
-        if messages:
-            first = messages[0]
-            role, content = (
-                (first.get("role"), first.get("content"))
-                if isinstance(first, dict)
-                else (getattr(first, "role", None), getattr(first, "content", None))
-            )
-            if role == "system" and content == "":
-                return {**value, "messages": messages[1:]}
-        return value
+    def _drop_empty_system(cls, messages: tuple[Message, ...]) -> tuple[Message, ...]:
+        empty = messages and messages[0].role == "system" and not messages[0].content
+        return messages[1:] if empty else messages
 
     @model_validator(mode="after")
     def _turns_alternate(self) -> "Conversation":
@@ -92,8 +90,7 @@ class Conversation(Record):
     @property
     def system(self) -> str:
         """The system text, or an empty string."""
-        first = self.messages[0] if self.messages else None
-        return first.content if first is not None and first.role == "system" else ""
+        return next((m.content for m in self.messages[:1] if m.role == "system"), "")
 
     @property
     def turns(self) -> tuple[Message, ...]:
@@ -111,7 +108,7 @@ class Conversation(Record):
         return self.messages[-1].content
 
     def answered(self, text: str) -> "Conversation":
-        """This conversation with an assistant message appended."""
+        """This conversation with an assistant message more."""
         return self.then("assistant", text)
 
     def then(self, role: Role, text: str) -> "Conversation":
@@ -127,8 +124,7 @@ class Conversation(Record):
         """User and assistant texts in turn, starting with the user."""
         roles: tuple[Role, Role] = ("user", "assistant")
         messages = [Message(role=roles[i % 2], content=text) for i, text in enumerate(contents)]
-        head = [Message(role="system", content=system)] if system else []
-        return cls(messages=(*head, *messages))
+        return cls(messages=(Message(role="system", content=system), *messages))
 
 
 class Verdict(Record):
@@ -144,7 +140,7 @@ class Verdict(Record):
 
 
 class Lineage(Record):
-    """Where a record came from. `answer_by` names who wrote the answer; see `synthetic`."""
+    """Where a record came from. `answer_by`: who wrote the answer; simulated humans are human."""
 
     source: str
     answer_by: Literal["model", "human", "program", ""] = ""
@@ -156,11 +152,6 @@ class Lineage(Record):
     scores: dict[str, float] = {}
     verdicts: tuple[Verdict, ...] = ()
     filters: tuple[str, ...] = ()
-
-    @property
-    def synthetic(self) -> bool:
-        """True if a model wrote the answer (simulated humans count as human)."""
-        return self.answer_by == "model"
 
 
 class Check(Record):

@@ -5,6 +5,7 @@ settings = load_settings(SftSettings, Path("sft.toml"), ["train.learning_rate=1e
 
 import difflib
 import tomllib
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -34,7 +35,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 def apply_overrides(tree: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
     """`a.b=value` onto nested dicts; values are TOML, or plain strings where they are not TOML."""
-    result = _copied(tree)
+    result = deepcopy(tree)
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not key.strip():
@@ -45,19 +46,11 @@ def apply_overrides(tree: dict[str, Any], overrides: list[str]) -> dict[str, Any
             node = node.setdefault(parent, {})
             if not isinstance(node, dict):
                 raise UserError(f"--set {override}: {parent!r} is a value, not a table")
-        node[leaf] = _toml_value(text)
+        try:
+            node[leaf] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            node[leaf] = text
     return result
-
-
-def _copied(tree: Any) -> Any:
-    return {key: _copied(value) for key, value in tree.items()} if isinstance(tree, dict) else tree
-
-
-def _toml_value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
 
 
 def parse_settings(kind: type[AnySettings], tree: dict[str, Any], where: str) -> AnySettings:
@@ -66,13 +59,11 @@ def parse_settings(kind: type[AnySettings], tree: dict[str, Any], where: str) ->
         return kind.model_validate(tree)
     except ValidationError as error:
         # a misspelt key is also a missing one: tell of the misspelling
-        found = sorted(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
-        first = found[0]
+        first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
-            raise UserError(
-                f"{where}: unknown key {key!r}{_near_miss(kind, first['loc'])}"
-            ) from None
+            near = _near_miss(kind, first["loc"])
+            raise UserError(f"{where}: unknown key {key!r}{near}") from None
         raise UserError(f"{where}: {key}: {first['msg']}") from None
 
 

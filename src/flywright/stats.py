@@ -23,42 +23,31 @@ class Interval:
         return {"mean": self.mean, "low": self.low, "high": self.high, "n": self.n}
 
 
-def bootstrap_mean(
-    values: Sequence[float], resamples: int = 1000, seed: int = 0, level: float = 0.95
-) -> Interval:
+def bootstrap_mean(values: Sequence[float]) -> Interval:
     """Mean over items with a percentile bootstrap interval. Raises ValueError when empty."""
-    array = np.asarray(values, dtype=np.float64)
-    if array.size == 0:
-        raise ValueError("bootstrap_mean: no values")
-    picks = np.random.default_rng(seed).integers(0, array.size, size=(resamples, array.size))
-    means = array[picks].mean(axis=1)
-    tail = (1 - level) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return Interval(float(array.mean()), float(low), float(high), int(array.size))
+    return mean_of_means([values])
 
 
-def paired_difference(
-    after: Sequence[float], before: Sequence[float], resamples: int = 1000, seed: int = 0
-) -> Interval:
+def paired_difference(after: Sequence[float], before: Sequence[float]) -> Interval:
     """Mean of after - before over the same items, with its bootstrap interval."""
     if len(after) != len(before):
         raise ValueError(f"paired_difference: {len(after)} and {len(before)} items")
-    return bootstrap_mean(np.subtract(after, before).tolist(), resamples, seed)
+    return bootstrap_mean(np.subtract(after, before).tolist())
 
 
 def mean_of_means(groups: Sequence[Sequence[float]], resamples: int = 1000) -> Interval:
     """The mean of the groups' means; items are drawn anew within each group. `n` counts items.
 
-    Give differences of paired items for the interval of a difference. Raises ValueError for an
-    empty group.
+    Give differences of paired items for the interval of a difference. Raises ValueError for no
+    group or an empty one.
     """
-    if not groups or any(len(group) == 0 for group in groups):
-        raise ValueError("mean_of_means: an empty group")
+    arrays = [np.asarray(group, dtype=np.float64) for group in groups]
+    if not arrays or not all(array.size for array in arrays):
+        raise ValueError("an interval needs values: no group, or an empty group")
     means = np.zeros(resamples)
-    for number, group in enumerate(groups):
-        array = np.asarray(group, dtype=np.float64)
+    for number, array in enumerate(arrays):
         picks = np.random.default_rng(number).integers(0, array.size, (resamples, array.size))
-        means += array[picks].mean(axis=1) / len(groups)
+        means += array[picks].mean(axis=1) / len(arrays)
     low, high = np.quantile(means, [0.025, 0.975])
-    mean = float(np.mean([np.mean(group) for group in groups]))
-    return Interval(mean, float(low), float(high), sum(len(group) for group in groups))
+    mean = float(np.mean([array.mean() for array in arrays]))
+    return Interval(mean, float(low), float(high), sum(array.size for array in arrays))

@@ -118,7 +118,7 @@ def test_law10_every_record_can_be_traced(undisturbed):
     asked = {(x["model"], x["asked"].get("sampling")) for x in ledger if x["kind"] == "complete"}
     for record in records:
         lineage = record.lineage
-        assert lineage.parents and lineage.seed == 3 and lineage.synthetic
+        assert lineage.parents and lineage.seed == 3 and lineage.answer_by == "model"
         assert (lineage.model, lineage.sampling) in asked
     for record in records:
         if isinstance(record, Comparison):

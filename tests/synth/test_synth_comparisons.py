@@ -61,7 +61,7 @@ def test_the_ground_truth_decides_where_there_is_one(compare, make_prompt):
             "truth",
         )
         assert (pair.lineage.model, pair.rejected_model) == ("right", "wrong")
-        assert pair.lineage.parents == (prompt.id,) and pair.lineage.synthetic
+        assert pair.lineage.parents == (prompt.id,) and pair.lineage.answer_by == "model"
         votes = {vote.judge: vote.preference for vote in pair.lineage.verdicts}
         assert votes == {"truth": 1, "llm:judge": -1, "reward:rm": -1}
         assert pair.chosen_reward == pytest.approx(reward(pair.chosen))

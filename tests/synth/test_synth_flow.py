@@ -136,7 +136,7 @@ def test_dialogues_alternate_without_thanks_and_greedy(small, prompts):
     for dialogue in made:
         texts = [message.content for message in dialogue.conversation.messages]
         assert texts[1:] == ["reply 1", "And then?", "reply 3", "And then?", "reply 5"]
-        assert dialogue.lineage.synthetic and dialogue.lineage.model == "m"
+        assert dialogue.lineage.answer_by == "model" and dialogue.lineage.model == "m"
     assert all(sampling.greedy for sampling in samplings)
 
 

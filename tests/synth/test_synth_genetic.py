@@ -90,7 +90,9 @@ def test_only_fit_code_survives_and_reasons_are_counted(small, make_prompt):
     assert ["assert callable(f)"] in [tests for _, tests in runner.jobs]
     for dialogue in made:
         compile(dialogue.conversation.last, "answer", "exec")
-        assert dialogue.lineage.verdicts[0].preference == 1 and dialogue.lineage.synthetic
+        assert (
+            dialogue.lineage.verdicts[0].preference == 1 and dialogue.lineage.answer_by == "model"
+        )
         tested = kind_of(dialogue.conversation.messages[0].content) == "good"
         assert dialogue.lineage.filters == (("passed 1 tests",) if tested else ("runs",))
 

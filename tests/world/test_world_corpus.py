@@ -10,8 +10,8 @@ from flywright.world import World
 from flywright.world.corpus import SOURCES
 from flywright.world.facts import RELATIONS, state
 from flywright.world.families import normal_text
-from flywright.world.languages import LANGUAGES, read_sentence, translate
 from flywright.world.tasks_code import solution
+from flywright.world.tasks_facts import LANGUAGES, sentences, translate
 from flywright.world.words import WORDS
 
 
@@ -103,7 +103,7 @@ def test_the_noisy_source_has_copies(documents: list[Document]) -> None:
 
 
 def test_languages_translate_word_for_word() -> None:
-    sentence = read_sentence("The woman buys the apple in the garden.")
+    sentence = sentences()["The woman buys the apple in the garden."]
     assert translate(sentence, "es") == "La mujer compra la manzana en el jardín."
     assert translate(sentence, "de") == "Die Frau kauft den Apfel im Garten."
     assert translate(sentence, "fr") == "La femme achète la pomme dans le jardin."

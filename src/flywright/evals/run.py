@@ -6,7 +6,6 @@ Killed at any moment and run again, it asks only for what is missing and ends wi
 seeds belong to prompts, the final files are sorted, and nothing in them tells of time or order.
 """
 
-import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -17,7 +16,7 @@ from flywright.ask import Completer, Ledger, Ledgered, LedgeredScorer, Sampling,
 from flywright.errors import UserError
 from flywright.evals.items import Item, Task, grouped, item_of, mean_by, metric_name
 from flywright.evals.verifiable import PROMPTS
-from flywright.files import digest, seed_from, write_json
+from flywright.files import digest, read_json, seed_from, write_json
 from flywright.judge.reward import reward_of
 from flywright.progress import Tick, silent
 from flywright.records import Prompt, read_jsonl, write_jsonl
@@ -182,8 +181,4 @@ def summarise(
 
 def read_results(folder: Path) -> dict[str, Any]:
     """The results of a folder. Raises UserError where there are none."""
-    path = Path(folder) / RESULTS
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot read the results: {error}") from None
+    return read_json(Path(folder) / RESULTS)

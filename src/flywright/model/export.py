@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 
 from flywright.errors import UserError
-from flywright.files import atomic_folder, refuse_filled, write_json
+from flywright.files import atomic_folder, read_json, refuse_filled, write_json
 from flywright.model.reward import RewardModel
-from flywright.model.weights import load, read_config, save, save_tensors
+from flywright.model.weights import load, save, save_tensors
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 _WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".gguf"}
@@ -25,7 +25,7 @@ def export(source: Path, out: Path, dtype: str = "", shard_gb: float = 5.0) -> s
     refuse_filled(out)
     if dtype and dtype not in DTYPES:
         raise UserError(f"--dtype {dtype}: one of {', '.join(DTYPES)}")
-    config, shard_bytes = read_config(source), int(shard_gb * 1e9)
+    config, shard_bytes = read_json(source / "config.json"), int(shard_gb * 1e9)
     model = load(source, DTYPES[dtype] if dtype else None)
     is_reward = isinstance(model, RewardModel)
     if is_reward and dtype not in ("", "fp32"):

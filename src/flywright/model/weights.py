@@ -4,7 +4,6 @@ transformers and vLLM open such a folder as it is, and theirs open here. `save` 
 folder that the caller makes whole and renames; nothing here is training state.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from flywright.errors import UserError
-from flywright.files import write_json
+from flywright.files import read_json, write_json
 from flywright.model.decoder import Decoder
 from flywright.model.families import config_of, spec_of
 from flywright.model.reward import RewardModel
@@ -86,23 +85,10 @@ def save_tensors(model: Decoder | RewardModel, folder: Path, shard_bytes: int) -
                 out.add(name, tensor)
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of a weights folder. Raises UserError where there is none, or not JSON."""
-    path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text())
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror} (a weights folder holds it)") from None
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON: {error}") from None
-    if not isinstance(config, dict):
-        raise UserError(f"{path}: not a table of settings")
-    return config
-
-
 def read_spec(folder: Path) -> ModelSpec:
     """The ModelSpec that config.json states; see `families.spec_of`."""
-    return spec_of(read_config(Path(folder)), Path(folder) / "config.json")
+    path = Path(folder) / "config.json"
+    return spec_of(read_json(path), path)
 
 
 def load(folder: Path | str, dtype: torch.dtype | None = None) -> Decoder | RewardModel:
@@ -114,7 +100,7 @@ def load(folder: Path | str, dtype: torch.dtype | None = None) -> Decoder | Rewa
     its head among them).
     """
     folder = Path(folder)
-    config, spec = read_config(folder), read_spec(folder)
+    config, spec = read_json(folder / "config.json"), read_spec(folder)
     is_reward = any("SequenceClassification" in name for name in config.get("architectures") or ())
     stored = FolderTensors(folder)
     with torch.device("meta"):

@@ -5,7 +5,6 @@ A step without a manifest is unfinished and is left out; of several versions the
 order is that of the road, as the manifests number it.
 """
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from flywright.errors import UserError
+from flywright.files import read_json
 from flywright.records import parse_lines, read_jsonl
 
 LABELS = {
@@ -155,16 +155,6 @@ class Run:
         return next((step.facts for step in self.steps if step.name == name), {})
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """One JSON object; an empty one where there is no file. Raises UserError for a bad one."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error})") from None
-
-
 def read_steps(run_dir: Path) -> list[Step]:
     """The finished steps in the order of the road. Raises UserError if this is no run directory."""
     if not (run_dir / "steps").is_dir():
@@ -181,7 +171,7 @@ def read_steps(run_dir: Path) -> list[Step]:
 
 
 def _evaluation(step: Step, generator: str) -> Evaluation:
-    results = read_json(step.folder / "results.json")
+    results = read_json(step.folder / "results.json", missing_ok=True)
     stage, turn = results.get("stage", step.stage), results.get("turn", step.turn)
     items = list(read_jsonl(step.folder / "items.jsonl", Item))
     metrics = results.get("metrics", {})
@@ -193,7 +183,7 @@ def read_run(run_dir: Path) -> Run:
 
     Raises UserError naming the file (and line) when an artifact cannot be read.
     """
-    steps, settings = read_steps(run_dir), read_json(run_dir / "settings.json")
+    steps, settings = read_steps(run_dir), read_json(run_dir / "settings.json", missing_ok=True)
     generator = settings.get("generator", {}).get("name", "")
     rows = [_evaluation(step, generator) for step in steps if step.evaluates]
     return Run(run_dir, steps, rows, settings)

@@ -10,9 +10,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from flywright.files import write_json, write_text
+from flywright.files import read_json, write_json, write_text
 from flywright.report import data, facts, pictures, tables
-from flywright.report.artifacts import Run, label, read_json, read_run
+from flywright.report.artifacts import Run, label, read_run
 from flywright.report.examples import examples
 from flywright.report.trace import trace
 
@@ -61,7 +61,7 @@ def render(run: Run, found: dict[str, Any]) -> str:
     page = template.render(
         css=Markup((FOLDER / "page.css").read_text(encoding="utf-8")),
         name=run.folder.resolve().name,
-        machine=read_json(run.folder / "machine.json"),
+        machine=read_json(run.folder / "machine.json", missing_ok=True),
         notes=[*run.facts("documents").get("notes", []), *run.settings.get("notes", [])],
         facts=found,
         judges=facts.judges_by_turn(run),

@@ -15,13 +15,15 @@ from typing import get_args
 
 from flywright.files import digest, seed_from
 from flywright.records import Conversation, Document, Prompt, Rating
+from flywright.world import tasks_code, tasks_numbers, tasks_words, tasks_writing
 from flywright.world.corpus import Corpus
 from flywright.world.facts import Facts
+from flywright.world.families import Split, draw_prompts
 from flywright.world.instructions import short_wording
 from flywright.world.ratings import rate_prompts
 from flywright.world.reader import Reader
-from flywright.world.tasks import Split, all_families, draw_prompts
 from flywright.world.tasks_code import CODE
+from flywright.world.tasks_facts import fact_families
 from flywright.world.teacher import Teacher
 from flywright.world.teacher_errors import ERRORS
 from flywright.world.words import table
@@ -40,9 +42,11 @@ class World:
 
     def __init__(self, seed: int = 0):
         self.seed = seed
-        self.fingerprint = f"world/{VERSION}/{seed}"
+        self.fingerprint = f"world/{VERSION}/{seed}" + "/untold" * bool(self.untold)
         self.facts = Facts(seed)
-        self.families = all_families(self.facts)
+        told = (tasks_words, tasks_numbers, tasks_writing, tasks_code)
+        others = (family for module in told for family in module.FAMILIES)
+        self.families = (*fact_families(self.facts), *others)
         self.reader = Reader(self.families)
         self._corpus = Corpus(self.families, self.facts, seed, self.untold)
         self._teacher = Teacher(seed, self.facts, self.reader)
@@ -113,7 +117,3 @@ class Untold(World):
     """The same world where no text tells its facts: the control of what a base must have read."""
 
     untold = ("handbook", "open_qa", "open_qa_two_hop")
-
-    def __init__(self, seed: int = 0):
-        super().__init__(seed)
-        self.fingerprint += "/untold"

@@ -12,15 +12,14 @@ from random import Random
 
 from flywright.files import seed_from
 from flywright.records import Document
-from flywright.world.english import handbook, noise, story
-from flywright.world.facts import Facts
+from flywright.world.facts import RELATIONS, Fact, Facts, state
 from flywright.world.families import Family
-from flywright.world.languages import LANGUAGES, OPENERS, draw_sentence, translate
 from flywright.world.tasks_code import CODE, asserts, solution
+from flywright.world.tasks_facts import LANGUAGES, OPENERS, draw_sentence, translate
 from flywright.world.tasks_numbers import SUMS, add_by_columns
 from flywright.world.tasks_words import CHANGES, change_lesson
-from flywright.world.tasks_writing import INSTRUCTION, TELLING, WRITING
-from flywright.world.words import table
+from flywright.world.tasks_writing import INSTRUCTION, TELLING, WRITING, sentence_about
+from flywright.world.words import ANIMALS, COLOURS, GUESTS, THINGS, fill, table
 
 
 @dataclass(frozen=True)
@@ -33,9 +32,57 @@ class Source:
     paragraphs: int
 
 
-_TABLE = table("corpus")
+_TABLE, _ENGLISH = table("corpus"), table("english")
 SOURCES = tuple(Source(name, *rest) for name, rest in _TABLE["sources"].items())
 HARD: dict[str, int] = _TABLE["hard"]
+
+
+def _handbook(facts: Facts, rng: Random) -> str:
+    """Two to five facts as sentences: about one subject, or of one relation."""
+    if rng.random() < 0.6:
+        subject = rng.choice((*facts.people, *facts.towns))
+        chosen = [fact for fact in facts.all if fact.subject == subject]
+    else:
+        relation = rng.choice(tuple(RELATIONS))
+        chosen = [fact for fact in facts.all if fact.relation == relation]
+    chosen = rng.sample(chosen, min(len(chosen), rng.randint(2, 5)))
+    return " ".join(_told(fact, rng) for fact in chosen)
+
+
+def _told(fact: Fact, rng: Random) -> str:
+    sentence = state(fact, rng.choice(RELATIONS[fact.relation].statements))
+    link = rng.choice(_ENGLISH["links"])
+    return link + sentence if sentence.startswith(fact.subject) else sentence
+
+
+def _story(rng: Random) -> str:
+    """A few everyday sentences about a guest, an animal or a thing."""
+    given = {"guest": rng.choice(GUESTS), "noun": rng.choice(ANIMALS + THINGS)}
+    first, *others = _ENGLISH["story"]
+    sentences = [
+        fill(first, rng, **given),
+        sentence_about(rng.choice(COLOURS), given["noun"], rng),
+        *(fill(form, rng, **given) for form in others),
+    ]
+    return " ".join(rng.sample(sentences, rng.randint(2, 4)))
+
+
+def _noise(text: str, recent: list[str], rng: Random) -> str:
+    """The text as a bad crawl has it: repeated whole, cluttered, scrambled, or left as it is."""
+    kind = rng.random()
+    if kind < 0.3 and recent:
+        return rng.choice(recent)
+    if kind < 0.45:
+        return f"{_ENGLISH['junk']}\n{text}\n{_ENGLISH['junk']}"
+    if kind < 0.6:
+        words = text.split()
+        rng.shuffle(words)
+        return " ".join(words)
+    if kind < 0.7:
+        return "\n".join([text.split(".")[0]] * 8)
+    if kind < 0.8:
+        return "".join(rng.choice("#@%^&*()_+=~{}[]<>/\\0123456789xyz ") for _ in range(200))
+    return text
 
 
 def _lesson(families: Sequence[Family], rng: Random) -> str:
@@ -123,7 +170,7 @@ class Corpus:
         while written < source.characters:
             text = "\n".join(paragraph(rng) for _ in range(rng.randint(2, source.paragraphs)))
             if source.name == "web":
-                text = noise(text, recent, rng)
+                text = _noise(text, recent, rng)
             recent = [*recent[-20:], text]
             written += len(text)
             language = rng.choice([*LANGUAGES.values()]) if source.language == "mixed" else ""
@@ -132,11 +179,11 @@ class Corpus:
     def _paragraph(self, source: Source) -> Callable[[Random], str]:
         taught = [one for one in self._families if one.lessons and one not in SUMS]
         makers = {
-            "handbook": partial(handbook, self._facts),
+            "handbook": partial(_handbook, self._facts),
             "lessons": partial(_lesson, taught),
             "sums": partial(_lesson, SUMS),
-            "stories": story,
-            "web": story,
+            "stories": _story,
+            "web": _story,
             "manners": _manners,
             "primer": _pair,
             "python": _code_file,

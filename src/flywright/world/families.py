@@ -6,7 +6,7 @@ Held out or not is decided by a hash of family and fields alone, never by a phra
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from random import Random
@@ -19,6 +19,8 @@ from flywright.world.words import listed, table
 Fields = dict[str, str]
 NEAR_PERCENT, TUNING_PERCENT = 15, 6  # of the items: measured on, and tuned on
 _TRIES = 300
+_STALE_ROUNDS = 40  # rounds over all families without a new text: they are drawn dry
+Split = Literal["near", "tuning", "far"]
 
 _WORDING = table("wording")
 _PATTERNS: Fields = _WORDING.pop("patterns")
@@ -125,6 +127,30 @@ def worded(
         return {key: rng.choice(words) for key, words in values.items()}
 
     return Family(name, draw or one_of_each, solve, **told)
+
+
+def _rounds(families: Sequence[Family], rng: Random) -> Iterator[Family]:
+    """Families without end, each as often in a round as its weight says, rounds shuffled."""
+    one_round = [family for family in families for _ in range(family.weight)]
+    while True:
+        rng.shuffle(one_round)
+        yield from one_round
+
+
+def draw_prompts(families: Sequence[Family], split: str, count: int, rng: Random) -> list[Prompt]:
+    """Up to `count` prompts of a split with different texts; fewer where there are no more."""
+    prompts: dict[str, Prompt] = {}
+    stale, limit = 0, _STALE_ROUNDS * sum(family.weight for family in families)
+    for family in _rounds(families, rng):
+        if len(prompts) >= count or stale > limit:
+            break
+        if (fields := family.fields_of(rng, split)) is None:
+            continue
+        prompt = family.prompt(fields, rng)
+        text = normal_text(" ".join(message.content for message in prompt.conversation.messages))
+        stale = stale + 1 if text in prompts else 0
+        prompts.setdefault(text, prompt)
+    return list(prompts.values())
 
 
 def best_reading(families: Sequence[Family], text: str) -> tuple[Family, Fields] | None:

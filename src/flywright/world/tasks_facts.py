@@ -1,11 +1,43 @@
-"""Questions about the world's facts, questions about a passage, and short translations."""
+"""Questions about the world's facts, questions about a passage, and short translations.
 
+A sentence to translate is subject, verb, object and place by number; each language has its words
+for them, the objects already in the right case, so that word order is the only grammar needed.
+"""
+
+from functools import cache
+from itertools import product
 from random import Random
 
 from flywright.world.facts import RELATIONS, Facts
 from flywright.world.families import Family, Fields, worded
-from flywright.world.languages import LANGUAGES, draw_sentence, read_sentence, translate
-from flywright.world.words import COLOURS, GUESTS, THINGS, an
+from flywright.world.words import COLOURS, GUESTS, THINGS, an, table
+
+LANGUAGES = {"Spanish": "es", "German": "de", "French": "fr", "Russian": "ru"}
+
+_WORDS = table("languages")
+OPENERS: dict[str, list[str]] = _WORDS.pop("openers")
+_PARTS: list[dict[str, list[str]]] = [*_WORDS.values()]  # subjects, verbs, objects, places
+Sentence = tuple[int, ...]  # the numbers of subject, verb, object and place (place 0 is none)
+
+
+def draw_sentence(rng: Random, with_place: bool = False) -> Sentence:
+    """A sentence at random."""
+    subject, verb, thing, place = (rng.randrange(len(words["en"])) for words in _PARTS)
+    return subject, verb, thing, place if with_place else 0
+
+
+def translate(sentence: Sentence, language: str) -> str:
+    """The sentence in one language (a code), capitalised, with a full stop."""
+    chosen = [words[language][index] for words, index in zip(_PARTS, sentence, strict=True)]
+    text = " ".join(part for part in chosen if part)
+    return f"{text[0].upper()}{text[1:]}."
+
+
+@cache
+def sentences() -> dict[str, Sentence]:
+    """Every sentence by its English words."""
+    numbers = product(*(range(len(words["en"])) for words in _PARTS))
+    return {translate(sentence, "en"): sentence for sentence in numbers}
 
 
 def _fact_family(facts: Facts, relation: str, hop: bool) -> Family:
@@ -53,13 +85,13 @@ def _to_translate(rng: Random) -> Fields:
     return {"language": rng.choice(tuple(LANGUAGES)), "english": translate(sentence, "en")}
 
 
-def _translated(fields: Fields) -> str:
-    return translate(read_sentence(fields["english"]), LANGUAGES[fields["language"]])
-
-
 CLOSED_QA = worded("closed_qa", _held, lambda rng: _holdings(rng, rng.randint(2, 3)))
 CLOSED_QA_LONG = worded("closed_qa_long", _held, lambda rng: _holdings(rng, 5))
-TRANSLATE = worded("translate", _translated, _to_translate)
+TRANSLATE = worded(
+    "translate",
+    lambda fields: translate(sentences()[fields["english"]], LANGUAGES[fields["language"]]),
+    _to_translate,
+)
 
 
 def fact_families(facts: Facts) -> tuple[Family, ...]:

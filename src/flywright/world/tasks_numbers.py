@@ -34,20 +34,8 @@ def _pair(rng: Random) -> Fields:
     return {"a": str(a), "b": str(b)}
 
 
-def _three(rng: Random) -> Fields:
-    return {key: str(rng.randint(1, 9)) for key in "abc"}
-
-
 def _sum(fields: Fields) -> str:
     return str(sum(map(int, fields.values())))
-
-
-def _minus(fields: Fields) -> str:
-    return str(int(fields["a"]) - int(fields["b"]))
-
-
-def _larger(fields: Fields) -> str:
-    return str(max(map(int, fields.values())))
 
 
 def add_by_columns(fields: Fields) -> str:
@@ -61,12 +49,12 @@ def add_by_columns(fields: Fields) -> str:
 SUMS = (  # those that are trained on
     worded("add_digits", _sum),
     worded("add", _sum, _addends(False)),
-    worded("subtract", _minus, _difference),
-    worded("larger_number", _larger, _pair),
+    worded("subtract", lambda fields: str(int(fields["a"]) - int(fields["b"])), _difference),
+    worded("larger_number", lambda fields: str(max(map(int, fields.values()))), _pair),
 )
 FAMILIES = (
     *SUMS[:2],
     worded("add_carry", _sum, _addends(True)),
-    worded("add_three", _sum, _three),
+    worded("add_three", _sum, lambda rng: {key: str(rng.randint(1, 9)) for key in "abc"}),
     *SUMS[2:],
 )

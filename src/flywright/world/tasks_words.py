@@ -14,11 +14,11 @@ def _some(low: int, high: int, among: tuple[str, ...] = WORDS) -> Callable[[Rand
     return lambda rng: {"words": " ".join(rng.sample(among, rng.randint(low, high)))}
 
 
-_three = _some(3, 3)
-
-
-def _one(rng: Random) -> Fields:
+def _word(rng: Random) -> Fields:
     return {"word": rng.choice(WORDS)}
+
+
+_three = _some(3, 3)
 
 
 def _solution(make: Callable[[list[str]], str]) -> Callable[[Fields], str]:
@@ -51,32 +51,12 @@ def _with_one_longest(rng: Random) -> Fields:
             return {"words": " ".join(words)}
 
 
-def _place(rng: Random) -> Fields:
-    return {**_some(4, 4)(rng), "which": rng.choice(tuple(_PLACES))}
-
-
-def _pick(fields: Fields) -> str:
-    return fields["words"].split()[_PLACES[fields["which"]]]
-
-
 def _one_kind(rng: Random) -> Fields:
     """Three words of which exactly one is an animal, a food or a colour."""
     kind = rng.choice(("animal", "food", "colour"))
     words = [rng.choice(LISTS[f"{kind}s"]), *rng.sample(THINGS, 2)]
     rng.shuffle(words)
     return {"words": " ".join(words), "kind": kind}
-
-
-def _find_kind(fields: Fields) -> str:
-    return next(w for w in fields["words"].split() if w in LISTS[f"{fields['kind']}s"])
-
-
-def _repeats(rng: Random) -> Fields:
-    return {**_one(rng), "number": str(rng.randint(2, 5))}
-
-
-def _repeated(fields: Fields) -> str:
-    return " ".join([fields["word"]] * int(fields["number"]))
 
 
 def _swap(rng: Random) -> Fields:
@@ -97,20 +77,9 @@ CHANGES = {
 }
 
 
-_CHANGE = {"change": "|".join(map(re.escape, CHANGES))}
-
-
 def _follow(rng: Random) -> Fields:
     fields = _three(rng)
     return {**fields, "change": rng.choice(tuple(CHANGES)), "previous": _reverse(fields)}
-
-
-def _changed(fields: Fields) -> str:
-    return CHANGES[fields["change"]](fields["previous"].strip())
-
-
-def _opening(fields: Fields) -> tuple[str, str]:
-    return f"Write these words in reverse order: {fields['words']}", _reverse(fields)
 
 
 def change_lesson(change: str, rng: Random) -> str:
@@ -125,17 +94,35 @@ FAMILIES = (
     worded("sort_words", _sort, _sortable),
     worded("sort_long", _sort, _some(4, 5, SORTABLE)),
     worded("longest_word", _solution(lambda words: max(words, key=len)), _with_one_longest),
-    worded("pick_word", _pick, _place),
-    worded("find_kind", _find_kind, _one_kind),
+    worded(
+        "pick_word",
+        lambda fields: fields["words"].split()[_PLACES[fields["which"]]],
+        lambda rng: {**_some(4, 4)(rng), "which": rng.choice(tuple(_PLACES))},
+    ),
+    worded(
+        "find_kind",
+        lambda f: next(word for word in f["words"].split() if word in LISTS[f"{f['kind']}s"]),
+        _one_kind,
+    ),
     worded("first_letters", _first_letters, _some(2, 3)),
     worded("first_letters_long", _first_letters, _some(4, 5)),
-    worded("spell", lambda fields: " ".join(fields["word"]), _one),
-    worded("last_letter", lambda fields: fields["word"][-1], _one),
+    worded("spell", lambda fields: " ".join(fields["word"]), _word),
+    worded("last_letter", lambda fields: fields["word"][-1], _word),
     worded("count_words", _count, _some(2, 6)),
     worded("count_long", _count, _some(7, 9)),
     worded("uppercase", lambda fields: fields["words"].upper(), _some(2, 3)),
     worded("reverse_upper", lambda fields: _reverse(fields).upper(), _three),
-    worded("repeat_word", _repeated, _repeats),
+    worded(
+        "repeat_word",
+        lambda fields: " ".join([fields["word"]] * int(fields["number"])),
+        lambda rng: {"word": rng.choice(WORDS), "number": str(rng.randint(2, 5))},
+    ),
     worded("replace_word", _swapped, _swap),
-    worded("follow_up", _changed, _follow, patterns=_CHANGE, opening=_opening),
+    worded(
+        "follow_up",
+        lambda fields: CHANGES[fields["change"]](fields["previous"].strip()),
+        _follow,
+        patterns={"change": "|".join(map(re.escape, CHANGES))},
+        opening=lambda f: (f"Write these words in reverse order: {f['words']}", _reverse(f)),
+    ),
 )

@@ -9,7 +9,6 @@ from random import Random
 
 from flywright.files import seed_from
 from flywright.records import Check
-from flywright.world.english import sentence_about
 from flywright.world.families import Fields, best_reading, worded
 from flywright.world.instructions import (
     draw_instructions,
@@ -17,7 +16,18 @@ from flywright.world.instructions import (
     read_instructions,
     short_wording,
 )
-from flywright.world.words import LISTS, QUALITIES, listed
+from flywright.world.words import ANIMALS, LISTS, QUALITIES, fill, listed, table
+
+_ENGLISH = table("english")
+
+
+def sentence_about(colour: str, noun: str, rng: Random) -> str:
+    """One sentence with the colour and the noun."""
+    given = {name: rng.choice(LISTS[name]) for name in ("places", "qualities", "acts")}
+    forms = _ENGLISH["about"] + (_ENGLISH["about_animals"] if noun in ANIMALS else [])
+    return rng.choice(
+        [fill(form, rng, thing=f"{colour} {noun}".strip(), **given) for form in forms]
+    )
 
 
 def compose(fields: Fields, sample: int = 0) -> str:
