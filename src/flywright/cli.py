@@ -134,12 +134,13 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Evaluate a model, score given answers, or compare two results."""
-    from flywright.recipe import verbs
+    from flywright.evals.compare import compare as apart
+    from flywright.recipe.verbs import run_evaluation
 
     if compare:
-        rows = verbs.compare_results(*compare)
+        rows = [{"metric": name, **value} for name, value in apart(*compare).items()]
     else:
-        rows = verbs.run_evaluation(model, tasks, data, out, limit, responses)
+        rows = run_evaluation(model, tasks, data, out, limit, responses)
     _table(rows, as_json)
 
 
@@ -182,9 +183,9 @@ def fake_llm(
     fault: Annotated[list[str], typer.Option(help="e.g. rate429=0.1")] = [],  # noqa: B006
 ) -> None:
     """A deterministic OpenAI-compatible endpoint for tests and rehearsals."""
-    from flywright.recipe.verbs import serve_fake
+    from flywright.serve.fake import run_fake
 
-    serve_fake(port, seed, fault)
+    run_fake(port, fault, seed)
 
 
 @app.command()

@@ -30,10 +30,10 @@ def seed_from(*parts: Any) -> int:
     return int(digest(*parts), 16) >> 1
 
 
-def file_hash(path: Path, length: int = 16) -> str:
-    """Hex SHA-256 of a file's bytes, cut to `length` characters."""
+def file_hash(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes, cut to 16 characters."""
     with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()[:length]
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
 
 
 def folder_hash(folder: Path, pattern: str = "*") -> str:
@@ -42,8 +42,8 @@ def folder_hash(folder: Path, pattern: str = "*") -> str:
     return digest([(str(path.relative_to(folder)), file_hash(path)) for path in paths])
 
 
-def _fsync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
@@ -52,13 +52,9 @@ def _fsync_folder(folder: Path) -> None:
 
 def fsync_tree(folder: Path) -> None:
     """Push every file below `folder`, and the folders themselves, to the disk."""
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            with path.open("rb") as stream:
-                os.fsync(stream.fileno())
-        elif path.is_dir():
-            _fsync_folder(path)
-    _fsync_folder(folder)
+    for path in [*sorted(folder.rglob("*")), folder]:
+        if path.is_file() or path.is_dir():
+            _fsync(path)
 
 
 @contextmanager
@@ -85,10 +81,9 @@ def atomic_file(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
-            with temporary.open("rb") as stream:
-                os.fsync(stream.fileno())
+            _fsync(temporary)
             temporary.replace(path)
-            _fsync_folder(path.parent)
+            _fsync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -103,14 +98,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         try:
             yield temporary
             fsync_tree(temporary)
+            doomed = path.with_name(f".{path.name}.{os.getpid()}.old")
             if path.exists():
-                doomed = path.with_name(f".{path.name}.{os.getpid()}.old")
                 path.rename(doomed)
-                temporary.rename(path)
-                shutil.rmtree(doomed)
-            else:
-                temporary.rename(path)
-            _fsync_folder(path.parent)
+            temporary.rename(path)
+            shutil.rmtree(doomed, ignore_errors=True)
+            _fsync(path.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 

@@ -252,7 +252,7 @@ def test_ten_clients_at_once_get_their_own_answers(live, tokenizer):
         client = HttpCompleter(base, "m")
         asks = [client.complete(f"{index} {turn}", Sampling(seed=turn)) for turn in range(5)]
         answers = await asyncio.gather(*asks)
-        await client.close()
+        await client.http.close()
         return [answer.text for answer in answers]
 
     async def everyone():

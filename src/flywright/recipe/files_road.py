@@ -350,7 +350,7 @@ def walk(road: Road, recipe: FilesSettings) -> Artifact:
     dialogues = road.do(gather_dialogues, "dialogues", recipe.dialogues, talks, source, pairs)
     tuned = road.do(tune, "sft", recipe.sft, base, dialogues)
     rows.append(measured("sft", tuned))
-    last = road.do(stages.optimize_directly, "dpo", recipe.dpo, tuned, pairs)
+    last = road.do(stages.optimize, "dpo", recipe.dpo, tuned, pairs)
     rows.append(measured("dpo", last))
     road.do(measure_pairs, "pairs", recipe.reward, pairs, reward, tuned, last)
     road.do(measure_bits, "bits", recipe.heldout, source, first, base, tuned, last)

@@ -139,11 +139,11 @@ class Turn:
             stages.compare_answers, "comparisons", recipe.synth,
             recipe.sandbox, asked, reward, policy, self.answerer, self.writer,
         )  # fmt: skip
-        policy = self.do(stages.optimize_directly, "dpo", recipe.dpo, policy, pairs)
+        policy = self.do(stages.optimize, "dpo", recipe.dpo, policy, pairs)
         self.trained("dpo", policy)
         for iteration in range(1, recipe.rpo.iterations + 1):
             name, last = f"rpo{iteration}", iteration == recipe.rpo.iterations
-            policy = self.do(stages.optimize_by_reward, name, recipe.rpo, policy, pairs)
+            policy = self.do(stages.optimize, name, recipe.rpo, policy, pairs)
             rows["last"] = self.trained(name, policy, whole=last)
         trained_on = [self.shared.documents, self.shared.ratings, asked, code, talks, pairs]
         self.do(stages.draw_conclusions, "verdict", recipe.evaluate, self.source, rows, trained_on)

@@ -297,17 +297,15 @@ def compare_answers(
     work.facts |= {
         "quality_filter": quality,
         "decided_by": dict(Counter(pair.judge for pair in pairs)),
-        "judge": _agreement(pairs, _scripted(judge)),
+        "judge": _agreement(pairs, judge),
     }
 
 
-def _scripted(completer: Completer) -> bool:
-    """True for a program that stands in for a model: reports mark what it says."""
-    return bool(getattr(completer, "scripted", False))
+def _agreement(pairs: Iterable[Comparison], llm: Completer) -> dict[str, dict]:
+    """How often each judge agrees with the ground truth, over the pairs that it decided.
 
-
-def _agreement(pairs: Iterable[Comparison], scripted_llm: bool) -> dict[str, dict]:
-    """How often each judge agrees with the ground truth, over the pairs that it decided."""
+    A program that stands in for a model is `scripted`: reports mark what it says.
+    """
     votes: dict[str, list[int]] = {}
     for pair in pairs:
         for verdict in pair.lineage.verdicts if pair.judge == "truth" else ():
@@ -318,7 +316,7 @@ def _agreement(pairs: Iterable[Comparison], scripted_llm: bool) -> dict[str, dic
             "accuracy": sum(v > 0 for v in cast) / max(1, sum(v != 0 for v in cast)),
             "decided": sum(v != 0 for v in cast),
             "n": len(cast),
-            "scripted": name == "llm" and scripted_llm,
+            "scripted": name == "llm" and getattr(llm, "scripted", False),
         }
         for name, cast in votes.items()
     }
@@ -346,20 +344,13 @@ def tune(
 
 
 @stage(version=1)
-def optimize_directly(
-    work: Work, settings: s.DpoSettings, policy: Artifact, pairs: Artifact
-) -> None:
-    """DPO with its SFT term; the reference is the SFT model."""
-    records = read_jsonl(pairs / "dpo.jsonl", Comparison)
-    training.optimize_preference(work, settings, policy.weights, records)
+def optimize(work: Work, settings: s.DpoSettings, policy: Artifact, pairs: Artifact) -> None:
+    """DPO with its SFT term, or one RPO iteration; the reference is the policy that it starts from.
 
-
-@stage(version=1)
-def optimize_by_reward(
-    work: Work, settings: s.RpoSettings, policy: Artifact, pairs: Artifact
-) -> None:
-    """One RPO iteration; the reference is the checkpoint that it starts from."""
-    records = read_jsonl(pairs / "rpo.jsonl", Comparison)
+    RPO takes pairs by a looser filter than DPO does.
+    """
+    kept = "rpo.jsonl" if isinstance(settings, s.RpoSettings) else "dpo.jsonl"
+    records = read_jsonl(pairs / kept, Comparison)
     training.optimize_preference(work, settings, policy.weights, records)
 
 
@@ -409,7 +400,7 @@ def judge_judges(
     for name, who in judges.items():
         judge = opened(who)
         found = asyncio.run(judge_accuracy(judge, pairs, work.tick))
-        work.facts[name] = found | {"scripted": _scripted(judge)}
+        work.facts[name] = found | {"scripted": getattr(judge, "scripted", False)}
     work.items = len(pairs)
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 from flywright.ask import Completer, Sampling
 from flywright.errors import UserError
-from flywright.evals.compare import compare
 from flywright.evals.suite import run_tasks
 from flywright.evals.tasks import task_named
 from flywright.files import write_text
@@ -23,7 +22,6 @@ from flywright.records import Conversation, Dialogue, parse_lines, read_jsonl, w
 from flywright.sandbox import Sandbox, SandboxSettings
 from flywright.serve import app as serving
 from flywright.serve.backend import ServeSettings
-from flywright.serve.fake import run_fake
 from flywright.spec import ModelSpec, preset
 from flywright.tokenizer import Tokenizer, chat
 
@@ -74,11 +72,6 @@ def run_evaluation(
     ]
 
 
-def compare_results(first: Path, second: Path) -> list[dict[str, Any]]:
-    """`flywright eval --compare`: second minus first, paired, a row a metric."""
-    return [{"metric": name, **value} for name, value in compare(first, second).items()]
-
-
 def score_file(model: Path, source: Path, target: Path) -> int:
     """Write each conversation's five attributes and weighted reward; returns how many.
 
@@ -123,8 +116,6 @@ def serve_folder(
     """Serve a policy folder, with a reward folder beside it if given."""
     completer = engine(model, cache_bytes=int(cache_gb * 1e9))
     settings = ServeSettings(
-        host=host,
-        port=port,
         model_name=model.name,
         reward_name=reward.name if reward else "",
         context_tokens=completer.context_tokens,
@@ -134,12 +125,6 @@ def serve_folder(
     app = serving.create_app(completer, completer.tokenizer, scorer, settings)
     print(f"serving {model} at http://{host}:{port} (Ctrl-C stops)", flush=True)
     serving.run(app, host, port)
-
-
-def serve_fake(port: int, seed: int, faults: list[str]) -> None:
-    """`flywright fake-llm`."""
-    print(f"fake endpoint at http://127.0.0.1:{port} (Ctrl-C stops)", flush=True)
-    run_fake("127.0.0.1", port, faults, seed)
 
 
 def look_at(path: Path, model: Path, limit: int) -> list[dict[str, Any]]:

@@ -23,27 +23,27 @@ def _prompts(row: Evaluation) -> dict[str, str]:
     return {prompt.id: _asked(prompt.conversation) for prompt in prompts}
 
 
-def _through(rows: list[Evaluation]) -> list[list[Item]]:
-    """Each item as it went in every stage, for items that all stages answered."""
-    tables = [
-        {(item.metric, item.id): item for item in row.items if item.metric != "reward"}
-        for row in rows
-    ]
-    return [[t[key] for t in tables] for key in tables[0] if all(key in t for t in tables)]
+def _answers(row: Evaluation) -> dict[tuple[str, str], Item]:
+    return {(item.metric, item.id): item for item in row.items if item.metric != "reward"}
 
 
 def _story(items: list[Item]) -> str:
     scores = [item.score for item in items]
-    if scores[-1] > scores[0]:
-        return "rise"
-    return "fall" if scores[-1] < max(scores) else "same"
+    first, last = scores[0], scores[-1]
+    return "rise" if last > first else "fall" if last < max(scores) else "same"
 
 
-def _chosen(through: list[list[Item]]) -> list[list[Item]]:
-    """Of each task the first that rose, fell or stayed; rises first, with one fall among them."""
+def _chosen(rows: list[Evaluation]) -> list[list[Item]]:
+    """Of each task the first item that rose, fell or stayed, as it went in every stage.
+
+    Rises first, with one fall among them; of the items that all stages answered.
+    """
     firsts: dict[str, dict[str, list[Item]]] = {"rise": {}, "fall": {}, "same": {}}
-    for items in through:
-        firsts[_story(items)].setdefault(items[0].task, items)
+    tables = [_answers(row) for row in rows]
+    for key in tables[0]:
+        if all(key in table for table in tables):
+            items = [table[key] for table in tables]
+            firsts[_story(items)].setdefault(items[0].task, items)
     rises, falls, same = (list(by_task.values()) for by_task in firsts.values())
     order = [*rises[: MOST - 1], *falls[:1], *rises[MOST - 1 :], *falls[1:], *same]
     return order[:MOST]
@@ -57,9 +57,9 @@ def examples(run: Run) -> list[tuple[str, bool, list[tuple[str, Item]]]]:
     if not rows:
         return []
     generator = run.last(newest - 1) or next((row for row in run.evaluations if not row.ours), None)
-    wrote = {(item.metric, item.id): item for item in (generator.items if generator else ())}
+    wrote = _answers(generator) if generator else {}
     texts, found = _prompts(rows[-1]), []
-    for items in _chosen(_through(rows)):
+    for items in _chosen(rows):
         first, prompt = items[0], texts.get(items[0].id.partition("#")[0], "")
         answers = [(label(row.stage), item) for row, item in zip(rows, items, strict=True)]
         if generator and (by_it := wrote.get((first.metric, first.id))):

@@ -26,10 +26,8 @@ from flywright.tokenizer import Tokenizer, chat
 
 
 class ServeSettings(Settings):
-    """Where and how to serve. `context_tokens` is the model's; `max_pending` counts answers."""
+    """How to serve. `context_tokens` is the model's; `max_pending` counts answers."""
 
-    host: str = "127.0.0.1"
-    port: int = Field(default=1424, ge=0, le=65535)
     model_name: str = ""
     reward_name: str = ""
     context_tokens: int = Field(default=4096, ge=1)

@@ -16,14 +16,6 @@ from flywright.records import ATTRIBUTES, Conversation
 from flywright.serve.http import Http
 
 
-def served_model(http: Http) -> str:
-    """The first model that /v1/models lists. Raises AskError if there is none."""
-    try:
-        return str(http.get("/v1/models")["data"][0]["id"])
-    except (KeyError, IndexError, TypeError):
-        raise http.misshapen("model in /v1/models; name one") from None
-
-
 def _fields(sampling: Sampling) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "max_tokens": sampling.max_tokens,
@@ -58,12 +50,11 @@ class HttpCompleter:
         tag: str = "",
     ):
         self.http = Http(base_url, api_key, timeout_seconds)
-        self.wire_model = model or served_model(self.http)
+        try:
+            self.wire_model = model or str(self.http.get("/v1/models")["data"][0]["id"])
+        except (KeyError, IndexError, TypeError):
+            raise self.http.misshapen("model in /v1/models; name one") from None
         self.model = f"{self.wire_model}@{tag}" if tag else self.wire_model
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self.http.close()
 
     async def complete(self, prompt: Conversation | str, sampling: Sampling) -> Completion:
         """A chat answer to a conversation, a text completion of a raw prompt."""
@@ -117,16 +108,10 @@ class HttpCompleter:
 class HttpScorer:
     """A Scorer over the hosted reward format: chat.completions with attributes in logprobs."""
 
-    def __init__(
-        self, base_url: str, model: str = "", api_key: str = "", timeout_seconds: float = 600.0
-    ):
-        self.http = Http(base_url, api_key, timeout_seconds)
+    def __init__(self, base_url: str, model: str = "", api_key: str = ""):
+        self.http = Http(base_url, api_key)
         self.wire_model = model
         self.model = model or f"reward-{digest(self.http.base_url, length=8)}"
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self.http.close()
 
     async def score(self, conversation: Conversation) -> dict[str, float]:
         """The five attributes of the last answer."""

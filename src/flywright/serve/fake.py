@@ -146,8 +146,8 @@ def create_fake_app(faults: Iterable[str] = (), seed: int = 0) -> FastAPI:
     return app
 
 
-def run_fake(
-    host: str = "127.0.0.1", port: int = 8000, faults: Iterable[str] = (), seed: int = 0
-) -> None:
+def run_fake(port: int, faults: Iterable[str], seed: int) -> None:
     """Serve the fake endpoint until interrupted."""
-    uvicorn.run(create_fake_app(faults, seed), host=host, port=port, log_level="warning")
+    app = create_fake_app(faults, seed)
+    print(f"fake endpoint at http://127.0.0.1:{port} (Ctrl-C stops)", flush=True)
+    uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning")
