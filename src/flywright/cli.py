@@ -24,7 +24,7 @@ plan = typer.Typer(help="Will it fit, how long, which layout.", no_args_is_help=
 app.add_typer(plan, name="plan")
 
 Overrides = Annotated[list[str], typer.Option("--set", help="dotted.key=value over the file's")]
-CacheGb = Annotated[float, typer.Option(min=0, help="keys and values of a folder's engine, GB")]
+CacheGib = Annotated[float, typer.Option(min=0, help="keys and values of an engine, GiB")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 
 
@@ -145,11 +145,11 @@ def evaluate(
 
 
 @app.command()
-def chat(model: str, cache_gb: CacheGb = 2.0) -> None:
+def chat(model: str, cache_gib: CacheGib = 2.0) -> None:
     """Talk to a model in the terminal; an empty line or Ctrl-D ends."""
     from flywright.recipe.verbs import open_chat
 
-    answer = open_chat(model, cache_gb)
+    answer = open_chat(model, cache_gib)
     print("An empty line ends the conversation.")
     while True:
         try:
@@ -168,12 +168,12 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 1424,
     nemo_strict: Annotated[bool, typer.Option("--nemo-strict", help="NeMo's own quirks")] = False,
-    cache_gb: CacheGb = 2.0,
+    cache_gib: CacheGib = 2.0,
 ) -> None:
     """Serve a model over the OpenAI, NeMo and reward wires."""
     from flywright.recipe.verbs import serve_folder
 
-    serve_folder(model, reward, host, port, nemo_strict, cache_gb)
+    serve_folder(model, reward, host, port, nemo_strict, cache_gib)
 
 
 @app.command("fake-llm")

@@ -266,12 +266,11 @@ def write_jsonl(path: Path, records: Iterable[BaseModel]) -> int:
     return count
 
 
-def _reason(error: ValidationError | ValueError) -> str:
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "record"
-        return f"{where}: {first['msg']}"
-    return f"not valid JSON ({error})"
+def fault_of(error: Any) -> str:
+    """The first of pydantic's complaints: "where: what"."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "record"
+    return f"{where}: {first['msg']}"
 
 
 def parse_lines(path: Path) -> Iterator[tuple[int, Any]]:
@@ -291,7 +290,7 @@ def parse_lines(path: Path) -> Iterator[tuple[int, Any]]:
             try:
                 yield number, json.loads(raw.decode("utf-8"))
             except ValueError as error:
-                raise UserError(f"{path}:{number}: {_reason(error)}") from None
+                raise UserError(f"{path}:{number}: not valid JSON ({error})") from None
 
 
 def read_jsonl(path: Path, kind: type[AnyRecord]) -> Iterator[AnyRecord]:
@@ -300,5 +299,5 @@ def read_jsonl(path: Path, kind: type[AnyRecord]) -> Iterator[AnyRecord]:
         try:
             yield kind.model_validate(value)
         except ValidationError as error:
-            message = f"{path}:{number}: not a {kind.__name__}: {_reason(error)}"
+            message = f"{path}:{number}: not a {kind.__name__}: {fault_of(error)}"
             raise UserError(message) from None

@@ -62,7 +62,7 @@ def parse_settings(kind: type[AnySettings], tree: dict[str, Any], where: str) ->
         first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
-            near = _near_miss(kind, first["loc"])
+            near = near_miss(kind, first["loc"])
             raise UserError(f"{where}: unknown key {key!r}{near}") from None
         raise UserError(f"{where}: {key}: {first['msg']}") from None
 
@@ -74,7 +74,8 @@ def load_settings(
     return parse_settings(kind, apply_overrides(read_toml(path), overrides or []), str(path))
 
 
-def _near_miss(kind: type[BaseModel], location: tuple[Any, ...]) -> str:
+def near_miss(kind: type[BaseModel], location: tuple[Any, ...]) -> str:
+    """What may have been meant by an unknown key, else what is known there; "" if nothing is."""
     model: Any = kind
     for part in location[:-1]:
         field = getattr(model, "model_fields", {}).get(part)

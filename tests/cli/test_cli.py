@@ -27,7 +27,7 @@ BAD = {
     "bad value": (["run", "laptop", "--set", "turns=0"], "turns"),
     "no such step": (["run", "laptop", "--until", "dpoo", "--out", "OUT"], "no such step"),
     "no such folder": (["chat", "nowhere"], "neither a weights folder nor a URL"),
-    "no room": (["chat", "MODEL", "--cache-gb", "0"], "holds no context"),
+    "no room": (["chat", "MODEL", "--cache-gib", "0"], "holds no context"),
     "missing file": (["sft", "nowhere.toml"], "nowhere.toml: cannot read"),
     "no model named": (["eval", "--tasks", "ifeval"], "name a MODEL"),
     "unknown task": (["eval", "MODEL", "--tasks", "ifevil"], "did you mean 'ifeval'"),
@@ -116,8 +116,8 @@ def test_dry_run_prints_both_turns():
 def test_served_requests_are_held_to_what_the_cache_and_the_reward_model_hold(folder, monkeypatch):
     apps = []
     monkeypatch.setattr(verbs.serving, "run", lambda app, *_: apps.append(app))
-    verbs.serve_folder(folder / "policy", folder / "reward", "127.0.0.1", 0, False, cache_gb=25e-6)
-    client = TestClient(apps[0])  # the model's context is 96; 25 kB hold four times 48
+    verbs.serve_folder(folder / "policy", folder / "reward", "127.0.0.1", 0, False, cache_gib=25e-6)
+    client = TestClient(apps[0])  # the model's context is 96; 27 kB hold four times 48
     error = client.post("/v1/completions", json={"prompt": "fox", "max_tokens": 90}).json()["error"]
     assert "the context holds 48" in error["message"]
 

@@ -21,7 +21,7 @@ from flywright.annotate import store
 from flywright.annotate.labels import Item, label_of
 from flywright.errors import UserError
 from flywright.files import seed_from
-from flywright.records import Comparison
+from flywright.records import Comparison, fault_of
 
 PAGE = Path(__file__).parent / "page"
 Annotator = Annotated[str, Field(min_length=1, max_length=60, pattern=r"^[\w .@-]+$")]
@@ -68,9 +68,7 @@ def create_app(db_path: Path) -> FastAPI:
     @app.exception_handler(RequestValidationError)
     @app.exception_handler(ValidationError)
     async def bad_request(_request: Request, error: Any) -> JSONResponse:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        return JSONResponse({"detail": f"{where}: {first['msg']}"}, 400)
+        return JSONResponse({"detail": fault_of(error)}, 400)
 
     @app.exception_handler(UserError)
     async def broken(_request: Request, error: UserError) -> JSONResponse:

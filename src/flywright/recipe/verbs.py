@@ -26,13 +26,13 @@ from flywright.spec import ModelSpec, preset
 from flywright.tokenizer import Tokenizer, chat
 
 
-def open_model(model: str, cache_gb: float = 2.0) -> Completer:
+def open_model(model: str, cache_gib: float = 2.0) -> Completer:
     """A weights folder by the engine in this process, or a URL by its client."""
     if model.startswith(("http://", "https://")):
         return generator(GeneratorSettings(model=model))
     if not Path(model).is_dir():
         raise UserError(f"{model}: neither a weights folder nor a URL")
-    return engine(Path(model), cache_bytes=int(cache_gb * 1e9))
+    return engine(Path(model), cache_bytes=int(cache_gib * 2**30))
 
 
 def run_evaluation(
@@ -96,9 +96,9 @@ def _conversation(value: Any, where: str) -> Conversation:
     return conversation
 
 
-def open_chat(model: str, cache_gb: float) -> Callable[[str], str]:
+def open_chat(model: str, cache_gib: float) -> Callable[[str], str]:
     """A function that answers each text in one growing conversation, greedily."""
-    completer = open_model(model, cache_gb)
+    completer = open_model(model, cache_gib)
     so_far: list[Conversation] = []
 
     def answer(text: str) -> str:
@@ -111,10 +111,10 @@ def open_chat(model: str, cache_gb: float) -> Callable[[str], str]:
 
 
 def serve_folder(
-    model: Path, reward: Path | None, host: str, port: int, nemo_strict: bool, cache_gb: float
+    model: Path, reward: Path | None, host: str, port: int, nemo_strict: bool, cache_gib: float
 ) -> None:
     """Serve a policy folder, with a reward folder beside it if given."""
-    completer = engine(model, cache_bytes=int(cache_gb * 1e9))
+    completer = engine(model, cache_bytes=int(cache_gib * 2**30))
     settings = ServeSettings(
         model_name=model.name,
         reward_name=reward.name if reward else "",

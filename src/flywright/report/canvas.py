@@ -67,10 +67,10 @@ def panels(figure: Figure, count: int, columns: int, row_inches: float) -> list[
     return grid[:count]
 
 
-def few_ticks(axes: Axes, x: int = 4, y: int = 4) -> None:
+def few_ticks(axes: Axes, x: int = 4) -> None:
     """Only as many ticks as can be read; whole numbers below, for they count optimizer steps."""
     axes.xaxis.set_major_locator(MaxNLocator(x, integer=True))
-    axes.yaxis.set_major_locator(MaxNLocator(y))
+    axes.yaxis.set_major_locator(MaxNLocator(4))
 
 
 def legend(figure: Figure, turns: list[int], extra: list[Line2D] | None = None) -> None:

@@ -4,7 +4,6 @@ One reader and one set of checks for every wire. orjson refuses NaN, invalid UTF
 beyond its limit; the pydantic models are strict, so that `true` is no number.
 """
 
-import difflib
 from typing import Any, TypeVar
 
 import orjson
@@ -13,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from flywright.records import Conversation
 from flywright.serve.problems import Problem
+from flywright.settings import near_miss
 
 
 class Body(BaseModel):
@@ -55,9 +55,8 @@ def parse_body(kind: type[AnyBody], tree: dict[str, Any]) -> AnyBody:
         first = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(str(first["loc"][-1]), list(kind.model_fields), n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise Problem(400, f"unknown field {field!r}{hint}", field, "unknown_field")
+        message = f"unknown field {field!r}{near_miss(kind, first['loc'])}"
+        raise Problem(400, message, field, "unknown_field")
     raise Problem(400, f"{field}: {_plain(first['msg'])}", field)
 
 
