@@ -159,7 +159,7 @@ def test_later_turns_take_the_later_base(base, own, endpoint):
             lambda f: [path.unlink() for path in f.glob("tokenizer.*")],
             "tokenizer.model: no such file",
         ),
-        (lambda f: (f / "config.json").unlink(), "config.json: No such file"),
+        (lambda f: (f / "config.json").unlink(), "config.json: cannot read: No such file"),
         (lambda f: write_json(f / "tokenizer_config.json", OTHER_FORMAT), "chat format 0 differs"),
     ],
 )
