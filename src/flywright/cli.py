@@ -65,6 +65,17 @@ def _table(rows: list[dict[str, Any]], as_json: bool, title: str = "") -> None:
     Console().print(table)
 
 
+def _columns(rows: list[dict[str, Any]]) -> None:
+    """Plain columns; a cell that is true is a star, and its row is green on a terminal."""
+    marks = {True: "*", False: ""}
+    lines = [[marks[v] if isinstance(v, bool) else str(v) for v in row.values()] for row in rows]
+    cells = [list(rows[0]) if rows else [], *lines]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for line in cells:
+        text = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        typer.secho(text.rstrip(), fg="green" if line[-1] == "*" else None)
+
+
 @app.command()
 def run(
     recipe: Annotated[str, typer.Argument(help="a recipe file, or the name of one in recipes/")],
@@ -103,6 +114,7 @@ def _training_verb(verb: str, text: str) -> None:
 
 for _verb, _text in {
     "tokenizer": "Train a tokenizer on your documents.",
+    "data": "Filter and deduplicate your documents into token shards.",
     "pretrain": "Pretrain a model on your documents.",
     "reward": "Train a five-attribute reward model on your ratings.",
     "sft": "Supervised fine-tuning on your dialogues.",
@@ -262,12 +274,21 @@ def trace(folder: Path, record_id: str) -> None:
 def look(
     path: Path,
     model: Annotated[Path, typer.Option(help="the folder whose tokenizer reads it")],
-    limit: int = 1,
+    limit: Annotated[int, typer.Option(min=1, help="how many records")] = 1,
+    as_json: AsJson = False,
 ) -> None:
-    """A record as the model sees it: every token, its id, and whether it is trained."""
-    from flywright.recipe.verbs import look_at
+    """Records as the model sees them: tokens, mask, and how they are packed."""
+    from flywright.recipe.look import look_at
 
-    _table(look_at(path, model, limit), False)
+    seen = look_at(path, model, limit)
+    if as_json:
+        print(json.dumps(seen, ensure_ascii=False, indent=1))
+        return
+    print(seen["file"])
+    _columns(seen["tokens"])
+    print(f"\n{seen['batch']}")
+    _columns(seen["packing"])
+    print("\n".join(seen["over_length"]))
 
 
 @plan.command("params")

@@ -5,6 +5,8 @@ A room calls `tick(done, total, note)`; the recipe draws a bar or prints plain l
 
 from collections.abc import Callable
 
+ALARM = "alarm: "  # a note that begins so is told at once, on a line of its own
+
 Tick = Callable[[int, int, str], None]
 
 

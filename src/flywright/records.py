@@ -228,7 +228,8 @@ class Comparison(Record):
     """Two answers to one prompt, which was preferred, and both rewards (RPO needs them).
 
     A missing reward is None; RPO refuses such a pair rather than assume a default. `judge` is who
-    decided ("truth", "llm", "reward" or a person); lineage.model wrote the chosen answer.
+    decided ("truth", "llm", "reward" or a person); `strength` is how much better they found it (1-3
+    in HelpSteer2-Preference); lineage.model wrote the chosen answer.
     """
 
     id: str
@@ -237,6 +238,7 @@ class Comparison(Record):
     rejected: str
     chosen_reward: float | None = None
     rejected_reward: float | None = None
+    strength: float | None = None
     judge: str = ""
     task: str = ""
     rejected_model: str = ""

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from flywright.ask import Scripted, ScriptedScorer
+from flywright.ask import Scripted, ScriptedScorer, TooLong
 from flywright.evals.judge_pairs import judge_accuracy
 from flywright.evals.pairs import pair_accuracy
 from flywright.records import ATTRIBUTES, Comparison, Conversation, Lineage
@@ -55,3 +55,20 @@ def test_a_judge_that_knows_is_right_where_it_decides() -> None:
     found = asyncio.run(judge_accuracy(Scripted(reply, "j"), PAIRS))
     assert found["accuracy"]["mean"] == 0.75 and found["accuracy_when_decided"]["mean"] == 1.0
     assert found["outcomes"] == {"decided": 3, "tie": 1}
+
+
+def test_a_judge_whose_context_is_too_small_is_asked_which_letter_is_likelier() -> None:
+    def reply(*_) -> str:  # type: ignore[no-untyped-def]
+        raise TooLong("no room")
+
+    def likelihood(context: str, letter: str) -> float:
+        assert letter in (" A", " B") and context.endswith("is answer")
+        first, second = (context.split(f"Answer {x}: ")[1].split("\n")[0] for x in "AB")
+        lead = ("good" in first) - ("good" in second)
+        return lead if letter == " A" else -lead
+
+    found = asyncio.run(judge_accuracy(Scripted(reply, "j", likelihood), PAIRS))
+    assert found["by_likelihood"] == 4
+    assert found["accuracy"]["mean"] == 0.75 and found["outcomes"] == {
+        "decided": 3, "inconsistent": 1,
+    }  # fmt: skip

@@ -3,18 +3,22 @@
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from flywright.data.batch import Sample
 from flywright.data.loader import Shuffled
-from flywright.model import Decoder
+from flywright.model import Decoder, RewardModel
+from flywright.train import lora
 from flywright.train.loop import fit
-from flywright.train.objectives import sft
-from flywright.train.settings import TrainSettings
+from flywright.train.objectives import dpo, ranking, reward, rpo, sft
+from flywright.train.reference import with_reference
+from flywright.train.settings import LoraSettings, TrainSettings
 
 SETTINGS = TrainSettings(
     learning_rate=1e-2,
@@ -82,3 +86,88 @@ def test_order_does_not_depend_on_where_it_resumes():
     assert all(a is b for a, b in zip(at_once, pieces, strict=True))
     first_epoch = [loader.index(n) for n in range(40)]
     assert sorted(first_epoch) == list(range(40))
+
+
+def pairs() -> list[Sample]:
+    generator = np.random.default_rng(2)
+    found = []
+    for _ in range(30):
+        prompt = generator.integers(0, 400, 6)
+        answers = [generator.integers(0, 400, int(n)) for n in generator.integers(3, 12, 2)]
+        documents = tuple(np.concatenate([prompt, answer]) for answer in answers)
+        labels = {"rewards": generator.normal(size=2).astype(np.float32)}
+        found.append(Sample(documents, tuple(np.arange(len(d)) >= 6 for d in documents), labels, 6))
+    return found
+
+
+def rated() -> list[Sample]:
+    label = np.array([1, 2, np.nan, 3, 0], dtype=np.float32)
+    return [Sample(s.documents, s.masks, {"attributes": label}) for s in samples()]
+
+
+OBJECTIVES = {
+    "sft": (sft(), samples),
+    "adapters": (sft(), samples),  # with recomputed layers, and a validation whose best wins
+    "reward": (reward(), rated),
+    "ranking": (ranking(), pairs),
+    "dpo": (dpo(0.1, 0.01), pairs),
+    "rpo": (rpo(0.1, 1.0, 0.01), pairs),
+}
+
+
+def whole_training(spec, folder: Path, name: str, pause: float) -> None:
+    """An objective's training from its folder to its weights, as a process of its own does it."""
+    objective, made = OBJECTIVES[name]
+    decoder = Decoder(spec, seed=0)
+    is_reward = name in ("reward", "ranking")
+    model = RewardModel.from_decoder(decoder, seed=0) if is_reward else decoder
+    data = made()
+    if name in ("dpo", "rpo"):
+        data = with_reference(decoder, data, folder / "reference.npy", 200)
+    changes = {"precision": "fp32", "checkpoint_every_steps": 2, "batch_ramp": [], "epochs": 2}
+    validation = []
+    if name == "adapters":
+        changes |= {"lora": LoraSettings(rank=2), "recompute": True, "precision": "bf16"}
+        lora.put_on(model, changes["lora"], seed=1)
+        validation = data[:5]
+    settings = SETTINGS.model_copy(update=changes)
+    hook = (lambda _step: True, lambda _model, _step: time.sleep(pause))
+    loader = Shuffled(data, seed=1)
+    fit(model, loader, objective, settings, folder, validation=validation, hooks=[hook])
+    save_file(dict(model.state_dict()), folder / "weights.safetensors")
+
+
+def in_a_child(spec, folder: Path, name: str, alive_seconds: float | None) -> bool:
+    """Run it; killed with SIGKILL after so long. True if it came to its end."""
+    child = os.fork()
+    if child == 0:
+        torch.set_num_threads(1)
+        try:
+            whole_training(spec, folder, name, 0.0 if alive_seconds is None else 0.01)
+        finally:
+            os._exit(0 if (folder / "weights.safetensors").exists() else 1)
+    if alive_seconds is not None:
+        time.sleep(alive_seconds)
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    return not os.WIFSIGNALED(status)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs fork")
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_killed_at_random_moments(tiny_spec, tmp_path, name):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    whole.mkdir()
+    cut.mkdir()
+    assert in_a_child(tiny_spec, whole, name, None)
+    left = 0
+    for number, moment in enumerate(np.random.default_rng(len(name)).uniform(0.02, 0.25, 20)):
+        if left == 3 or in_a_child(tiny_spec, cut, name, moment * (1 + number / 4)):
+            break
+        left += any((cut / "state").glob("step-*"))
+    assert left, "no kill left a state to go on from"
+    assert in_a_child(tiny_spec, cut, name, None)
+    expected, found = (load_file(folder / "weights.safetensors") for folder in (whole, cut))
+    assert all(torch.equal(expected[key], found[key]) for key in expected)
+    lines = [len((folder / "metrics.jsonl").read_text().splitlines()) for folder in (whole, cut)]
+    assert lines[0] == lines[1]

@@ -6,7 +6,7 @@ import torch
 
 from flywright.data.batch import Sample, collate
 from flywright.model import Decoder, RewardModel
-from flywright.train.objectives import dpo, language_model, reward, rpo, sft
+from flywright.train.objectives import dpo, ipo, language_model, ranking, reward, rpo, sft
 
 GENERATOR = np.random.default_rng(0)
 
@@ -34,6 +34,8 @@ CASES = {
     "lm": (language_model(), single),
     "sft": (sft(), single),
     "reward": (reward(), single),
+    "ranking": (ranking(), pair),
+    "ipo": (ipo(beta=0.1, sft_weight=0.01), pair),
     "dpo": (dpo(beta=0.1, sft_weight=0.01), pair),
     "rpo": (rpo(beta=0.1, eta=1.0, sft_weight=0.01), pair),
 }
@@ -44,7 +46,7 @@ def test_gradients(tiny_spec, name):
     objective, make = CASES[name]
     samples = [make() for _ in range(6)]
     decoder = Decoder(tiny_spec, seed=0)
-    model = RewardModel.from_decoder(decoder, seed=0) if name == "reward" else decoder
+    model = RewardModel.from_decoder(decoder, seed=0) if name in ("reward", "ranking") else decoder
 
     def gradient(groups):
         model.zero_grad()

@@ -6,10 +6,11 @@ import torch
 from flywright.model import logprobs
 
 
-@pytest.mark.parametrize("rows", [1, 7, 1024])
-def test_values_and_gradients(monkeypatch, rows):
+@pytest.mark.parametrize("rows, columns", [(1, 30), (7, 8), (1024, 16_384), (5, 1)])
+def test_values_and_gradients(monkeypatch, rows, columns):
     monkeypatch.setattr(logprobs, "FEWEST_ROWS", rows)
     monkeypatch.setattr(logprobs, "MOST_ROWS", rows)
+    monkeypatch.setattr(logprobs, "MOST_COLUMNS", columns)
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(20, 8, generator=generator, dtype=torch.float64)
     weight = torch.randn(30, 8, generator=generator, dtype=torch.float64)

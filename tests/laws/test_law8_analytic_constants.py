@@ -8,9 +8,9 @@ import torch
 
 from flywright.data.batch import Sample, collate
 from flywright.model import Decoder
-from flywright.train.objectives import dpo, language_model, rpo
+from flywright.train.objectives import dpo, ipo, language_model, rpo
 from flywright.train.objectives.base import trained_logprobs
-from flywright.train.objectives.rpo import divergence
+from flywright.train.objectives.rpo import DISTANCES, divergence
 
 GENERATOR = np.random.default_rng(0)
 
@@ -62,13 +62,32 @@ def test_rpo_is_stationary_where_margin_meets_reward():
         a = torch.tensor(b, dtype=torch.float64, requires_grad=True)
         value = divergence(a, torch.tensor(b, dtype=torch.float64))
         (slope,) = torch.autograd.grad(value, a)
-        assert abs(float(value)) < 1e-12 and abs(float(slope)) < 1e-12
+        assert abs(value.item()) < 1e-12 and abs(slope.item()) < 1e-12
 
 
 def test_dpo_is_rpo_at_infinite_gap():
     a = torch.linspace(-3, 3, 7, dtype=torch.float64)
     far = divergence(a, torch.full_like(a, 60.0))
     torch.testing.assert_close(far, -torch.nn.functional.logsigmoid(a), rtol=1e-9, atol=1e-9)
+
+
+def test_forward_and_squared_rpo_are_stationary_there_too(tiny_spec):
+    for distance in ("forward", "squared"):
+        for b in (-2.0, 0.0, 1.5):
+            a = torch.tensor(b, dtype=torch.float64, requires_grad=True)
+            value = DISTANCES[distance](a, torch.tensor(b, dtype=torch.float64))
+            (slope,) = torch.autograd.grad(value, a)
+            assert abs(value.item()) < 1e-12 and abs(slope.item()) < 1e-12
+        away = torch.tensor([0.0, 3.0], dtype=torch.float64)
+        assert (DISTANCES[distance](away, torch.full_like(away, 1.5)) > 0.05).all()
+    model, samples = pairs(tiny_spec, [(0.5, 0.0)] * 2)
+    squared = mean_loss(rpo(0.3, 2.0, 0.0, "squared"), model, samples)
+    assert squared == pytest.approx((2.0 * 0.5) ** 2, abs=1e-4)
+
+
+def test_ipo_at_the_reference(tiny_spec):
+    model, samples = pairs(tiny_spec, [(1.0, 0.0)] * 3)
+    assert mean_loss(ipo(0.25, 0.0), model, samples) == pytest.approx(4.0, abs=1e-3)
 
 
 def test_sft_term_is_the_weighted_chosen_sum(tiny_spec):
@@ -84,4 +103,4 @@ def test_masked_tokens_count_in_nothing(tiny_spec):
     empty = tuple(np.zeros_like(mask) for mask in sample.masks)
     batch = collate([Sample(sample.documents, empty)])
     assert language_model().count(batch) == 0
-    assert float(language_model().loss(trained_logprobs(model, batch), batch)[0]) == 0.0
+    assert language_model().loss(trained_logprobs(model, batch), batch)[0].item() == 0.0

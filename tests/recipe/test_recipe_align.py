@@ -183,5 +183,5 @@ def test_what_was_brought_is_read_or_refused_by_line(own, tmp_path):
     with pytest.raises(UserError, match=r"\[files\]: .*absent: no such file"):
         Brought(BroughtSettings(**{**paths, "code": str(tmp_path / "absent")}))
     write_lines(tmp_path / "p.jsonl", [{"prompt": "x"}, {"promt": "y"}])
-    with pytest.raises(UserError, match=r"p\.jsonl:2: neither a Prompt record"):
+    with pytest.raises(UserError, match=r"p\.jsonl:2: not of the form prompts"):
         list(prompts(str(tmp_path / "p.jsonl")))

@@ -6,7 +6,6 @@ import json
 import math
 import os
 import random
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -152,11 +151,13 @@ def test_annotators_decide_by_majority_and_ties_are_left_out(tmp_path, votes, ou
     row = {"instruction": "Say", "input": "it", "response1": "A", "response2": "B"}
     row |= {f"annotator{n}": vote for n, vote in enumerate(votes, 1)}
     write_json(tmp_path / "p.json", [row])
-    dropped: Counter[str] = Counter()
-    found = list(files.pairs("pandalm", tmp_path / "p.json", dropped))
-    assert [pair.chosen for pair in found] == ([outcome] if outcome else [])
-    assert sum(dropped.values()) == (0 if outcome else 1)
-    assert not found or found[0].conversation.last == "Say\n\nit"
+    reading = files.read(tmp_path / "p.json", form="pandalm")
+    if not outcome:
+        with pytest.raises(UserError, match=r"no row is left: without a majority \(1\)"):
+            list(reading)
+        return
+    (pair,) = reading
+    assert (pair.chosen, pair.conversation.last, pair.task) == (outcome, "Say\n\nit", "pandalm")
 
 
 def test_pairs_with_two_prompts_or_turns_out_of_order_are_counted(tmp_path):
@@ -168,27 +169,13 @@ def test_pairs_with_two_prompts_or_turns_out_of_order_are_counted(tmp_path):
         {"chosen": same + "yes", "rejected": same + "yes"},
     ]
     path = Path(lines(tmp_path / "hh.jsonl.gz", rows))
-    dropped: Counter[str] = Counter()
-    (pair,) = files.pairs("hh", path, dropped)
+    reading = files.read(path, form="hh")
+    (pair,) = reading
     assert [m.content for m in pair.conversation.messages] == ["a", "b", "c"]
     assert (pair.chosen, pair.rejected) == ("yes", "no")
-    assert sum(dropped.values()) == 3
-    with pytest.raises(UserError, match=r"hh\.jsonl\.gz: not of the form that is stated"):
-        list(files.pairs("pandalm", path, dropped))
-
-
-def test_ratings_in_helpsteer2s_format(tmp_path):
-    scores = {"helpfulness": 3, "correctness": 4, "coherence": 4, "complexity": 1, "verbosity": 2}
-    prompt = "a\n<extra_id_1>Assistant\nb\n<extra_id_1>User\nc"
-    path = Path(lines(tmp_path / "r.jsonl.gz", [{"prompt": prompt, "response": "d", **scores}]))
-    (rating,) = files.ratings(path)
-    assert [m.content for m in rating.conversation.messages] == ["a", "b", "c", "d"]
-    assert rating.attributes == (3, 4, 4, 1, 2)
-    bad = Path(
-        lines(tmp_path / "b.jsonl.gz", [{"prompt": "a", "response": "b", "helpfulness": "x"}])
-    )
-    with pytest.raises(UserError, match=r"b\.jsonl\.gz: row 1: not a rating"):
-        list(files.ratings(bad))
+    assert reading.dropped == {"two prompts": 2, "equal answers": 1}
+    with pytest.raises(UserError, match=r"hh\.jsonl\.gz:1: not of the form pandalm: its keys are"):
+        list(files.read(path, form="pandalm"))
 
 
 def test_long_texts_are_cut_without_loss():
@@ -221,7 +208,7 @@ def test_every_set_of_the_recipe_is_read():
     sets = [Sets("pairs", DATA, recipe.pairs), Sets("dialogues", DATA, recipe.dialogues.sets)]
     assert not any(found.missing for found in (Files(recipe), *sets))
     for form, path in recipe.pairs.items():
-        assert sum(1 for _ in files.pairs(form, DATA / path, Counter())) > 200
+        assert sum(1 for _ in files.read(DATA / path, form=form)) > 200
     for form, path in recipe.dialogues.sets.items():
-        assert sum(1 for _ in files.dialogues(form, DATA / path, Counter())) >= 100
+        assert sum(1 for _ in files.read(DATA / path, form=form)) >= 100
     assert "alpaca_eval" not in recipe.model_dump_json()

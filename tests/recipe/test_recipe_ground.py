@@ -139,10 +139,10 @@ def test_a_factor_of_zero_leaves_a_source_out():
     train = {"learning_rate": 1.0, "batch_size": 1, "samples": 1}
     blend, tokens = {"en": 1.0}, {"en.books": 300, "en.web": 100, "code.py": 50}
     phase = PretrainSettings(blend=blend, upweight={"web": 0}, train=train)
-    assert phase.shard_weights(tokens) == {"en.books": 1.0}
+    assert phase.phases(tokens) == [(0, {"en.books": 1.0})]
     none = PretrainSettings(blend=blend, upweight={"web": 0, "books": 0}, train=train)
     with pytest.raises(UserError, match="no group 'en' of any weight"):
-        none.shard_weights(tokens)
+        none.phases(tokens)
 
 
 def test_folder_hash_sees_names_and_bytes(tmp_path):

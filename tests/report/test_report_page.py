@@ -14,7 +14,7 @@ from flywright.report.artifacts import read_run
 
 SECTIONS = (
     *("claims", "stages", "reward", "data", "examples"),
-    *("training", "facts", "lineage", "cost"),
+    *("answers", "training", "facts", "lineage", "cost"),
 )
 VOID = {"meta", "br", "link", "img"}
 
@@ -72,7 +72,7 @@ def test_every_section_is_filled_by_a_whole_run(html):
     page = Page(html)
     assert set(SECTIONS) <= set(page.ids)
     assert "Not in this run" not in html
-    assert page.tags.count("svg") == 3
+    assert page.tags.count("svg") == 4
 
 
 def test_the_page_needs_nothing_from_outside_and_runs_nothing(html):
@@ -240,4 +240,4 @@ def test_curves_of_one_point_are_drawn_and_nothing_is_no_picture(run):
     assert "<svg" in pictures.losses(steps)
     assert "<svg" in pictures.preferences(steps)
     assert pictures.losses([]) == pictures.preferences([]) == ""
-    assert pictures.stages([]) == ""
+    assert pictures.stages([]) == pictures.answers([]) == ""

@@ -96,8 +96,45 @@ def test_ramp_and_schedules():
     assert [learning_rate(warm, s, 0, 30) for s in range(4)] == [0.25, 0.5, 0.75, 1.0]
 
 
+def test_the_papers_ramp():
+    """768, 1536, 2304 sequences of 4096 tokens, from 200 and 400 billion on, of 8 T (SPEC 3.3)."""
+    sequences = lambda billions: round(billions * 1e9 / 4096)  # noqa: E731
+    settings = TrainSettings(
+        learning_rate=1e-4, schedule="cosine", min_learning_rate=1e-5, batch_size=2304,
+        batch_ramp=[(sequences(200), 768), (sequences(400), 1536)],
+    )  # fmt: skip
+    sizes = steps_of(settings, sequences(8000))
+    assert [sizes.count(size) for size in (768, 1536)] == [63_579, 31_789]  # one crosses its end
+    assert sum(sizes) == sequences(8000) and sizes == sorted(sizes[:-1]) + sizes[-1:]
+    half = learning_rate(settings, 400_000, sequences(4000), sequences(8000))
+    assert half == pytest.approx((1e-4 + 1e-5) / 2, rel=1e-4)
+
+
+def test_schedules_of_continued_training():
+    wsd = TrainSettings(
+        learning_rate=1.0, batch_size=1, schedule="wsd", decay_share=0.2, warmup_steps=0
+    )
+    rates = [learning_rate(wsd, 9, consumed, 100) for consumed in (0, 50, 80, 90, 100)]
+    assert rates == pytest.approx([1.0, 1.0, 1.0, 0.5, 0.0])
+    steep = wsd.model_copy(update={"schedule": "steep", "min_learning_rate": 0.2})
+    rates = [learning_rate(steep, 9, consumed, 100) for consumed in (0, 4, 25, 100)]
+    assert rates == pytest.approx([1.0, 0.84, 0.6, 0.2])
+
+
 def test_training_learns(tokenizer, tiny_spec, tmp_path):
     samples = dialogue_examples([dialogue()], tokenizer, 100).samples
     settings = TrainSettings(learning_rate=1e-2, batch_size=1, samples=60, precision="fp32")
     fitted = fit(Decoder(tiny_spec, seed=0), Shuffled(samples, 0), sft(), settings, tmp_path)
     assert fitted.last["loss"] < 0.1
+
+
+def test_what_is_computed_in_bf16_is_not_rounded_when_it_is_kept(tiny_spec, tmp_path):
+    """Stages of small rates follow each other: each must start from what the last one saved."""
+    model = Decoder(tiny_spec, seed=0)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    sample = Sample((np.arange(9),), (np.ones(9, dtype=bool),))
+    settings = TrainSettings(learning_rate=1e-12, batch_size=1, samples=2, precision="bf16")
+    fit(model, Shuffled([sample], 0), sft(), settings, tmp_path)
+    for name, tensor in model.state_dict().items():
+        assert tensor.dtype == before[name].dtype
+        assert (tensor - before[name]).abs().max() < 1e-9, name

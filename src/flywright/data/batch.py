@@ -1,11 +1,13 @@
 """Samples and batches: documents end to end in one row, no padding at all.
 
-A batch holds the documents' tokens one after another with their lengths; attention keeps them apart
-(model.attention.packed) and positions restart. Shapes: N tokens, M trained tokens, D documents.
+A batch holds segments of tokens one after another; attention keeps documents apart
+(model.attention.packed) and positions restart. A segment is a document, or what several documents
+of a sample begin with (a pair's prompt), which is then computed once, or how one of them goes on.
+Shapes: N tokens, M trained tokens, D documents.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -17,30 +19,36 @@ class Sample:
 
     documents: token ids of each. masks: for each token, whether it is trained, that is predicted
     from the token before it (the first token never is). labels: name -> array for the sample.
+    shared: so many leading tokens, none of them trained, are the same in all documents.
     """
 
     documents: tuple[np.ndarray, ...]
     masks: tuple[np.ndarray, ...]
     labels: dict[str, np.ndarray] = field(default_factory=dict)
+    shared: int = 0
 
     @property
     def tokens(self) -> int:
-        """Tokens in all documents."""
-        return sum(len(document) for document in self.documents)
+        """Tokens that are computed: those of all documents, shared ones once."""
+        unshared = sum(len(document) for document in self.documents)
+        return unshared - self.shared * (len(self.documents) - 1)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Documents end to end.
+    """Segments end to end.
 
-    ids_N, positions_N; lengths of the D documents. trained_M are the positions from which a trained
-    token is predicted, targets_M those tokens, document_M their documents. labels are stacked over
-    samples.
+    ids_N, positions_N; lengths of the segments, and of each the one that it goes on from (-1: it
+    begins a document). ends_D: position of each document's last token. trained_M are the positions
+    from which a trained token is predicted, targets_M those tokens, document_M their documents.
+    labels are stacked over samples.
     """
 
     ids_N: torch.Tensor
     positions_N: torch.Tensor
     lengths: tuple[int, ...]
+    parents: tuple[int, ...]
+    ends_D: torch.Tensor
     trained_M: torch.Tensor
     targets_M: torch.Tensor
     document_M: torch.Tensor
@@ -52,35 +60,62 @@ class Batch:
         return self.targets_M.numel()
 
     @property
-    def ends_D(self) -> torch.Tensor:
-        """Position of each document's last token."""
-        return torch.tensor(self.lengths).cumsum(0) - 1
+    def documents(self) -> int:
+        """How many there are, D."""
+        return self.ends_D.numel()
 
     def document_sums(self, values_M: torch.Tensor) -> torch.Tensor:
         """Sums [D] of a per-trained-token value over each document."""
-        sums_D = values_M.new_zeros(len(self.lengths))
+        sums_D = values_M.new_zeros(self.documents)
         return sums_D.index_add(0, self.document_M, values_M)
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same on a device."""
+        moved = {
+            name: value.to(device)
+            for name, value in vars(self).items()
+            if isinstance(value, torch.Tensor)
+        }
+        return replace(self, **moved, labels={n: v.to(device) for n, v in self.labels.items()})
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
     """One batch of samples, in order."""
-    documents = [document for sample in samples for document in sample.documents]
-    masks = [mask for sample in samples for mask in sample.masks]
-    lengths = tuple(len(document) for document in documents)
-    ids_N = torch.from_numpy(np.concatenate(documents).astype(np.int64))
-    mask_N = np.concatenate(masks).astype(bool)
-    starts = np.cumsum([0, *lengths[:-1]])
-    mask_N[starts] = False  # a document's first token has nothing to be predicted from
-    predicted_M = np.flatnonzero(mask_N)
-    document_N = np.repeat(np.arange(len(lengths)), lengths)
+    ids: list[np.ndarray] = []
+    positions, parents, ends, trained, targets = [], [], [], [], []
+    place = 0
+    for sample in samples:
+        shared, root = sample.shared, -1
+        before = place - 1  # of a document's first own token; there is none where nothing is shared
+        if shared:
+            root = len(ids)
+            ids.append(sample.documents[0][:shared])
+            parents.append(-1)
+            positions.append(np.arange(shared))
+            place += shared
+            before = place - 1
+        for document, mask in zip(sample.documents, sample.masks, strict=True):
+            own = document[shared:]
+            predicted = np.flatnonzero(mask[shared:])
+            if not shared:  # a document's first token has nothing to be predicted from
+                predicted = predicted[predicted > 0]
+            trained.append(np.where(predicted > 0, place + predicted - 1, before))
+            targets.append(own[predicted])
+            ids.append(own)
+            parents.append(root)
+            positions.append(np.arange(shared, len(document)))
+            place += len(own)
+            ends.append(place - 1)
     names = samples[0].labels
     return Batch(
-        ids_N=ids_N,
-        positions_N=torch.from_numpy(np.concatenate([np.arange(n) for n in lengths])),
-        lengths=lengths,
-        trained_M=torch.from_numpy(predicted_M - 1),
-        targets_M=ids_N[torch.from_numpy(predicted_M)],
-        document_M=torch.from_numpy(document_N[predicted_M]),
+        ids_N=torch.from_numpy(np.concatenate(ids).astype(np.int64)),
+        positions_N=torch.from_numpy(np.concatenate(positions)),
+        lengths=tuple(len(segment) for segment in ids),
+        parents=tuple(parents),
+        ends_D=torch.tensor(ends),
+        trained_M=torch.from_numpy(np.concatenate(trained)),
+        targets_M=torch.from_numpy(np.concatenate(targets).astype(np.int64)),
+        document_M=torch.from_numpy(np.repeat(np.arange(len(ends)), [len(m) for m in trained])),
         labels={n: torch.from_numpy(np.stack([s.labels[n] for s in samples])) for n in names},
     )
 

@@ -78,10 +78,12 @@ def comparison_examples(
     tokenizer: Tokenizer,
     context_length: int,
     needs_rewards: bool,
+    share_prefix: bool = True,
 ) -> Examples:
     """Pair samples: documents (chosen, rejected), label "rewards" [2] where they are needed.
 
-    Raises UserError for a comparison without rewards when `needs_rewards` (RPO has no default).
+    share_prefix: what both begin with is computed once. Raises UserError for a comparison without
+    rewards when `needs_rewards` (RPO has no default).
     """
 
     def sample(comparison: Comparison) -> Sample:
@@ -91,22 +93,47 @@ def comparison_examples(
             ids = chat.answer_ids(tokenizer, comparison.conversation, answer)
             documents.append(np.array(prompt + ids))
             masks.append(np.array([False] * len(prompt) + [True] * len(ids)))
-        return Sample(tuple(documents), tuple(masks), _rewards(comparison, needs_rewards))
+        labels = _rewards(comparison, needs_rewards)
+        return Sample(tuple(documents), tuple(masks), labels, len(prompt) if share_prefix else 0)
 
     return _fitting(comparisons, sample, context_length)
 
 
 def ranking_examples(
-    comparisons: Iterable[Comparison], tokenizer: Tokenizer, context_length: int
+    comparisons: Iterable[Comparison],
+    tokenizer: Tokenizer,
+    context_length: int,
+    needs_strength: bool = False,
+    share_prefix: bool = True,
 ) -> Examples:
-    """Pair samples as a reward model reads them: documents (chosen, rejected), nothing trained."""
+    """Pair samples as a reward model reads them: documents (chosen, rejected), nothing trained.
+
+    Label "strength" where it is needed. Raises UserError for a comparison without it.
+    """
 
     def sample(pair: Comparison) -> Sample:
         answered = (pair.conversation.answered(text) for text in (pair.chosen, pair.rejected))
         documents = tuple(np.array(chat.reward_ids(tokenizer, each)) for each in answered)
-        return Sample(documents, tuple(np.zeros(len(ids), dtype=bool) for ids in documents))
+        nothing = tuple(np.zeros(len(ids), dtype=bool) for ids in documents)
+        labels = {"strength": np.array(_strength(pair), dtype=np.float32)} if needs_strength else {}
+        return Sample(documents, nothing, labels, _common(*documents) if share_prefix else 0)
 
     return _fitting(comparisons, sample, context_length)
+
+
+def _common(first: np.ndarray, second: np.ndarray) -> int:
+    """How many leading tokens are the same; at least one of each is left."""
+    most = min(len(first), len(second)) - 1
+    differing = np.flatnonzero(first[:most] != second[:most])
+    return int(differing[0]) if differing.size else most
+
+
+def _strength(comparison: Comparison) -> float:
+    if comparison.strength is None:
+        raise UserError(
+            "ranking by strength needs `strength`: how much better the chosen answer is"
+        )
+    return comparison.strength
 
 
 def _rewards(comparison: Comparison, needed: bool) -> dict[str, np.ndarray]:

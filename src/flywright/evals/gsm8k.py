@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from flywright.data.rows import read_rows
 from flywright.errors import UserError
 from flywright.evals import verifiable
-from flywright.evals.datafiles import field, find, read_rows
+from flywright.evals.datafiles import field, find
 from flywright.evals.items import Task
 from flywright.records import Check, Conversation, Lineage, Prompt
 

@@ -8,8 +8,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from flywright.data.rows import read_rows
 from flywright.errors import UserError
-from flywright.evals.datafiles import field, find, read_rows
+from flywright.evals.datafiles import field, find
 from flywright.evals.items import Item, Task, item_of
 from flywright.judge.truth import extract_code
 from flywright.records import Check, Conversation, Lineage, Prompt

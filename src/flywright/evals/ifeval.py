@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from flywright.evals.datafiles import field, find, read_rows
+from flywright.data.rows import read_rows
+from flywright.evals.datafiles import field, find
 from flywright.evals.items import Item, Task, item_of
 from flywright.judge.instructions import follows, follows_loosely
 from flywright.records import Check, Conversation, Lineage, Prompt

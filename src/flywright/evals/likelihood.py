@@ -13,7 +13,8 @@ from pathlib import Path
 
 from flywright.ask import Completer, gather
 from flywright.ask.protocol import TooLong
-from flywright.evals.datafiles import field, find, read_lines, read_rows
+from flywright.data.rows import read_lines, read_rows
+from flywright.evals.datafiles import field, find
 from flywright.evals.items import Item
 from flywright.progress import Tick, silent
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from flywright.data.rows import read_rows
 from flywright.errors import UserError
-from flywright.evals.datafiles import read_rows
 from flywright.records import Prompt
 
 _NAMES = ("id", "task_id", "key", "prompt", "instruction")

@@ -48,6 +48,26 @@ async def prefer(
     return Verdict(judge=judge.model, preference=preference, detail=detail)
 
 
+async def likelier(
+    judge: Completer, conversation: Conversation, first: str, second: str
+) -> Verdict:
+    """The same in few words, for a context too small for `prefer`'s question: which letter the
+    judge finds likelier to come next, in both orders. It never ties and is never unreadable.
+    """
+
+    async def letter(answers: dict[str, str]) -> str:
+        text = fill("likelier", conversation=transcript(conversation), **answers).strip()
+        plain = text.replace("<extra_id_", "<extra id ")  # a raw context is parsed for these
+        scores = await judge.logprobs(plain, [" A", " B"])
+        return "AB"[scores[1] > scores[0]]
+
+    labels = await asyncio.gather(
+        letter({"first": first, "second": second}), letter({"first": second, "second": first})
+    )
+    preference = {("A", "B"): 1, ("B", "A"): -1}.get((labels[0], labels[1]), 0)
+    return Verdict(judge=judge.model, preference=preference, detail="/".join(labels))
+
+
 def outcome(verdict: Verdict) -> str:
     """What a verdict's detail says: "decided", "tie", "inconsistent" or "unreadable"."""
     if "?" in verdict.detail:

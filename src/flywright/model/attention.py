@@ -5,7 +5,9 @@ change. Shapes: B batch, T positions, H query heads, G key-value heads, K head d
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -40,74 +42,104 @@ def fused_causal(q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor) -> Tensor:
 
 
 def blocked_causal(q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor) -> Tensor:
-    """The same by blocks of queries, each with the scores of what stands before it.
-
-    Query heads of a group share one product. R = H / G, Q queries of a block, S keys up to its end.
-    """
-    B, H, T, K = q_BHTK.shape
-    G = k_BGTK.shape[1]
-    q_BGRTK = (q_BHTK * K**-0.5).view(B, G, H // G, T, K)
+    """The same by blocks of queries, each with the scores of what stands before it."""
+    T = q_BHTK.shape[2]
     parts = []
     for start in range(0, T, QUERIES):
         end = min(T, start + QUERIES)
-        q_BGEK = q_BGRTK[:, :, :, start:end].reshape(B, G, -1, K)  # E = R * Q
-        scores_BGES = q_BGEK @ k_BGTK[:, :, :end].transpose(-1, -2)
         future_QS = torch.ones(end - start, end, dtype=torch.bool, device=q_BHTK.device)
-        scores_BHQS = scores_BGES.view(B, H, end - start, end)
-        weights_BHQS = scores_BHQS.masked_fill(future_QS.triu(1 + start), -torch.inf).softmax(-1)
-        out_BGEK = weights_BHQS.view(scores_BGES.shape) @ v_BGTK[:, :, :end]
-        parts.append(out_BGEK.view(B, H, end - start, K))
+        k_BGSK, v_BGSK = k_BGTK[:, :, :end], v_BGTK[:, :, :end]
+        parts.append(masked(q_BHTK[:, :, start:end], k_BGSK, v_BGSK, future_QS.triu(1 + start)))
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
 
-def packed(lengths: Sequence[int]) -> Attend:
-    """One row [1, H, N, K] of documents end to end, each attended to alone; lengths add up to N.
+def masked(q_BHQK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, hidden_QS: Tensor) -> Tensor:
+    """Attention of Q queries to S keys, but for those that are hidden (True; it broadcasts).
 
-    Documents of similar length go through `causal` as one batch, padded at their ends, where the
-    causal mask hides the padding. Positions have to restart at each document.
+    Query heads of a group share one product: E = H / G * Q.
     """
-    if len(set(lengths)) == 1:
-        return _equal(len(lengths))
-    starts = [0, *torch.tensor(lengths).cumsum(0).tolist()]
-    buckets: dict[int, list[int]] = {}
-    for document, length in enumerate(lengths):
-        buckets.setdefault(-(-length // BUCKET) * BUCKET, []).append(document)
-    takes = []
-    for width, documents in buckets.items():
-        first_D1 = torch.tensor([starts[d] for d in documents])[:, None]
-        length_D1 = torch.tensor([lengths[d] for d in documents])[:, None]
-        offset_T = torch.arange(width)
-        takes.append((first_D1 + offset_T.clamp(max=length_D1 - 1), offset_T < length_D1))
-    order_N = torch.cat([place[valid] for place, valid in takes]).argsort()
-    kept_N = torch.cat([valid.flatten() for _, valid in takes]).nonzero()[:, 0][order_N]
+    B, H, Q, K = q_BHQK.shape
+    G, S = k_BGSK.shape[1:3]
+    q_BGEK = (q_BHQK * K**-0.5).reshape(B, G, -1, K)
+    scores_BHQS = (q_BGEK @ k_BGSK.transpose(-1, -2)).view(B, H, Q, S)
+    weights_BHQS = scores_BHQS.masked_fill(hidden_QS, -torch.inf).softmax(-1)
+    return (weights_BHQS.view(B, G, -1, S) @ v_BGSK).view(B, H, Q, K)
+
+
+def packed(lengths: Sequence[int], parents: Sequence[int] = ()) -> Attend:
+    """One row [1, H, N, K] of segments end to end, documents kept apart; lengths add up to N.
+
+    parents: of each segment the one that it goes on from, and sees whole; -1 = it begins a
+    document, as all do where no parents are given. Segments of similar size go as one batch, padded
+    at their ends, where the causal mask hides the padding. Positions restart at each document.
+    """
+    parents = parents or [-1] * len(lengths)
+    buckets: dict[tuple[int, int], list[int]] = {}
+    for segment, (length, parent) in enumerate(zip(lengths, parents, strict=True)):
+        before = lengths[parent] if parent >= 0 else 0
+        buckets.setdefault((_rounded(length), _rounded(before)), []).append(segment)
+    takes = [_Take.of(segments, lengths, parents) for segments in buckets.values()]
+    order_N = torch.cat([take.place_DQ[take.valid_DQ] for take in takes]).argsort()
+    kept_N = torch.cat([take.valid_DQ.flatten() for take in takes]).nonzero()[:, 0][order_N]
 
     def attend(layer: int, q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor) -> Tensor:
-        parts = []
-        for place_DT, _ in takes:
-            q, k, v = (_taken(x, place_DT) for x in (q_BHTK, k_BGTK, v_BGTK))
-            parts.append(causal(layer, q, k, v).transpose(0, 1).flatten(1, 2))
-        return torch.cat(parts, dim=1).index_select(1, kept_N)[None]
+        parts = [take.attend(layer, q_BHTK, k_BGTK, v_BGTK) for take in takes]
+        out_HNK = torch.cat([part.transpose(0, 1).flatten(1, 2) for part in parts], dim=1)
+        return out_HNK.index_select(1, kept_N.to(out_HNK.device))[None]
 
     return attend
+
+
+def _rounded(length: int) -> int:
+    return -(-length // BUCKET) * BUCKET
+
+
+@dataclass(frozen=True)
+class _Take:
+    """Segments of similar size as one batch: places [D, Q] of queries, which are real, and, where
+    they go on from others, places [D, S] of keys with what of them is hidden, [D, 1, Q, S].
+    """
+
+    place_DQ: Tensor
+    valid_DQ: Tensor
+    key_DS: Tensor | None = None
+    hidden_D1QS: Tensor | None = None
+
+    @classmethod
+    def of(cls, segments: list[int], lengths: Sequence[int], parents: Sequence[int]) -> "_Take":
+        """From segments' numbers; all of them go on from another, or none does."""
+        starts = np.cumsum([0, *lengths])
+        column = lambda numbers: torch.tensor([int(n) for n in numbers])[:, None]  # noqa: E731
+        start_D1 = column(starts[s] for s in segments)
+        own_D1 = column(lengths[s] for s in segments)
+        longest = int(own_D1.max())
+        roots = parents[segments[0]] < 0
+        offset_Q = torch.arange(_rounded(longest) if roots else longest)
+        place_DQ = start_D1 + offset_Q.clamp(max=own_D1 - 1)
+        if roots:
+            return cls(place_DQ, offset_Q < own_D1)
+        parent_D1 = column(starts[parents[s]] for s in segments)
+        before_D1 = column(lengths[parents[s]] for s in segments)
+        offset_S = torch.arange(int((before_D1 + own_D1).max()))
+        own_DS = start_D1 + (offset_S - before_D1).clamp(max=own_D1 - 1)
+        key_DS = torch.where(offset_S < before_D1, parent_D1 + offset_S, own_DS)
+        hidden_DQS = offset_S > (before_D1 + offset_Q)[..., None]
+        return cls(place_DQ, offset_Q < own_D1, key_DS, hidden_DQS[:, None])
+
+    def attend(self, layer: int, q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor) -> Tensor:
+        """[D, H, Q, K] of the segments of a row [1, H, N, K]."""
+        q_DHQK = _taken(q_BHTK, self.place_DQ)
+        keys_DS = self.place_DQ if self.key_DS is None else self.key_DS
+        k_DGSK, v_DGSK = _taken(k_BGTK, keys_DS), _taken(v_BGTK, keys_DS)
+        if self.hidden_D1QS is None:
+            return causal(layer, q_DHQK, k_DGSK, v_DGSK)
+        return masked(q_DHQK, k_DGSK, v_DGSK, self.hidden_D1QS.to(q_DHQK.device))
 
 
 def _taken(x_1HNK: Tensor, place_DT: Tensor) -> Tensor:
     """Positions of a row as a batch [D, H, T, K]."""
-    flat = x_1HNK[0].index_select(1, place_DT.flatten())
+    flat = x_1HNK[0].index_select(1, place_DT.flatten().to(x_1HNK.device))
     return flat.unflatten(1, tuple(place_DT.shape)).transpose(0, 1)
-
-
-def _equal(documents: int) -> Attend:
-    """A row of documents of one length: a batch without any copying."""
-
-    def split(x_1HNK: Tensor) -> Tensor:
-        return x_1HNK[0].unflatten(1, (documents, -1)).transpose(0, 1)
-
-    def attend(layer: int, q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor) -> Tensor:
-        out_DHTK = causal(layer, split(q_BHTK), split(k_BGTK), split(v_BGTK))
-        return out_DHTK.transpose(0, 1).flatten(1, 2)[None]
-
-    return attend
 
 
 class Attention(nn.Module):

@@ -1,7 +1,9 @@
 """The one log-probability op: no full-logit tensor, exact gradients (HOUSE law 7).
 
 SFT, DPO, RPO, reference scoring and evaluation all take their token log-probabilities from here.
-Shapes: N tokens, D hidden, V vocabulary. The slow twin is `token_logprobs_naive`.
+Logits exist for a tile at a time: some tokens by some of the vocabulary, kept in the cache.
+Shapes: N tokens, D hidden, V vocabulary; R, C rows and columns of a tile. The slow twin is
+`token_logprobs_naive`.
 """
 
 from collections.abc import Iterator
@@ -11,44 +13,69 @@ import torch
 from torch import Tensor
 
 FEWEST_ROWS, MOST_ROWS = 64, 1024  # tokens whose logits exist at one time
-CHUNK = 1 << 22  # logits of a chunk that the cache holds
+MOST_COLUMNS = 16_384  # and of the vocabulary
+TILE = 1 << 22  # logits of a tile that the cache holds
 
 
-def _chunks(tokens: int, vocabulary: int) -> Iterator[slice]:
-    """Rows of tokens whose logits stay in the cache while they are worked on."""
-    rows = max(FEWEST_ROWS, min(MOST_ROWS, CHUNK // vocabulary))
-    return (slice(start, start + rows) for start in range(0, tokens, rows))
+def _slices(total: int, size: int) -> Iterator[slice]:
+    return (slice(start, min(total, start + size)) for start in range(0, total, size))
+
+
+def _tile(vocabulary: int) -> tuple[int, int]:
+    """Rows and columns of a tile."""
+    columns = min(vocabulary, MOST_COLUMNS)
+    return max(FEWEST_ROWS, min(MOST_ROWS, TILE // columns)), columns
 
 
 class _TokenLogprobs(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tensor:
-        logprob_N = hidden_ND.new_empty(targets_N.shape, dtype=_precise(hidden_ND))
-        logsum_N = torch.empty_like(logprob_N)
-        for rows in _chunks(len(targets_N), len(weight_VD)):
-            logits_RV = (hidden_ND[rows] @ weight_VD.T).to(logprob_N.dtype)
-            picked_R = logits_RV.gather(1, targets_N[rows, None]).squeeze(1)
-            top_R1 = logits_RV.amax(-1, keepdim=True)
-            logsum_N[rows] = logits_RV.sub_(top_R1).exp_().sum(-1).log_() + top_R1[:, 0]
-            logprob_N[rows] = picked_R - logsum_N[rows]
+        precise = _precise(hidden_ND)
+        tokens, vocabulary = len(targets_N), len(weight_VD)
+        size, width = _tile(vocabulary)
+        picked_N = hidden_ND.new_empty(tokens, dtype=precise)
+        logsum_N = hidden_ND.new_full((tokens,), -torch.inf, dtype=precise)
+        for rows in _slices(tokens, size):
+            for columns in _slices(vocabulary, width):
+                logits_RC = (hidden_ND[rows] @ weight_VD[columns].T).to(precise)
+                row_H, column_H = _hits(targets_N[rows], columns)
+                picked_N[rows][row_H] = logits_RC[row_H, column_H]
+                top_R1 = logits_RC.amax(-1, keepdim=True)
+                tile_R = logits_RC.sub_(top_R1).exp_().sum(-1).log_() + top_R1[:, 0]
+                logsum_N[rows] = torch.logaddexp(logsum_N[rows], tile_R)
         ctx.save_for_backward(hidden_ND, weight_VD, targets_N, logsum_N)
-        return logprob_N
+        return picked_N - logsum_N
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (grad_N,) = gradients
         hidden_ND, weight_VD, targets_N, logsum_N = ctx.saved_tensors
-        grad_hidden_ND = torch.empty_like(hidden_ND)
-        grad_weight_VD = torch.zeros_like(weight_VD, dtype=logsum_N.dtype)
-        for rows in _chunks(len(targets_N), len(weight_VD)):
-            logits_RV = (hidden_ND[rows] @ weight_VD.T).to(logsum_N.dtype)
-            # d logprob / d logits = onehot(target) - softmax
-            slope_RV = logits_RV.sub_(logsum_N[rows, None]).exp_().mul_(-grad_N[rows, None])
-            slope_RV[torch.arange(len(slope_RV)), targets_N[rows]] += grad_N[rows]
-            slope_RV = slope_RV.to(hidden_ND.dtype)
-            grad_hidden_ND[rows] = slope_RV @ weight_VD
-            grad_weight_VD += slope_RV.T @ hidden_ND[rows]
-        return grad_hidden_ND, grad_weight_VD.to(weight_VD.dtype), None
+        size, width = _tile(len(weight_VD))
+        grad_hidden_ND = torch.zeros_like(hidden_ND, dtype=logsum_N.dtype)
+        wanted = ctx.needs_input_grad[1]  # not of a head that is frozen
+        grad_weight_VD = torch.empty_like(weight_VD) if wanted else None
+        for columns in _slices(len(weight_VD), width):
+            grad_CD = torch.zeros_like(weight_VD[columns], dtype=logsum_N.dtype)
+            for rows in _slices(len(targets_N), size):
+                logits_RC = (hidden_ND[rows] @ weight_VD[columns].T).to(logsum_N.dtype)
+                # d logprob / d logits = onehot(target) - softmax
+                slope_RC = logits_RC.sub_(logsum_N[rows, None]).exp_().mul_(-grad_N[rows, None])
+                row_H, column_H = _hits(targets_N[rows], columns)
+                slope_RC[row_H, column_H] += grad_N[rows][row_H]
+                slope_RC = slope_RC.to(hidden_ND.dtype)
+                grad_hidden_ND[rows] += slope_RC @ weight_VD[columns]
+                if wanted:
+                    grad_CD += slope_RC.T @ hidden_ND[rows]
+            if grad_weight_VD is not None:
+                grad_weight_VD[columns] = grad_CD
+        return grad_hidden_ND.to(hidden_ND.dtype), grad_weight_VD, None
+
+
+def _hits(targets_R: Tensor, columns: slice) -> tuple[Tensor, Tensor]:
+    """Rows whose target lies in a tile's columns, and in which of them."""
+    inside_R = (targets_R >= columns.start) & (targets_R < columns.stop)
+    row_H = inside_R.nonzero()[:, 0]
+    return row_H, targets_R[row_H] - columns.start
 
 
 def _precise(tensor: Tensor) -> torch.dtype:
@@ -56,7 +83,11 @@ def _precise(tensor: Tensor) -> torch.dtype:
 
 
 def token_logprobs(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tensor:
-    """log p(target) [N] in fp32 (fp64 for fp64 input), from hidden states and the output matrix."""
+    """log p(target) [N] in fp32 (fp64 for fp64 input), from hidden states and the output matrix.
+
+    Memory beside inputs and their gradients does not grow with V: a tile of logits, the gradient of
+    its columns, and the hidden states' gradient in fp32.
+    """
     return _TokenLogprobs.apply(hidden_ND, weight_VD, targets_N)  # type: ignore[return-value]
 
 

@@ -4,8 +4,8 @@ params_table(spec); search(spec, device("H100"), 6144, batch=2304); check_rows("
 """
 
 from flywright.plan.check import check_rows
-from flywright.plan.devices import device
+from flywright.plan.devices import device, peak_flops
 from flywright.plan.job import Job
 from flywright.plan.layout import lay_out, params_table, search
 
-__all__ = ["Job", "check_rows", "device", "lay_out", "params_table", "search"]
+__all__ = ["Job", "check_rows", "device", "lay_out", "params_table", "peak_flops", "search"]

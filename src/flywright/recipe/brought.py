@@ -3,17 +3,18 @@
 A Source like any other (sources.py); the base folder and the endpoint that answers stand beside it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
 from flywright.ask import Completer
+from flywright.data.formats import open_records
 from flywright.errors import UserError
 from flywright.files import digest, file_hash
 from flywright.recipe import files
 from flywright.recipe.settings import BroughtSettings
 from flywright.recipe.sources import Source
-from flywright.records import Document, Prompt, Rating, parse_lines, record_id
+from flywright.records import Document, Prompt, Rating
 
 _HELD_RATINGS = 0.05  # share of the rated prompts where no file of held-out ones is named
 
@@ -34,18 +35,15 @@ class Brought(Source):
         )
 
     def documents(self) -> Iterator[Document]:
-        """Documents for closed Q&A: lines of {"text"}, whatever else they say."""
-        for number, row in parse_lines(Path(self._own.documents)) if self._own.documents else ():
-            if not isinstance(row, dict) or not isinstance(row.get("text"), str):
-                raise UserError(f'{self._own.documents}:{number}: no "text"')
-            yield Document(text=row["text"], source="documents", language=row.get("language", "en"))
+        """Documents for closed Q&A."""
+        yield from open_records(Path(self._own.documents), Document) if self._own.documents else ()
 
     def _rated(self, held: bool) -> Iterator[Rating]:
         own = self._own
         if own.heldout_ratings:
-            yield from files.ratings(Path(own.heldout_ratings if held else own.ratings))
+            yield from open_records(Path(own.heldout_ratings if held else own.ratings), Rating)
             return
-        for rating in files.ratings(Path(own.ratings)):
+        for rating in open_records(Path(own.ratings), Rating):
             place = files.place(rating.conversation.without_answer().last)
             if (place < _HELD_RATINGS) == held:
                 yield rating
@@ -93,17 +91,6 @@ class Brought(Source):
         raise UserError("generator.model: name the URL of an endpoint, or a weights folder")
 
 
-def prompts(path: str) -> Iterator[Prompt]:
-    """Prompt records, or lines of {"prompt": "..."}. Raises UserError with file:line."""
-    for number, row in parse_lines(Path(path)):
-        if isinstance(row, dict) and isinstance(row.get("prompt"), str):
-            row = {
-                "id": record_id(path, row["prompt"]),
-                "conversation": {"messages": [{"role": "user", "content": row["prompt"]}]},
-                "lineage": {"source": Path(path).name, "answer_by": "human"},
-            }
-        try:
-            yield Prompt.model_validate(row)
-        except ValueError:
-            line = f'{path}:{number}: neither a Prompt record nor {{"prompt": "..."}}'
-            raise UserError(line) from None
+def prompts(path: str) -> Iterable[Prompt]:
+    """Prompt records, or rows of {"prompt"}. Raises UserError with file:line."""
+    return open_records(Path(path), Prompt)

@@ -8,7 +8,7 @@ from rich import progress
 from rich.console import Console
 
 from flywright.files import named_disk_errors
-from flywright.progress import Tick
+from flywright.progress import ALARM, Tick
 from flywright.recipe.step import Announce
 
 PLAIN_SECONDS = 15.0  # between two plain lines of one step
@@ -48,7 +48,7 @@ class Teller(Announce):
     def say(self, line: str) -> None:
         """One line to the screen and to the log."""
         self._log(line)
-        self._console.print(line, markup=False)
+        self._console.print(line, markup=False, soft_wrap=True)
 
     def _log(self, line: str) -> None:
         with named_disk_errors(self._path):
@@ -63,6 +63,9 @@ class Teller(Announce):
         task, told = self._task, [time.monotonic()]
 
         def tick(done: int, total: int, note: str = "") -> None:
+            if note.startswith(ALARM):
+                self.say(f"! {name}: {note}")
+                return
             self._progress.update(task, completed=done, total=total, note=note)
             now = time.monotonic()
             if now - told[0] >= PLAIN_SECONDS:

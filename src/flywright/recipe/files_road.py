@@ -33,7 +33,7 @@ from flywright.recipe.loop import pretrained
 from flywright.recipe.sources import TextSource
 from flywright.recipe.step import Artifact, Road, Work, stage
 from flywright.recipe.training import open_tokenizer, rank, regress, supervise
-from flywright.records import Comparison, Dialogue, Document, read_jsonl, write_jsonl
+from flywright.records import Comparison, Dialogue, Document, Rating, read_jsonl, write_jsonl
 from flywright.settings import Settings
 from flywright.stats import bootstrap_mean
 from flywright.synth.filters import decontaminate
@@ -186,8 +186,10 @@ def gather_pairs(work: Work, settings: HeldOut, people: Sets) -> None:
     dropped: Counter[str] = Counter()
     sides: tuple[list[Comparison], list[Comparison]] = ([], [])
     for form, path in people.items():
-        for pair in {pair.id: pair for pair in files.pairs(form, path, dropped)}.values():
+        reading = files.read(path, form=form)
+        for pair in {pair.id: pair for pair in reading}.values():
             sides[files.place(pair.conversation.turns[0].content) < settings.pairs].append(pair)
+        dropped.update({f"{form}: {why}": n for why, n in reading.dropped.items()})
     for name, pairs in zip(("dpo.jsonl", "heldout.jsonl"), sides, strict=True):
         if not pairs:
             raise UserError(f"{work.name}: no pair for {name}: the sets of [pairs] are too small")
@@ -204,7 +206,9 @@ def gather_dialogues(
     dropped: Counter[str] = Counter()
     found: list[Dialogue] = []
     for form, path in talks.items():
-        found += islice(files.dialogues(form, path, dropped), settings.most)
+        reading = files.read(path, form=form)
+        found += islice(reading, settings.most)
+        dropped.update({f"{form}: {why}": n for why, n in reading.dropped.items()})
     heldout = read_jsonl(pairs / "heldout.jsonl", Comparison)
     held = {files.opening(pair.conversation) for pair in heldout}
     apart = [talk for talk in found if files.opening(talk.conversation) not in held]
@@ -223,7 +227,7 @@ def train_reward(
     ratings: {path: hash} of a file of ratings, or empty. Pairs that do not fit are left out.
     """
     for path in ratings:
-        regress(work, settings, base.weights, files.ratings(Path(path)))
+        regress(work, settings, base.weights, files.read(Path(path), Rating))
     if not ratings:
         rank(work, settings, base.weights, read_jsonl(pairs / "dpo.jsonl", Comparison))
     tokenizer, longest = open_tokenizer(base.weights), read_spec(base.weights).context_length

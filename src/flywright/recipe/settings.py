@@ -33,25 +33,36 @@ class PretrainSettings(Training):
 
     Groups are "en", "other" (languages), "code" and "questions". Within a group, sources have the
     share of their tokens, times their factor in `upweight`; a factor of 0 leaves a source out.
+    A source can also have a share of its own, beside its group's: "other.de".
     """
 
     blend: dict[str, float]
+    blend_from: list[tuple[int, dict[str, float]]] = Field(
+        default=[], description="[samples consumed, another blend from there on], in order"
+    )
     upweight: dict[str, float] = Field(default={})
     window: int = Field(default=0, ge=0, description="tokens a sample; 0 = the context length")
 
-    def shard_weights(self, tokens: dict[str, int]) -> dict[str, float]:
-        """Weight of each shard ("group.source") from its tokens. Raises UserError on a bad name."""
+    def phases(self, tokens: dict[str, int]) -> list[tuple[int, dict[str, float]]]:
+        """From which sample on each shard ("group.source") has which weight, by its tokens.
+
+        Raises UserError on a bad name.
+        """
+        blends = [(0, self.blend), *self.blend_from]
+        return [(start, self._shard_weights(blend, tokens)) for start, blend in blends]
+
+    def _shard_weights(self, blend: dict[str, float], tokens: dict[str, int]) -> dict[str, float]:
         weights: dict[str, float] = {}
         sources = {name.partition(".")[2] for name in tokens}
         for name in self.upweight:
             if name not in sources:
                 known = ", ".join(sorted(sources))
                 raise UserError(f"upweight: no source {name!r}; there are: {known}")
-        for group, share in self.blend.items():
+        for group, share in blend.items():
             scaled = {
                 name: count * factor
                 for name, count in tokens.items()
-                if name.partition(".")[0] == group
+                if (name == group or (name.partition(".")[0] == group and name not in blend))
                 and (factor := self.upweight.get(name.partition(".")[2], 1.0))
             }
             if not scaled:
@@ -62,7 +73,13 @@ class PretrainSettings(Training):
         return weights
 
 
-class RewardSettings(Training):
+class RankLoss(Training):
+    """A reward model from pairs: Bradley-Terry, and what is made of how much better one was."""
+
+    ranking: Literal["plain", "scaled", "margin"] = "plain"
+
+
+class RewardSettings(RankLoss):
     """The reward model: how many ratings (two answers a prompt), and the training."""
 
     ratings: int = Field(gt=0)
@@ -106,7 +123,9 @@ class RpoLoss(DpoSettings):
     """RPO: beta is the KL coefficient, eta the scale of the reward gap (SPEC 8.2)."""
 
     eta: float = Field(default=1.0, gt=0)
-    loss: Literal["rpo", "dpo"] = Field(default="rpo", description='"dpo" to compare with')
+    loss: Literal["rpo", "rpo_forward", "rpo_squared", "dpo", "ipo"] = Field(
+        default="rpo", description="rpo is the report's; the others to compare with (SPEC 8.3)"
+    )
 
 
 class RpoSettings(RpoLoss):

@@ -4,32 +4,52 @@ The same stages' cores as on the road, in a folder of its own; a killed run goes
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
+from flywright.data.documents import DocumentFiles
+from flywright.data.formats import Reading
+from flywright.data.prepare import TOKENIZER, prepare
+from flywright.data.quality import Quality
 from flywright.data.shards import write_shard
 from flywright.errors import UserError
-from flywright.files import digest, write_json
+from flywright.files import digest, file_hash, folder_hash, write_json
 from flywright.model import Decoder
-from flywright.recipe import training
+from flywright.recipe import files, training
 from flywright.recipe.console import Teller
-from flywright.recipe.settings import DpoSettings, PretrainSettings, RpoLoss, Training
+from flywright.recipe.settings import DpoSettings, PretrainSettings, RankLoss, RpoLoss, Training
 from flywright.recipe.step import Work
-from flywright.records import Comparison, Dialogue, Document, Rating, Record, read_jsonl
+from flywright.records import Comparison, Dialogue, Document, Rating, Record
 from flywright.settings import Settings, load_settings
 from flywright.spec import ModelSpec
 from flywright.tokenizer import Tokenizer, train_tokenizer
 
 
-class OwnFiles(Settings):
-    """Where one step reads and writes. Paths are relative to where the command runs."""
+class OwnFolder(Settings):
+    """Where one step writes. Paths are relative to where the command runs."""
 
-    data: Path = Field(description="JSONL of the step's records")
     out: Path
     seed: int = 1
+
+
+class OwnFiles(OwnFolder):
+    """Where one step reads and writes."""
+
+    data: Path = Field(description="records of the step, in any form of docs/formats.md")
+
+
+class DataFile(OwnFolder):
+    """`flywright data`: files of documents into token shards."""
+
+    tokenizer: Path
+    collections: list[DocumentFiles] = Field(min_length=1)
+    quality: Quality = Quality()
+    near: bool = Field(default=True, description="near copies are left out, too")
+    workers: int = Field(default=0, ge=0, exclude=True, description="processes; 0 = one a core")
 
 
 class TokenizerFile(OwnFiles):
@@ -39,16 +59,20 @@ class TokenizerFile(OwnFiles):
 
 
 class PretrainFile(OwnFiles, PretrainSettings):
-    """`flywright pretrain`: data = documents; a new model of the [model] shape."""
+    """`flywright pretrain`: data = documents, or `flywright data`'s folder; a new [model]."""
 
     tokenizer: Path
     model: ModelSpec
 
 
 class TuneFile(OwnFiles, Training):
-    """`flywright sft` (data = dialogues) and `flywright reward` (data = ratings)."""
+    """`flywright sft`: data = dialogues."""
 
     model: Path
+
+
+class RewardFile(TuneFile, RankLoss):
+    """`flywright reward`: data = ratings or comparisons."""
 
 
 class DpoFile(TuneFile, DpoSettings):
@@ -59,50 +83,92 @@ class RpoFile(TuneFile, RpoLoss):
     """`flywright rpo`: data = comparisons with both rewards."""
 
 
-def _tokenizer(work: Work, own: TokenizerFile) -> None:
-    texts = (document.text for document in read_jsonl(own.data, Document))
+def _data(work: Work, own: DataFile, _records: Iterator[Any]) -> None:
+    one = own.collections, own.tokenizer, own.out, own.quality, own.near, own.workers
+    for shard, found in prepare(*one, work.tick).items():
+        print(f"{shard}: " + ", ".join(f"{count:,} {what}" for what, count in found.items()))
+
+
+def _tokenizer(work: Work, own: TokenizerFile, documents: Iterator[Document]) -> None:
+    texts = (document.text for document in documents)
     train_tokenizer(texts, own.vocab_size).save(work.folder)
 
 
-def _pretrain(work: Work, own: PretrainFile) -> None:
+def _pretrain(work: Work, own: PretrainFile, documents: Iterator[Document]) -> None:
     tokenizer = Tokenizer.load(own.tokenizer)
+    if tokenizer.vocab_size > own.model.vocab_size:
+        raise UserError(f"model.vocab_size: the tokenizer has {tokenizer.vocab_size} pieces")
+    shards = own.data if own.data.is_dir() else work / "shards"
+    made_with = shards / TOKENIZER
+    if made_with.exists() and made_with.read_text() != tokenizer.hash:
+        raise UserError(f"{shards}: its shards were made with another tokenizer")
     texts: dict[str, list[str]] = {}
-    for document in read_jsonl(own.data, Document):
+    for document in documents:
         texts.setdefault(f"{document.group}.{document.source}", []).append(document.text)
     for name, lines in texts.items():
-        write_shard(work / "shards" / f"{name}.npy", lines, tokenizer)
+        write_shard(shards / f"{name}.npy", lines, tokenizer)
     start = lambda: Decoder(own.model, own.seed)  # noqa: E731
-    training.train_on_blend(work, own, work / "shards", start, tokenizer)
+    training.train_on_blend(work, own, shards, start, own.model.context_length, tokenizer)
 
 
-def _tune(train: Callable, kind: type[Record], work: Work, own: TuneFile) -> None:
-    train(work, own, own.model, read_jsonl(own.data, kind))
+def _reward(work: Work, own: RewardFile, records: Iterator[Any]) -> None:
+    """Regression on ratings, Bradley-Terry on pairs."""
+    found = list(records)
+    train = training.regress if isinstance(found[0], Rating) else training.rank
+    train(work, own, own.model, found)
 
 
-_VERBS: dict[str, tuple[type[OwnFiles], Callable]] = {
-    "tokenizer": (TokenizerFile, _tokenizer),
-    "pretrain": (PretrainFile, _pretrain),
-    "reward": (TuneFile, partial(_tune, training.regress, Rating)),
-    "sft": (TuneFile, partial(_tune, training.supervise, Dialogue)),
-    "dpo": (DpoFile, partial(_tune, training.optimize_preference, Comparison)),
-    "rpo": (RpoFile, partial(_tune, training.optimize_preference, Comparison)),
+def _tune(train: Callable, work: Work, own: TuneFile, records: Iterator[Any]) -> None:
+    train(work, own, own.model, list(records))
+
+
+_VERBS: dict[str, tuple[type[OwnFolder], tuple[type[Record], ...], Callable]] = {
+    "data": (DataFile, (), _data),
+    "tokenizer": (TokenizerFile, (Document,), _tokenizer),
+    "pretrain": (PretrainFile, (Document,), _pretrain),
+    "reward": (RewardFile, (Rating, Comparison), _reward),
+    "sft": (TuneFile, (Dialogue,), partial(_tune, training.supervise)),
+    "dpo": (DpoFile, (Comparison,), partial(_tune, training.optimize_preference)),
+    "rpo": (RpoFile, (Comparison,), partial(_tune, training.optimize_preference)),
 }
+
+
+def _told(reading: Reading, own: OwnFolder, say: Callable[[str], None]) -> Iterator[Any]:
+    """The records; then a line that says of which form they were, and what was left out."""
+    needs_rewards = isinstance(own, RpoLoss) and own.loss.startswith("rpo")
+    for where, record in reading.placed():
+        if needs_rewards and None in (record.chosen_reward, record.rejected_reward):
+            raise UserError(f"{where}: RPO needs both rewards of a pair (DPO needs none)")
+        yield record
+    say(reading.line)
+
+
+def _bytes_of(path: Path) -> str:
+    return folder_hash(path) if path.is_dir() else file_hash(path)
 
 
 def train_one(verb: str, path: Path, overrides: list[str]) -> str:
     """Run one training verb; returns a line that says where the weights are.
 
-    Raises UserError where `out` holds another step's work: nothing is overwritten.
+    Raises UserError where `data` is of no form that the verb reads, or `out` holds another step's
+    work: nothing is overwritten.
     """
-    kind, function = _VERBS[verb]
+    kind, wanted, function = _VERBS[verb]
     own = load_settings(kind, path, overrides)
-    said = {"verb": verb, "fingerprint": digest(verb, own.model_dump(mode="json"))}
+    reading = None
+    if isinstance(own, OwnFiles) and not (verb == "pretrain" and own.data.is_dir()):
+        reading = files.read(own.data, *wanted)
+    inputs = [getattr(own, name, None) for name in ("data", "model", "tokenizer")]
+    read = [_bytes_of(path) for path in inputs if isinstance(path, Path)]
+    said = {"verb": verb, "fingerprint": digest(verb, own.model_dump(mode="json"), read)}
     begun = own.out / "settings.json"
     if begun.exists() and json.loads(begun.read_text())["fingerprint"] != said["fingerprint"]:
-        raise UserError(f"{own.out}: holds another step's work; choose another `out` or remove it")
+        why = "holds another step's work, or its files have changed since"
+        raise UserError(f"{own.out}: {why}; choose another `out` or remove it")
     write_json(begun, {**said, "settings": own.model_dump(mode="json")})
     with Teller(own.out / "log.txt") as teller:
+        records = _told(reading, own, teller.say) if reading else iter(())
         work = Work(verb, own.out, own.seed, teller.begin(verb))
-        function(work, own)
-    where = own.out if verb == "tokenizer" else work / "weights"
+        function(work, own, records)
+    where = own.out if verb in ("data", "tokenizer") else work / "weights"
     return f"{verb}: done, {where}"

@@ -21,7 +21,7 @@ from flywright.evals.judge_pairs import judge_accuracy
 from flywright.evals.pairs import pair_accuracy, rated_pairs
 from flywright.evals.run import evaluate
 from flywright.files import atomic_folder
-from flywright.model import Decoder, load_decoder, save
+from flywright.model import Decoder, load_decoder, read_spec, save
 from flywright.recipe import settings as s
 from flywright.recipe import training
 from flywright.recipe.answerers import Answerer, opened, reward_scorer
@@ -102,9 +102,9 @@ def pretrain(
     work: Work, settings: s.PretrainSettings, model: dict, tokenizer: Artifact, shards: Artifact
 ) -> None:
     """A new Nemotron, trained on the blend with a batch ramp."""
-    start = lambda: Decoder(ModelSpec(**model), work.seed)  # noqa: E731
-    encoder = Tokenizer.load(tokenizer / "tokenizer")
-    training.train_on_blend(work, settings, shards.folder, start, encoder)
+    spec, encoder = ModelSpec(**model), Tokenizer.load(tokenizer / "tokenizer")
+    start = lambda: Decoder(spec, work.seed)  # noqa: E731
+    training.train_on_blend(work, settings, shards.folder, start, spec.context_length, encoder)
 
 
 @stage(version=1)
@@ -113,8 +113,8 @@ def continue_pretraining(
 ) -> None:
     """The base, trained on: another distribution, and a rate that falls steeply (SPEC 2)."""
     start = lambda: load_decoder(base.weights)  # noqa: E731
-    encoder = training.open_tokenizer(base.weights)
-    training.train_on_blend(work, settings, shards.folder, start, encoder)
+    encoder, context = training.open_tokenizer(base.weights), read_spec(base.weights).context_length
+    training.train_on_blend(work, settings, shards.folder, start, context, encoder)
 
 
 @stage(version=1)

@@ -18,12 +18,11 @@ from flywright.model import read_spec
 from flywright.recipe.answerers import engine, generator, reward_scorer
 from flywright.recipe.console import Teller
 from flywright.recipe.settings import GeneratorSettings
-from flywright.records import Conversation, Dialogue, parse_lines, read_jsonl, weighted_reward
+from flywright.records import Conversation, parse_lines, weighted_reward
 from flywright.sandbox import Sandbox, SandboxSettings
 from flywright.serve import app as serving
 from flywright.serve.backend import ServeSettings
 from flywright.spec import ModelSpec, preset
-from flywright.tokenizer import Tokenizer, chat
 
 
 def open_model(model: str, cache_gib: float = 2.0) -> Completer:
@@ -125,19 +124,6 @@ def serve_folder(
     app = serving.create_app(completer, completer.tokenizer, scorer, settings)
     print(f"serving {model} at http://{host}:{port} (Ctrl-C stops)", flush=True)
     serving.run(app, host, port)
-
-
-def look_at(path: Path, model: Path, limit: int) -> list[dict[str, Any]]:
-    """Each token of the first `limit` dialogues: its id, piece, and whether it is trained."""
-    tokenizer = Tokenizer.load(model)
-    rows = []
-    for number, dialogue in zip(range(limit), read_jsonl(path, Dialogue), strict=False):
-        rendered = chat.render(tokenizer, dialogue.conversation)
-        for token, trained in zip(rendered.ids, rendered.mask, strict=True):
-            piece = tokenizer.piece(token).replace("\n", "\\n")
-            row = {"record": number, "id": token, "piece": piece, "trained": str(trained)}
-            rows.append(row)
-    return rows
 
 
 def named_spec(name: str) -> ModelSpec:

@@ -54,6 +54,7 @@ def render(run: Run, found: dict[str, Any]) -> str:
     followed = data.example_id(run)
     drawn = {  # each an empty text where there is nothing to draw yet
         "stages": pictures.stages(run.evaluations),
+        "answers": pictures.answers(run.evaluations),
         "losses": pictures.losses(run.steps),
         "preferences": pictures.preferences(run.steps),
     }

@@ -52,6 +52,44 @@ def stages(figure: Figure, evaluations: list[Evaluation]) -> None:
     canvas.legend(figure, turns, dashes)
 
 
+@picture("Rewards and lengths of answers by stage")
+def answers(figure: Figure, evaluations: list[Evaluation]) -> None:
+    """Histograms a row a stage: rewards on the left, words on the right; upright: the mean."""
+    rewards = [np.array(list(row.scores.get("reward", {}).values())) for row in evaluations]
+    words = [np.array(_lengths(row)) for row in evaluations]
+    told = [("reward, weighted sum", rewards), ("words in an answer", words)]
+    told = [(name, values) for name, values in told if any(map(len, values))]
+    if not told:
+        return
+    order = list(dict.fromkeys(row.stage for row in evaluations))
+    figure.set_figheight(0.7 + 0.5 * len(order))
+    grid = figure.subplots(len(order), len(told), squeeze=False, sharex="col")
+    for column, (name, values) in zip(grid.T, told, strict=True):
+        low, high = np.quantile(np.concatenate(values), [0.002, 0.99])
+        bins = np.linspace(low, max(high, low + 1e-3), 33)
+        for row, scores in zip(evaluations, values, strict=True):
+            if len(scores):
+                axes = column[order.index(row.stage)]
+                colour = canvas.turn_colour(row.turn) if row.ours else GREY
+                counts, _ = np.histogram(np.clip(scores, bins[0], bins[-1]), bins)
+                axes.stairs(counts / len(scores), bins, fill=True, color=colour, alpha=0.5)
+                axes.axvline(float(np.mean(scores)), color=colour, lw=1.6)
+        for axes, stage in zip(column, order, strict=True):
+            if axes in grid[:, 0]:
+                axes.set_ylabel(label(stage), rotation=0, ha="right", va="center")
+            axes.set(yticks=[], ylim=(0, None))
+            axes.grid(axis="y", visible=False)
+            axes.spines["left"].set_visible(False)
+        column[-1].set_xlabel(name)
+    canvas.legend(figure, sorted({row.turn for row in evaluations if row.ours}))
+
+
+def _lengths(row: Evaluation) -> list[int]:
+    """Words in each answer; evaluations do not repeat the answer beside its reward."""
+    said = {item.id: item.answer for item in row.items if item.metric != "reward"}
+    return [len(answer.split()) for answer in said.values()]
+
+
 def _smooth(values: np.ndarray) -> np.ndarray:
     """A centred moving mean over a twentieth of the curve."""
     kernel = np.ones(max(1, len(values) // 20))

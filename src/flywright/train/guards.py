@@ -2,10 +2,14 @@
 
 import math
 
+import torch
+
 from flywright.data.batch import Sample
 from flywright.data.examples import Examples
 from flywright.errors import GuardError
 from flywright.tokenizer import Tokenizer, chat
+
+MOVED = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 5e-2}  # nats a token
 
 
 def refuse_empty(examples: Examples, what: str, masked: bool = True) -> None:
@@ -53,8 +57,12 @@ def refuse_not_finite(loss: float, step: int) -> None:
         raise GuardError(f"step {step}: loss is {loss}; stopped at the last good state")
 
 
-def refuse_moved_reference(gap: float, most: float) -> None:
-    """At step 0 the policy is the reference: other log-probabilities mean another model or data."""
+def refuse_moved_reference(gap: float, dtype: torch.dtype) -> None:
+    """At step 0 the policy is the reference: other log-probabilities mean another model or data.
+
+    gap: their distance in nats a token; what rounding makes of it depends on what is computed in.
+    """
+    most = MOVED[dtype]
     if not gap <= most:
         raise GuardError(
             f"reference log-probabilities differ from the policy's at step 0 by {gap:.4f} a token "

@@ -4,40 +4,139 @@ A resumed run first drops the lines after the state it resumes from, so each ste
 """
 
 import json
+import resource
 import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from flywright.data.batch import Batch
+from flywright.errors import UserError
 from flywright.files import named_disk_errors, write_text
+from flywright.spec import ModelSpec
+
+Sink = Callable[[int, dict[str, Any]], None]
 
 
 class Meter:
-    """Appends to metrics.jsonl and knows tokens a second."""
+    """Appends to metrics.jsonl (and to sinks) and knows where the time of a step goes.
 
-    def __init__(self, path: Path, from_step: int):
-        self._path = path
-        self._drop_after(from_step)
+    `step` is how many were logged; `earlier` are the lines of those before a resume.
+    """
+
+    def __init__(self, path: Path, from_step: int, sinks: Sequence[Sink] = ()):
+        self._path, self._sinks, self.step = path, sinks, from_step
+        self.earlier = self._drop_after(from_step)
         self._stream = path.open("a", encoding="utf-8")
+        self._parts: dict[str, float] = {}
         self._clock = time.perf_counter()
 
-    def _drop_after(self, step: int) -> None:
+    def _drop_after(self, step: int) -> list[dict[str, Any]]:
         if not self._path.exists():
-            return
+            return []
         whole = [line for line in self._path.read_text().splitlines() if line.endswith("}")]
-        kept = [line for line in whole if json.loads(line)["step"] <= step]
+        kept = {line: told for line in whole if (told := json.loads(line))["step"] <= step}
         write_text(self._path, "".join(line + "\n" for line in kept))
+        return list(kept.values())
 
-    def log(self, step: int, tokens_in_step: int, values: dict[str, Any]) -> float:
-        """Write one step's line; returns its tokens a second."""
+    @contextmanager
+    def time(self, part: str) -> Iterator[None]:
+        """Add what happens within to `part`_seconds of the step. An accelerator works behind: there
+        a part is what it takes to ask for it, but for the step as a whole.
+        """
+        start = time.perf_counter()
+        yield
+        self._parts[part] = self._parts.get(part, 0.0) + time.perf_counter() - start
+
+    def log(
+        self, step: int, tokens_in_step: int, values: dict[str, Any], at_peak: dict[str, float]
+    ) -> float:
+        """Write one step's line; returns its tokens a second.
+
+        at_peak: "mfu" and "mfu_causal" -> seconds that the step's FLOPs take at the device's peak.
+        """
+        self.step = step
         now = time.perf_counter()
         seconds, self._clock = now - self._clock, now
-        speed = tokens_in_step / seconds
+        speed = tokens_in_step / (seconds - self._parts.get("validation", 0.0))
         line = {"step": step, **values, "seconds": round(seconds, 4)}
+        line |= {f"{part}_seconds": round(spent, 4) for part, spent in self._parts.items()}
+        line |= {"tokens_per_second": round(speed, 1), "memory_bytes": peak_memory()}
+        line |= {name: round(least / seconds, 4) for name, least in at_peak.items()}
+        self._parts = {}
         with named_disk_errors(self._path):
             self._stream.write(json.dumps(line, allow_nan=False) + "\n")
             self._stream.flush()
+        for sink in self._sinks:
+            sink(step, line)
         return speed
 
     def close(self) -> None:
         """Close the file."""
         self._stream.close()
+
+
+def seconds_at_peak(
+    spec: ModelSpec, batches: Sequence[Batch], peak: float, lora: bool
+) -> dict[str, float]:
+    """Forward and backward over documents as they are packed, attention in full ("mfu") and causal
+    ("mfu_causal", SPEC 3.4), at `peak` FLOP/s; nothing where the peak is not known (0).
+
+    The head counts where a token is predicted. Beside adapters weights need no gradient.
+    """
+    if not peak:
+        return {}
+    tokens = sum(batch.ids_N.numel() for batch in batches)
+    predicted = sum(batch.trained_tokens for batch in batches)
+    head = spec.hidden_size * spec.vocab_size * predicted
+    dense = (4 if lora else 6) * (spec.non_embedding_parameters * tokens + head)
+    full = causal = 0
+    for batch in batches:
+        for length, parent in zip(batch.lengths, batch.parents, strict=True):
+            before = batch.lengths[parent] if parent >= 0 else 0
+            full += length * (before + length)
+            causal += length * before + length * (length + 1) // 2
+    attention = 12 * spec.layers * spec.heads * spec.head_dim
+    return {
+        "mfu": (dense + attention * full) / peak,
+        "mfu_causal": (dense + attention * causal) / peak,
+    }
+
+
+def peak_memory() -> int:
+    """Most bytes that the process has held: the accelerator's, where there is one."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def open_sinks(names: Sequence[str], folder: Path) -> list[Sink]:
+    """TensorBoard and W&B by name. Raises UserError where the extra `log` is not installed."""
+    try:
+        return [{"tensorboard": _tensorboard, "wandb": _wandb}[name](folder) for name in names]
+    except ImportError as error:
+        line = f"log_to: no {error.name}: pip install 'flywright[log]'"
+        raise UserError(line) from None
+
+
+def _tensorboard(folder: Path) -> Sink:
+    from torch.utils.tensorboard import SummaryWriter
+
+    writer = SummaryWriter(str(folder / "tensorboard"))
+
+    def sink(step: int, line: dict[str, Any]) -> None:
+        for name, value in line.items():
+            writer.add_scalar(name, value, step)
+        writer.flush()
+
+    return sink
+
+
+def _wandb(folder: Path) -> Sink:
+    import wandb  # type: ignore
+
+    run = wandb.init(project="flywright", name=folder.name, dir=str(folder), resume="allow")
+    return lambda step, line: run.log(line, step=step)

@@ -12,10 +12,10 @@ from flywright.train.settings import TrainSettings
 
 
 class MasterOptimizer:
-    """Master weights, their optimizer, and the way from and to the model's parameters."""
+    """Master weights, their optimizer, and the way from and to the parameters that are trained."""
 
     def __init__(self, model: nn.Module, settings: TrainSettings):
-        self._parameters = dict(model.named_parameters())
+        self._parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self.masters = {
             name: parameter.detach().float().clone().requires_grad_()
             for name, parameter in self._parameters.items()
@@ -71,7 +71,7 @@ class MasterOptimizer:
 
     @torch.no_grad()
     def release(self) -> None:
-        """Leave the model in fp32 with the masters' exact values."""
+        """Leave the trained parameters in fp32 with the masters' exact values."""
         for name, parameter in self._parameters.items():
             parameter.data = self.masters[name].detach()
 
@@ -85,8 +85,16 @@ class MasterOptimizer:
         return tensors
 
     @torch.no_grad()
+    def load_masters(self, tensors: dict[str, torch.Tensor]) -> None:
+        """The weights of a state alone."""
+        for name, master in self.masters.items():
+            master.copy_(tensors[f"master.{name}"])
+        self.write_to_model()
+
+    @torch.no_grad()
     def load_state(self, tensors: dict[str, torch.Tensor]) -> None:
         """Back from `state`."""
+        self.load_masters(tensors)
         owners = {
             id(master): part
             for part in self._parts
@@ -94,14 +102,12 @@ class MasterOptimizer:
             for master in group["params"]
         }
         for name, master in self.masters.items():
-            master.copy_(tensors[f"master.{name}"])
             kept = {
-                key: tensors[f"{key}.{name}"].clone()
+                key: tensors[f"{key}.{name}"].to(master.device, copy=True)
                 for key in ("step", "exp_avg", "exp_avg_sq", "momentum_buffer")
                 if f"{key}.{name}" in tensors
             }
             owners[id(master)].state[master] = kept
-        self.write_to_model()
 
 
 def _group(name: str, master: torch.Tensor, optimizer: str) -> str:

@@ -1,9 +1,11 @@
 """Reference log-probabilities of pairs, computed once and cached on disk.
 
-The cache is keyed by the weights' and the data's fingerprints; the first samples are computed again
-and compared whenever it is read (policy == reference at step 0).
+A cache is of one model's weights; each pair stands in it under the hash of its tokens, so that a
+new order, more pairs or fewer cost only what is missing. Some pairs are computed again whenever it
+is read, and training refuses to start where policy and reference differ (objectives.pairs).
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,13 +14,14 @@ import numpy as np
 import torch
 
 from flywright.data.batch import Sample, collate, micro_batches
+from flywright.errors import GuardError
 from flywright.files import atomic_file
 from flywright.progress import Tick, silent
 from flywright.train.guards import refuse_moved_reference
 from flywright.train.objectives.base import Model, trained_logprobs
 
 _CHECKED = 4  # pairs that are computed again when a cache is read
-_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}  # natural log a token
+_ROW = np.dtype([("key", "S32"), ("logprobs", "<f4", 2)])
 
 
 @torch.inference_mode()
@@ -26,12 +29,12 @@ def pair_reference(
     model: Model, samples: Sequence[Sample], most_tokens: int, tick: Tick = silent
 ) -> np.ndarray:
     """Log-probabilities [P, 2] of each pair's answers under `model`, fp32."""
-    rows: list[np.ndarray] = []
+    rows: list[np.ndarray] = [np.zeros((0, 2), dtype=np.float32)]
     done = 0
     for group in micro_batches(samples, most_tokens):
-        batch = collate(group)
+        batch = collate(group).to(model.model.embed_tokens.weight.device)
         sums_D = batch.document_sums(trained_logprobs(model, batch))
-        rows.append(sums_D.reshape(-1, 2).float().numpy())
+        rows.append(sums_D.reshape(-1, 2).float().cpu().numpy())
         done += len(group)
         tick(done, len(samples), "reference log-probabilities")
     return np.concatenate(rows)
@@ -44,27 +47,50 @@ def with_reference(
     most_tokens: int,
     tick: Tick = silent,
 ) -> list[Sample]:
-    """Samples with label "reference" [2]; computed once, then read from `cache` and rechecked.
+    """Samples with label "reference" [2]: from `cache`, after a check, and the rest computed.
 
-    Raises GuardError if the cached values are not this model's on these samples.
+    Raises GuardError if the cached values are not this model's.
     """
-    if cache.exists():
-        values = np.load(cache, allow_pickle=False)
-        _recheck(model, samples, values, most_tokens)
-    else:
-        values = pair_reference(model, samples, most_tokens, tick)
+    keys = [_key(sample) for sample in samples]
+    known = _read(cache)
+    stored = [n for n, key in enumerate(keys) if key in known][:_CHECKED]
+    if stored:
+        _recheck(model, [samples[n] for n in stored], [known[keys[n]] for n in stored], most_tokens)
+    missing = {key: n for n, key in enumerate(keys) if key not in known}
+    if missing:
+        fresh = pair_reference(model, [samples[n] for n in missing.values()], most_tokens, tick)
+        known |= dict(zip(missing, list(fresh), strict=True))
+        table = np.array([(key, tuple(pair)) for key, pair in known.items()], dtype=_ROW)
         with atomic_file(cache) as temporary, temporary.open("wb") as stream:
-            np.save(stream, values)
+            np.save(stream, table)
     return [
-        replace(sample, labels={**sample.labels, "reference": value})
-        for sample, value in zip(samples, values, strict=True)
+        replace(sample, labels={**sample.labels, "reference": known[key]})
+        for sample, key in zip(samples, keys, strict=True)
     ]
 
 
-def _recheck(model: Model, samples: Sequence[Sample], values: np.ndarray, most_tokens: int) -> None:
-    again = pair_reference(model, samples[:_CHECKED], most_tokens)
-    tokens = [[mask.sum() for mask in sample.masks] for sample in samples[:_CHECKED]]
-    gap = float(np.abs((again - values[:_CHECKED]) / np.array(tokens)).max())
-    if len(values) != len(samples):
-        gap = float("inf")
-    refuse_moved_reference(gap, _TOLERANCE[next(model.parameters()).dtype])
+def _key(sample: Sample) -> bytes:
+    hashed = hashlib.sha256()
+    for document, mask in zip(sample.documents, sample.masks, strict=True):
+        hashed.update(np.int64(len(document)).tobytes())
+        hashed.update(document.astype(np.int64).tobytes() + mask.astype(bool).tobytes())
+    return hashed.hexdigest()[:32].encode()
+
+
+def _read(cache: Path) -> dict[bytes, np.ndarray]:
+    if not cache.exists():
+        return {}
+    try:
+        table = np.load(cache, allow_pickle=False)
+        return dict(zip(table["key"].tolist(), table["logprobs"], strict=True))
+    except (OSError, ValueError, IndexError) as error:
+        raise GuardError(f"{cache}: not a reference cache: remove it ({error})") from None
+
+
+def _recheck(
+    model: Model, samples: Sequence[Sample], values: Sequence[np.ndarray], most_tokens: int
+) -> None:
+    again = pair_reference(model, samples, most_tokens)
+    tokens = np.array([[mask.sum() for mask in sample.masks] for sample in samples])
+    gap = float((np.abs(again - np.stack(values)) / tokens).max())
+    refuse_moved_reference(gap, next(model.parameters()).dtype)

@@ -1,4 +1,8 @@
-"""Learning rate and batch size as functions of consumed samples; no state."""
+"""Learning rate and batch size as functions of what was consumed; no state.
+
+Both follow samples. A pretraining sample is a window of a fixed number of tokens, so that there
+consumed samples are consumed tokens.
+"""
 
 import math
 
@@ -25,15 +29,25 @@ def steps_of(settings: TrainSettings, total: int) -> list[int]:
 def learning_rate(settings: TrainSettings, step: int, consumed: int, total: int) -> float:
     """Rate of step number `step` (from 0), which starts after `consumed` of `total` samples.
 
-    Warm-up counts steps; the decay follows consumed samples, from the full to the least rate.
+    Warm-up counts steps; the rest is `remaining` of the way from the least rate to the full one.
     """
     warmup = min(1.0, (step + 1) / (settings.warmup_steps + 1))
     highest, lowest = settings.learning_rate, settings.min_learning_rate
-    progress = consumed / total
+    return (lowest + (highest - lowest) * remaining(settings, consumed / total)) * warmup
+
+
+def remaining(settings: TrainSettings, progress: float) -> float:
+    """How much of the rate's range is left, 1 to 0, after a share `progress` of the samples.
+
+    wsd: warm-up, stable, decay (arXiv 2404.06395), the decay linear. steep: 1 - sqrt(progress), for
+    continued training, where the slope matters more than the height (arXiv 2402.16819, section 2).
+    """
     if settings.schedule == "cosine":
-        rate = lowest + (highest - lowest) * 0.5 * (1 + math.cos(math.pi * progress))
-    elif settings.schedule == "linear":
-        rate = highest + (lowest - highest) * progress
-    else:
-        rate = highest
-    return rate * warmup
+        return 0.5 * (1 + math.cos(math.pi * progress))
+    if settings.schedule == "linear":
+        return 1 - progress
+    if settings.schedule == "wsd":
+        return min(1.0, (1 - progress) / settings.decay_share)
+    if settings.schedule == "steep":
+        return 1 - math.sqrt(progress)
+    return 1.0

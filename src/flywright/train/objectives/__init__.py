@@ -5,10 +5,9 @@ micro-batches equals one batch of k.
 """
 
 from flywright.train.objectives.base import Objective
-from flywright.train.objectives.dpo import dpo
-from flywright.train.objectives.lm import language_model
+from flywright.train.objectives.dpo import dpo, ipo
 from flywright.train.objectives.reward import ranking, reward
 from flywright.train.objectives.rpo import rpo
-from flywright.train.objectives.sft import sft
+from flywright.train.objectives.sft import language_model, sft
 
-__all__ = ["Objective", "dpo", "language_model", "ranking", "reward", "rpo", "sft"]
+__all__ = ["Objective", "dpo", "ipo", "language_model", "ranking", "reward", "rpo", "sft"]

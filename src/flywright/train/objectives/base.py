@@ -18,18 +18,22 @@ Loss = Callable[[torch.Tensor, Batch], tuple[torch.Tensor, dict[str, torch.Tenso
 class Objective:
     """`outputs(model, batch)` -> tensor; `loss(outputs, batch)` -> sums; `count(batch)` -> divisor.
 
-    Metrics come as sums too and are divided by the same count.
+    Metrics come as sums too and are divided by the same count; `health(means)` adds figures made of
+    them, those with a leading "_" are then dropped. `start(means, dtype)` sees those of the first
+    step, and refuses (GuardError) what cannot be at a start.
     """
 
     name: str
     outputs: Callable[[Model, Batch], torch.Tensor]
     loss: Loss
     count: Callable[[Batch], float]
+    health: Callable[[dict[str, float]], dict[str, float]] = lambda _means: {}
+    start: Callable[[dict[str, float], torch.dtype], None] = lambda _means, _dtype: None
 
 
 def batch_hidden(model: Model, batch: Batch) -> torch.Tensor:
     """Hidden states [N, D] of all tokens, documents kept apart."""
-    attend = packed(batch.lengths)
+    attend = packed(batch.lengths, batch.parents)
     return model.hidden(batch.ids_N[None], batch.positions_N[None], attend)[0]
 
 

@@ -1,19 +1,16 @@
-"""DPO with a weighted SFT term: -log sigmoid(beta R) + w * L_SFT(chosen) (SPEC 8.2)."""
+"""DPO and IPO, each with a weighted SFT term on the chosen answer (SPEC 8.2, 8.3)."""
 
-import torch
 from torch.nn import functional as F
 
-from flywright.data.batch import Batch
-from flywright.train.objectives.base import Objective, trained_logprobs
-from flywright.train.objectives.pairs import pair_count, pair_logprobs, with_sft_term
+from flywright.train.objectives.base import Objective
+from flywright.train.objectives.pairs import preference_objective
 
 
 def dpo(beta: float, sft_weight: float) -> Objective:
-    """Averaged over pairs. At policy == reference the preference loss is ln 2."""
+    """-log sigmoid(beta R). At policy == reference it is ln 2."""
+    return preference_objective("dpo", lambda R_P, _: -F.logsigmoid(beta * R_P), sft_weight)
 
-    def loss(logprob_M: torch.Tensor, batch: Batch):
-        pairs = pair_logprobs(logprob_M, batch)
-        preference_P = -F.logsigmoid(beta * pairs.margin_P)
-        return with_sft_term(preference_P, pairs, sft_weight, batch)
 
-    return Objective("dpo", trained_logprobs, loss, pair_count)
+def ipo(beta: float, sft_weight: float) -> Objective:
+    """(R - 1 / (2 beta))^2, R of sums over tokens; stationary at a margin that beta sets."""
+    return preference_objective("ipo", lambda R_P, _: (R_P - 0.5 / beta).square(), sft_weight)

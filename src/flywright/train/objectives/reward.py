@@ -4,6 +4,8 @@ Regression = sum(mask * (predicted - label)^2) / valid labels; a missing label i
 Bradley-Terry = -log sigmoid(r(chosen) - r(rejected)), r = the first attribute, helpfulness.
 """
 
+from typing import Literal
+
 import torch
 from torch.nn import functional as F
 
@@ -11,6 +13,8 @@ from flywright.data.batch import Batch
 from flywright.model import RewardModel
 from flywright.train.objectives.base import Model, Objective, batch_hidden
 from flywright.train.objectives.pairs import pair_count
+
+Ranking = Literal["plain", "scaled", "margin"]
 
 
 def predicted_attributes(model: Model, batch: Batch) -> torch.Tensor:
@@ -39,15 +43,22 @@ def reward() -> Objective:
     return Objective("reward", predicted_attributes, regression_loss, valid_labels)
 
 
-def ranking_loss(
-    predicted_D5: torch.Tensor, _batch: Batch
-) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Sum over pairs; documents are chosen and rejected in turn. At equal rewards it is ln 2."""
-    margin_P = predicted_D5[0::2, 0] - predicted_D5[1::2, 0]
-    metrics = {"accuracy": (margin_P > 0).float().sum(), "reward_gap": margin_P.detach().sum()}
-    return -F.logsigmoid(margin_P).sum(), metrics
+def ranking(by: Ranking = "plain") -> Objective:
+    """Bradley-Terry, averaged over pairs: the rewards of two prompts are never compared.
 
+    Documents are chosen and rejected in turn; at equal rewards the plain loss is ln 2. With label
+    "strength" [P] = m, how much better the chosen answer was found (HelpSteer2-Preference,
+    arXiv 2410.01257): scaled = -m log sigmoid(gap), margin = -log sigmoid(gap - m).
+    """
 
-def ranking() -> Objective:
-    """Bradley-Terry, averaged over pairs: the rewards of two prompts are never compared."""
-    return Objective("ranking", predicted_attributes, ranking_loss, pair_count)
+    def loss(predicted_D5: torch.Tensor, batch: Batch):
+        gap_P = predicted_D5[0::2, 0] - predicted_D5[1::2, 0]
+        metrics = {"accuracy": (gap_P > 0).float().sum(), "reward_gap": gap_P.detach().sum()}
+        if by == "plain":
+            return -F.logsigmoid(gap_P).sum(), metrics
+        strength_P = batch.labels["strength"]
+        if by == "margin":
+            return -F.logsigmoid(gap_P - strength_P).sum(), metrics
+        return -(strength_P * F.logsigmoid(gap_P)).sum(), metrics
+
+    return Objective("ranking", predicted_attributes, loss, pair_count)

@@ -4,12 +4,17 @@ D[a || b] = s(b) log(s(b)/s(a)) + (1 - s(b)) log((1 - s(b))/(1 - s(a))), s = sig
 is s(a) - s(b): stationary where the policy's margin says what the rewards say. DPO is dr -> inf.
 """
 
+from collections.abc import Callable
+from typing import Literal
+
 import torch
 from torch.nn import functional as F
 
 from flywright.data.batch import Batch
-from flywright.train.objectives.base import Objective, trained_logprobs
-from flywright.train.objectives.pairs import pair_count, pair_logprobs, with_sft_term
+from flywright.train.objectives.base import Objective
+from flywright.train.objectives.pairs import preference_objective
+
+Distance = Literal["backward", "forward", "squared"]
 
 
 def divergence(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -18,14 +23,18 @@ def divergence(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return toward + torch.sigmoid(-b) * (F.logsigmoid(-b) - F.logsigmoid(-a))
 
 
-def rpo(beta: float, eta: float, sft_weight: float) -> Objective:
-    """Averaged over pairs; label "rewards" [P, 2] holds r*(chosen), r*(rejected)."""
+DISTANCES: dict[Distance, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "backward": divergence,  # the report's
+    "forward": lambda a, b: divergence(b, a),
+    "squared": lambda a, b: (a - b).square(),
+}
 
-    def loss(logprob_M: torch.Tensor, batch: Batch):
-        pairs = pair_logprobs(logprob_M, batch)
+
+def rpo(beta: float, eta: float, sft_weight: float, distance: Distance = "backward") -> Objective:
+    """Averaged over pairs; label "rewards" [P, 2] holds r*(chosen), r*(rejected) (SPEC 8.3)."""
+
+    def preference(R_P: torch.Tensor, batch: Batch) -> torch.Tensor:
         rewards_P2 = batch.labels["rewards"]
-        gap_P = rewards_P2[:, 0] - rewards_P2[:, 1]
-        preference_P = divergence(beta * pairs.margin_P, eta * gap_P)
-        return with_sft_term(preference_P, pairs, sft_weight, batch)
+        return DISTANCES[distance](beta * R_P, eta * (rewards_P2[:, 0] - rewards_P2[:, 1]))
 
-    return Objective("rpo", trained_logprobs, loss, pair_count)
+    return preference_objective("rpo", preference, sft_weight)

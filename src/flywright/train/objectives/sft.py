@@ -1,4 +1,8 @@
-"""SFT: the language-model loss on the assistant's words and end of turn only (SPEC 8.1)."""
+"""Language modelling and SFT: mean negative log-probability of the trained tokens (SPEC 8.1).
+
+They differ in the mask alone: every token but a window's first, or the assistant's words and end of
+turn.
+"""
 
 import torch
 
@@ -10,6 +14,11 @@ def _loss(logprob_M: torch.Tensor, _batch: Batch) -> tuple[torch.Tensor, dict[st
     return -logprob_M.sum(), {}
 
 
-def sft() -> Objective:
+def language_model() -> Objective:
     """Averaged over the trained tokens of the whole global batch."""
+    return Objective("lm", trained_logprobs, _loss, trained_tokens)
+
+
+def sft() -> Objective:
+    """The same, under its own name."""
     return Objective("sft", trained_logprobs, _loss, trained_tokens)
