@@ -116,7 +116,7 @@ for _verb, _text in {
     "tokenizer": "Train a tokenizer on your documents.",
     "data": "Filter and deduplicate your documents into token shards.",
     "pretrain": "Pretrain a model on your documents.",
-    "reward": "Train a five-attribute reward model on your ratings.",
+    "reward": "Train a reward model on your ratings, or on pairs.",
     "sft": "Supervised fine-tuning on your dialogues.",
     "dpo": "Direct preference optimization on your comparisons.",
     "rpo": "Reward-aware preference optimization on your comparisons.",

@@ -473,3 +473,10 @@ def test_the_verb_writes_shards_that_pretraining_takes(folder, tmp_path, capsys)
         "[train]\nlearning_rate = 1e-3\nbatch_size = 4\nsamples = 8\n"
     )
     assert train_one("pretrain", tmp_path / "pretrain.toml", []).startswith("pretrain: done")
+    (tmp_path / "shards" / "tokenizer.hash").write_text("another")
+    with pytest.raises(UserError, match="made with another tokenizer"):
+        train_one("pretrain", tmp_path / "pretrain.toml", [])
+    with (tmp_path / "a.jsonl").open("a") as stream:
+        stream.write(json.dumps({"text": prose(99)}) + "\n")
+    with pytest.raises(UserError, match="have changed since"):
+        train_one("data", settings, [])

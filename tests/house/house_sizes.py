@@ -11,7 +11,7 @@ LINE_LENGTH = 100
 SETTINGS_FIELDS = 25
 PACKAGE_LINES = 21_500  # the design says 18,000; see REST_LINES for what is too large
 BUDGETS = {
-    "model tokenizer": 2780,  # the design says 2,500: .nemo import alone takes 640
+    "model tokenizer": 2750,  # the design says 2,500: .nemo import alone takes 640
     "train data": 3300,  # the design says 3,000: 30 forms of files alone take 560
     "parallel plan": 2000,
     "generate serve": 3000,

@@ -1,17 +1,21 @@
 """Guards refuse, schedules follow consumed samples, the reference cache is rechecked."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 
 from flywright.data.batch import Sample
 from flywright.data.examples import Examples, comparison_examples, dialogue_examples
 from flywright.data.loader import Shuffled
 from flywright.errors import GuardError, UserError
-from flywright.model import Decoder
+from flywright.model import Decoder, RewardModel
 from flywright.records import Comparison, Conversation, Dialogue, Lineage
 from flywright.train import guards
 from flywright.train.loop import fit
-from flywright.train.objectives import sft
+from flywright.train.objectives import reward, sft
+from flywright.train.objectives.reward import predicted_attributes
 from flywright.train.reference import with_reference
 from flywright.train.schedule import learning_rate, steps_of
 from flywright.train.settings import TrainSettings
@@ -138,3 +142,17 @@ def test_what_is_computed_in_bf16_is_not_rounded_when_it_is_kept(tiny_spec, tmp_
     for name, tensor in model.state_dict().items():
         assert tensor.dtype == before[name].dtype
         assert (tensor - before[name]).abs().max() < 1e-9, name
+
+
+def test_a_reward_head_is_not_rounded_even_in_the_first_step(tiny_spec, tmp_path):
+    model = RewardModel.from_decoder(Decoder(tiny_spec, seed=0), seed=0)
+    exact, seen = model.score.weight.detach().clone(), []
+
+    def outputs(model, batch):
+        seen.append(model.score.weight.detach().clone())
+        return predicted_attributes(model, batch)
+
+    sample = Sample((np.arange(9),), (np.zeros(9, bool),), {"attributes": np.ones(5, np.float32)})
+    settings = TrainSettings(learning_rate=1e-3, batch_size=1, samples=1, precision="bf16")
+    fit(model, Shuffled([sample], 0), replace(reward(), outputs=outputs), settings, tmp_path)
+    assert torch.equal(seen[0], exact) and not torch.equal(exact, exact.bfloat16().float())

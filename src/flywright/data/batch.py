@@ -86,14 +86,13 @@ def collate(samples: Sequence[Sample]) -> Batch:
     place = 0
     for sample in samples:
         shared, root = sample.shared, -1
-        before = place - 1  # of a document's first own token; there is none where nothing is shared
         if shared:
             root = len(ids)
             ids.append(sample.documents[0][:shared])
             parents.append(-1)
             positions.append(np.arange(shared))
             place += shared
-            before = place - 1
+        before = place - 1  # where a first own token is predicted from, if anything is shared
         for document, mask in zip(sample.documents, sample.masks, strict=True):
             own = document[shared:]
             predicted = np.flatnonzero(mask[shared:])

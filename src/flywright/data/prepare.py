@@ -37,6 +37,7 @@ Counts = dict[str, Counter[str]]
 Job = tuple[str, DocumentFiles, list[Piece]]
 _COPY = {dedup.EXACT: "duplicate", dedup.NEAR: "near duplicate"}
 TOKENIZER = "tokenizer.hash"  # beside the shards: what their ids mean
+INPUTS = "inputs.json"  # a hash of what they were made of
 _TOGETHER = 4096  # documents whose shingles wait in memory
 
 
@@ -60,7 +61,7 @@ def prepare(
     cut = [(files, part) for files in collections for part in parts(files.path, part_bytes)]
     jobs = [(f"{number:06d}", *one) for number, one in enumerate(cut)]
     encoder = Tokenizer.load(tokenizer).hash
-    _same_inputs(out / "inputs.json", jobs, encoder)
+    _same_inputs(out / INPUTS, jobs, encoder)
     write_text(out / TOKENIZER, encoder)
     if not counts.exists():
         each = partial(_each, jobs, workers or os.cpu_count() or 1, tick)

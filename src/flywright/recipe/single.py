@@ -13,7 +13,7 @@ from pydantic import Field
 
 from flywright.data.documents import DocumentFiles
 from flywright.data.formats import Reading
-from flywright.data.prepare import TOKENIZER, prepare
+from flywright.data.prepare import INPUTS, TOKENIZER, prepare
 from flywright.data.quality import Quality
 from flywright.data.shards import write_shard
 from flywright.errors import UserError
@@ -144,7 +144,13 @@ def _told(reading: Reading, own: OwnFolder, say: Callable[[str], None]) -> Itera
 
 
 def _bytes_of(path: Path) -> str:
-    return folder_hash(path) if path.is_dir() else file_hash(path)
+    """What a file or folder holds; shards are known by what they were made of, not read again."""
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder")
+    made_of = path / INPUTS
+    if path.is_dir() and not made_of.exists():
+        return folder_hash(path)
+    return file_hash(made_of if made_of.exists() else path)
 
 
 def train_one(verb: str, path: Path, overrides: list[str]) -> str:

@@ -30,7 +30,7 @@ from flywright.recipe.settings import (
     Training,
 )
 from flywright.recipe.step import Work
-from flywright.records import Comparison, Dialogue, Rating
+from flywright.records import ATTRIBUTES, Comparison, Dialogue, Rating
 from flywright.tokenizer import Tokenizer, chat
 from flywright.train import guards, lora
 from flywright.train.loop import fit
@@ -160,9 +160,9 @@ def regress(work: Work, settings: Training, base: Path, ratings: Iterable[Rating
     tokenizer, context = open_tokenizer(base), read_spec(base).context_length
     samples = _guarded(work, rating_examples(ratings, tokenizer, context), settings)
     given = np.stack([sample.labels["attributes"] for sample in samples])
-    rated = ~np.isnan(given)  # an attribute that nobody rated starts, and stays, at 0
+    rated = ~np.isnan(given)
     means = (np.where(rated, given, 0).sum(0) / np.maximum(rated.sum(0), 1)).tolist()
-    start = lambda: RewardModel.from_decoder(load_decoder(base), work.seed, means)  # noqa: E731
+    start = lambda: _reward_model(work, base, rated.sum(0) > 0, means)  # noqa: E731
     _train(work, start, samples, reward(), settings, tokenizer)
 
 
@@ -172,14 +172,19 @@ def rank(work: Work, settings: Training, base: Path, comparisons: Iterable[Compa
     by = settings.ranking if isinstance(settings, RankLoss) else "plain"
     examples = ranking_examples(comparisons, tokenizer, context, needs_strength=by != "plain")
     samples = _guarded(work, examples, settings)
-
-    def start() -> RewardModel:
-        model = RewardModel.from_decoder(load_decoder(base), work.seed)
-        with torch.no_grad():
-            model.score.weight[1:] = 0  # so that the weighted sum ranks as helpfulness does
-        return model
-
+    first = np.arange(len(ATTRIBUTES)) == 0  # so that the weighted sum ranks as helpfulness does
+    start = lambda: _reward_model(work, base, first)  # noqa: E731
     _train(work, start, samples, ranking(by), settings, tokenizer)
+
+
+def _reward_model(
+    work: Work, base: Path, trained: np.ndarray, means: Sequence[float] = (0.0,) * len(ATTRIBUTES)
+) -> RewardModel:
+    """A new head on a base. An attribute that nothing is known of is 0, and stays it."""
+    model = RewardModel.from_decoder(load_decoder(base), work.seed, means)
+    with torch.no_grad():
+        model.score.weight[torch.from_numpy(~trained)] = 0
+    return model
 
 
 def supervise(work: Work, settings: Training, policy: Path, dialogues: Iterable[Dialogue]) -> None:

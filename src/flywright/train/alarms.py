@@ -1,7 +1,7 @@
 """Alarms: what goes wrong in preference training while the loss looks well. They tell, not stop.
 
 A figure of `objectives.pairs.health`, smoothed over some steps, that passes its limit is told once,
-and again only after it was well. Threads: TRL 800 (chosen falls), 2003 (length), DPO paper's 35.
+and again only after it was well. The limits are ours.
 """
 
 from collections.abc import Iterator

@@ -62,6 +62,7 @@ def fit(
     folder.mkdir(parents=True, exist_ok=True)
     optimizer = MasterOptimizer(model, settings)  # before anything is rounded
     _prepare(model, settings)
+    optimizer.write_to_model()  # a head that stays precise is the masters' own
     total = settings.samples or max(1, round(settings.epochs * len(loader)))
     sizes = steps_of(settings, total)
     values: dict[str, float] = {}
@@ -76,7 +77,8 @@ def fit(
                 batches = _batches(model, samples, settings)
             rate = learning_rate(settings, step, progress.samples, total)
             values = _train_step(model, batches, objective, optimizer, (rate, settings.clip), meter)
-            progress = progress.after(len(samples), total_tokens(samples))
+            tokens = total_tokens(samples)
+            progress = progress.after(len(samples), tokens)
             ends = progress.step == len(sizes)
             if ends or progress.step % settings.checkpoint_every_steps == 0:
                 if validation:
@@ -90,7 +92,7 @@ def fit(
                     states.save(progress, optimizer.state())
             line = {"tokens": progress.tokens, **values, "learning_rate": rate}
             at_peak = seconds_at_peak(model.spec, batches, _peak(model), settings.lora is not None)
-            speed = meter.log(progress.step, total_tokens(samples), line, at_peak)
+            speed = meter.log(progress.step, tokens, line, at_peak)
             for told in watch.alarms(progress.step, values):
                 alarms.append(told)
                 tick(progress.step, len(sizes), ALARM + told)

@@ -39,8 +39,8 @@ def learning_rate(settings: TrainSettings, step: int, consumed: int, total: int)
 def remaining(settings: TrainSettings, progress: float) -> float:
     """How much of the rate's range is left, 1 to 0, after a share `progress` of the samples.
 
-    wsd: warm-up, stable, decay (arXiv 2404.06395), the decay linear. steep: 1 - sqrt(progress), for
-    continued training, where the slope matters more than the height (arXiv 2402.16819, section 2).
+    wsd: warm-up, stable, decay (arXiv 2404.06395), the decay linear. steep: for continued training,
+    where the slope matters more than the height (SPEC 2); that it is 1 - sqrt(progress) is ours.
     """
     if settings.schedule == "cosine":
         return 0.5 * (1 + math.cos(math.pi * progress))
