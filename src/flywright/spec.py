@@ -8,7 +8,7 @@ the planner and the report count alike. Presets by name (models.toml):
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from flywright.errors import UserError
 from flywright.settings import Settings, read_toml
@@ -122,17 +122,31 @@ class ModelSpec(Settings):
 
 
 class MeshSpec(Settings):
-    """How many ranks along each axis; `virtual` = chunks of the model a pipeline stage holds."""
+    """How many ranks along each axis; `virtual` = chunks of the model a pipeline stage holds.
+
+    zero: what dp ranks share out. 1: optimizer state; 2: gradients, too, after each micro-batch;
+    3: weights, too, gathered layer by layer. With pp > 1 it is 1: micro-batches overlap there.
+    """
 
     pp: int = Field(default=1, gt=0)
     dp: int = Field(default=1, gt=0)
-    tp: int = Field(default=1, gt=0)
+    tp: int = Field(default=1, gt=0, description="tensor parallel, with sequence parallel")
     virtual: int = Field(default=1, gt=0)
+    zero: Literal[1, 2, 3] = 3
+    dp_ramp: list[tuple[int, PositiveInt]] = Field(
+        default=[], description="[samples consumed, dp until then], before dp: a job for each"
+    )
+    timeout_seconds: int = Field(default=1800, gt=0, description="of a step, then it is a hang")
 
     @property
     def ranks(self) -> int:
         """Processes in all."""
         return self.pp * self.dp * self.tp
+
+    def phase(self, consumed: int) -> "MeshSpec":
+        """The mesh at a number of consumed samples: `dp` is the ramp's."""
+        now = (dp for until, dp in self.dp_ramp if consumed < until)
+        return self.model_copy(update={"dp": next(now, self.dp)})
 
 
 class PlacementSpec(Settings):
