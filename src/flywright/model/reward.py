@@ -62,8 +62,8 @@ class RewardModel(nn.Module):
         return self.model(ids_BT, positions_BT, attend)
 
     def attributes(self, hidden_BD: Tensor) -> Tensor:
-        """Outputs [B, labels] in fp32 from the scored token's hidden state."""
-        return self.score(hidden_BD.float())
+        """Outputs [B, labels] from the scored token's hidden state, in the head's own dtype."""
+        return self.score(hidden_BD.to(self.score.weight.dtype))
 
     def forward(self, ids_BT: Tensor) -> Tensor:
         """Outputs [B, labels] at the last position."""
