@@ -68,28 +68,22 @@ def save_sharded(
     stage)`; then rank 0 to `finish(temporary folder, what each write gave)` what is left to do. The
     folder is on a disk that all see. Where one rank fails, all raise.
     """
-    is_first = dist.get_rank() == 0
+    is_first, stage = dist.get_rank() == 0, mesh["pp"].get_local_rank()
+    writes = mesh["dp"].get_local_rank() == mesh["tp"].get_local_rank() == 0
+    tensors = (each for chunk in chunks for each in stream(chunk))
+
+    def written() -> T | None:
+        try:
+            return write(temporary, tensors, stage) if writes else None
+        finally:
+            deque(tensors, maxlen=0)  # the others gather on, even where a writer's disk is full
+
     with ExitStack() as stack:
         open_folder = lambda: stack.enter_context(atomic_folder(folder))  # noqa: E731
         temporary = _agreed(lambda: open_folder() if is_first else folder)[0]
-        given = _agreed(lambda: _written(chunks, mesh, temporary, write))
-        each = [one for one in given if one is not None]
-        _agreed(lambda: finish(temporary, each) if is_first else None)
-        _agreed(stack.close)
-
-
-def _written(
-    chunks: Sequence[nn.Module],
-    mesh: DeviceMesh,
-    temporary: Path,
-    write: Callable[[Path, Named, int], T],
-) -> T | None:
-    tensors = (each for chunk in chunks for each in stream(chunk))
-    writes = mesh["dp"].get_local_rank() == mesh["tp"].get_local_rank() == 0
-    try:
-        return write(temporary, tensors, mesh["pp"].get_local_rank()) if writes else None
-    finally:
-        deque(tensors, maxlen=0)  # the others gather on, even where a writer's disk is full
+        given = [each for each in _agreed(written) if each is not None]
+        _agreed(lambda: finish(temporary, given) if is_first else None)
+        _agreed(stack.close)  # where no rank failed, the folder takes its name here
 
 
 def _agreed(act: Callable[[], T]) -> list[T]:
