@@ -18,3 +18,12 @@ class UserError(FlywrightError):
 
 class GuardError(FlywrightError):
     """Training refuses to go on, because going on would be silently wrong. Exit status 1."""
+
+
+class Preempted(FlywrightError):  # noqa: N818 - not an error: work goes on elsewhere
+    """The machine was wanted back; the state is saved. Exit status 75: try again later."""
+
+    exit_status = 75
+
+    def __init__(self, step: int):
+        super().__init__(f"preempted at step {step}; the same command goes on from there")
