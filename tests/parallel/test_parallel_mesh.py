@@ -1,5 +1,7 @@
 """Joining the ranks that torchrun or Slurm started, and what is told where they do not fit."""
 
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -93,6 +95,24 @@ def _sum_over_ranks() -> None:
 @pytest.mark.parametrize("variables", [torchrun_variables, slurm_variables])
 def test_started_ranks_compute_together(variables, tmp_path: Path) -> None:
     assert [end for end, _ in run_ranks(_sum_over_ranks, tmp_path, 2, variables)] == [0, 0]
+
+
+def _rank_0_is_late() -> None:
+    if os.environ["RANK"] == "0":
+        time.sleep(1)
+    _sum_over_ranks()
+
+
+def test_ranks_of_a_restart_do_not_take_the_addresses_of_those_before(tmp_path: Path) -> None:
+    """torchrun keeps its store over restarts, and what it told of ranks that are no more."""
+    kept = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+
+    def variables(rank: int, ranks: int, _port: int) -> dict[str, str]:
+        told = torchrun_variables(rank, ranks, kept.port)
+        return told | {"TORCHELASTIC_USE_AGENT_STORE": "True"}
+
+    for case in (_sum_over_ranks, _rank_0_is_late):
+        assert [end for end, _ in run_ranks(case, tmp_path, 2, variables)] == [0, 0]
 
 
 def _one_fails() -> None:

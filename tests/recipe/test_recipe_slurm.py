@@ -213,7 +213,7 @@ def test_scripts_are_sound_and_say_what_slurm_needs(submit) -> None:
 
 
 def test_ranks_that_do_not_fill_machines_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="mesh.dp 3: 12 ranks do not fill machines of 8 GPUs"):
+    with pytest.raises(UserError, match=r"mesh\.dp 3: 12 ranks do not fill machines of 8 GPUs"):
         write_scripts(tmp_path / "x.toml", tmp_path, MeshSpec(dp=3, tp=4), [])
 
 

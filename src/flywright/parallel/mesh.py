@@ -6,12 +6,14 @@ torchrun --nproc-per-node 8 ...  then  `with process_group(spec) as device: buil
 import os
 import re
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import Store, TCPStore  # dist's own, with their types
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from flywright.errors import FlywrightError, Preempted, UserError
@@ -43,7 +45,7 @@ def process_group(spec: MeshSpec) -> Iterator[torch.device]:
     _refuse_other_size(spec, started)
     device = _device(int(launch.get("LOCAL_RANK", 0)))
     if started > 1:
-        _join(device, spec.timeout_seconds)
+        _join(device, timedelta(seconds=spec.timeout_seconds))
     try:
         yield device
     except Preempted:
@@ -107,18 +109,48 @@ def _device(local_rank: int) -> torch.device:
     return device
 
 
-def _join(device: torch.device, timeout_seconds: int) -> None:
+def _join(device: torch.device, timeout: timedelta) -> None:
     env = os.environ
     if env.get("LOCAL_WORLD_SIZE") == env["WORLD_SIZE"] and sys.platform == "linux":
         # one machine, whose own name may resolve to nothing that gloo can reach
         env.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    rank, ranks = int(env["RANK"]), int(env["WORLD_SIZE"])
     try:
-        dist.init_process_group(_BACKENDS[device.type], timeout=timedelta(seconds=timeout_seconds))
+        agents = env.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        store = _fresh_store(rank, timeout) if agents else None
+        dist.init_process_group(
+            _BACKENDS[device.type], timeout=timeout, store=store, rank=rank, world_size=ranks
+        )
     except (RuntimeError, ValueError) as error:  # ValueError: a variable is missing
         reason = str(error).partition("\n")[0]
         where = f"{env.get('MASTER_ADDR', '')}:{env.get('MASTER_PORT', '')}"
-        line = f"rank {env['RANK']} cannot meet the others at {where}: {reason}"
+        line = f"rank {rank} cannot meet the others at {where}: {reason}"
         raise FlywrightError(line) from None
+
+
+def _fresh_store(rank: int, timeout: timedelta) -> Store:
+    """Rank 0's own store, found through torchrun's.
+
+    torchrun keeps its store over restarts, with the addresses of the ranks before, to which new
+    ones would connect for ever. An old address of a store refuses, and the new one is asked for.
+    """
+    host, key = os.environ["MASTER_ADDR"], "flywright/port"
+    shared = TCPStore(host, int(os.environ["MASTER_PORT"]), is_master=False, timeout=timeout)
+    if rank == 0:
+        own = TCPStore(host, 0, is_master=True, wait_for_workers=False, timeout=timeout)
+        shared.set(key, str(own.port))
+        return own
+    deadline = time.monotonic() + timeout.total_seconds()
+    while True:
+        try:
+            port = int(shared.get(key))
+            own = TCPStore(host, port, is_master=False, timeout=timedelta(seconds=2))
+        except dist.DistError:
+            if time.monotonic() > deadline:
+                raise
+        else:
+            own.set_timeout(timeout)
+            return own
 
 
 def _leave() -> None:
