@@ -58,8 +58,12 @@ rank, restart = int(os.environ["RANK"]), int(os.environ["SLURM_RESTART_COUNT"])
 seen = pathlib.Path(os.environ["SEEN"])
 names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 kept = {name: os.environ[name] for name in names}
-signal.signal(signal.SIGUSR1, lambda *_: (time.sleep(rank), sys.exit(75)))  # rank 0 leaves first
 job = os.environ["SLURM_JOB_ID"]
+def save(*_):  # rank 0 has done first, and leaves
+    time.sleep(0.2 + rank)
+    (seen / f"saved-{job}-{restart}").touch()
+    sys.exit(75)
+signal.signal(signal.SIGUSR1, save)
 told = seen / f"{job}-{restart}-{rank}.json"
 told.write_text(json.dumps({**kept, "arguments": sys.argv[1:], "here": os.getcwd()}))
 doing = json.loads(os.environ["DOING"]).get(job, [])
@@ -122,9 +126,12 @@ class Slurm:
                 },
                 stdout=subprocess.DEVNULL,
             )  # fmt: skip
-            if doing.get(number, [])[len(statuses) :][:1] == ["wait"]:
+            warned = doing.get(number, [])[len(statuses) :][:1] == ["wait"]
+            if warned:
                 self._warn(job, f"{number}-{len(statuses)}-*.json", nodes * tasks)
-            statuses.append(job.wait(60))
+            ended = job.wait(60)
+            assert not warned or (self.seen / f"saved-{number}-{len(statuses)}").exists()
+            statuses.append(ended)
             if not again.exists():
                 return statuses
             assert again.read_text() == f"{number}\n"
@@ -153,6 +160,12 @@ def submit(tmp_path: Path) -> Path:
     return write_scripts(tmp_path / "big.toml", out, mesh, ["--set=name=it's big"], gpus_per_node=2)
 
 
+@pytest.fixture
+def one_rank(tmp_path: Path) -> Path:
+    """Whose status no other rank's hides."""
+    return write_scripts(tmp_path / "small.toml", tmp_path / "out", MeshSpec(), [])
+
+
 def test_each_phase_has_its_ranks_and_begins_after_the_one_before(slurm, submit, tmp_path) -> None:
     assert slurm.run(submit, {}, "--partition=gpu") == {"1": [0], "2": [0]}
     first, second = (json.loads(line) for line in slurm.queue.read_text().splitlines())
@@ -172,27 +185,26 @@ def test_each_phase_has_its_ranks_and_begins_after_the_one_before(slurm, submit,
 
 def test_a_preempted_job_is_queued_again_and_goes_on(slurm, submit) -> None:
     """Also where the first rank that leaves takes the other along, which hides its status 75."""
-    assert slurm.run(submit, {"1": ["wait", "wait"]}) == {"1": [0, 0, 0], "2": [0]}
+    assert slurm.run(submit, {"1": ["wait"] * 4}) == {"1": [0] * 5, "2": [0]}
 
 
-def test_status_75_without_a_warning_is_a_preemption_too(slurm, submit) -> None:
-    assert slurm.run(submit, {"1": [75] * 5}) == {"1": [0] * 6, "2": [0]}
+def test_status_75_without_a_warning_is_a_preemption_too(slurm, one_rank) -> None:
+    assert slurm.run(one_rank, {"1": [75] * 5}) == {"1": [0] * 6}
 
 
-def test_a_failure_is_tried_again_and_given_up_with_its_status(slurm, submit) -> None:
-    assert slurm.run(submit, {"1": [1, 139]}) == {"1": [0, 0, 0], "2": [0]}
+def test_a_failure_is_tried_again_and_given_up_with_its_status(slurm, one_rank) -> None:
+    assert slurm.run(one_rank, {"1": [1, 139]}) == {"1": [0, 0, 0]}
     slurm.queue.unlink()
-    assert slurm.run(submit, {"1": [7] * 9}) == {"1": [0, 0, 0, 7]}
+    assert slurm.run(one_rank, {"1": [7] * 9}) == {"1": [0, 0, 0, 7]}
 
 
-def test_failures_are_counted_from_the_last_new_state(slurm, submit) -> None:
-    statuses = slurm.run(submit, {"1": [1, 1, "state", 1, 1, "state", 1, 1, 1]})
+def test_failures_are_counted_from_the_last_new_state(slurm, one_rank) -> None:
+    statuses = slurm.run(one_rank, {"1": [1, 1, "state", 1, 1, "state", 1, 1, 1]})
     assert statuses == {"1": [0] * 8 + [1]}
 
 
-def test_what_was_asked_for_wrongly_is_not_tried_again(slurm, tmp_path) -> None:
-    submit = write_scripts(tmp_path / "small.toml", tmp_path / "out", MeshSpec(), [])
-    assert slurm.run(submit, {"1": [2]}) == {"1": [2]}
+def test_what_was_asked_for_wrongly_is_not_tried_again(slurm, one_rank) -> None:
+    assert slurm.run(one_rank, {"1": [2]}) == {"1": [2]}
 
 
 def test_scripts_are_sound_and_say_what_slurm_needs(submit) -> None:
