@@ -5,18 +5,25 @@ with process_group(spec) as device:
 Nothing here knows a model; gloo on CPU and NCCL on GPUs run the same code.
 """
 
-from flywright.parallel.apply import apply, apply_pipeline
+from flywright.parallel.apply import apply, apply_pipeline, compute_in
+from flywright.parallel.fsdp import exchange
 from flywright.parallel.mesh import build_mesh, process_group, started_ranks
-from flywright.parallel.pipeline import pipeline_schedule
+from flywright.parallel.pipeline import Pipeline
+from flywright.parallel.ranks import Ranks
+from flywright.parallel.tensor import local_rows
 from flywright.parallel.watch import Preemption, Watchdog
 
 __all__ = [
+    "Pipeline",
     "Preemption",
+    "Ranks",
     "Watchdog",
     "apply",
     "apply_pipeline",
     "build_mesh",
-    "pipeline_schedule",
+    "compute_in",
+    "exchange",
+    "local_rows",
     "process_group",
     "started_ranks",
 ]
