@@ -87,7 +87,9 @@ def test_cached_reference_of_another_model_is_refused(tokenizer, tiny_spec, tmp_
     again = with_reference(Passes([model], 100), samples, tmp_path / "reference.npy")
     np.testing.assert_array_equal(first[0].labels["reference"], again[0].labels["reference"])
     with pytest.raises(GuardError, match="step 0"):
-        with_reference(Passes([Decoder(tiny_spec, seed=1)], 100), samples, tmp_path / "reference.npy")
+        with_reference(
+            Passes([Decoder(tiny_spec, seed=1)], 100), samples, tmp_path / "reference.npy"
+        )
 
 
 def test_ramp_and_schedules():

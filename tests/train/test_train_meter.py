@@ -114,7 +114,9 @@ def test_training_that_drives_the_chosen_answers_away_rings(tiny_spec, tmp_path)
 
 def test_a_policy_that_is_not_the_reference_never_takes_a_step(tiny_spec, tmp_path):
     """NeMo-Aligner 227: the reference was another model, and training went on."""
-    data = with_reference(Passes([Decoder(tiny_spec, seed=1)], 200), pairs(), tmp_path / "reference.npy")
+    data = with_reference(
+        Passes([Decoder(tiny_spec, seed=1)], 200), pairs(), tmp_path / "reference.npy"
+    )
     model = Decoder(tiny_spec, seed=0)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with pytest.raises(GuardError, match="step 0"):

@@ -114,9 +114,7 @@ def materialise(model: AnyModel, tensors: Mapping[str, Tensor]) -> AnyModel:
     return model
 
 
-def open_decoder(
-    folder: Path | str, dtype: torch.dtype | None = None
-) -> tuple[Decoder, Tensors]:
+def open_decoder(folder: Path | str, dtype: torch.dtype | None = None) -> tuple[Decoder, Tensors]:
     """`open_meta` for a language model's folder. Raises UserError for a reward model's too."""
     model, tensors = open_meta(folder, dtype)
     if not isinstance(model, Decoder):

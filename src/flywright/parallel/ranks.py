@@ -3,7 +3,8 @@
 `Ranks()` is one process alone; everything then is its own word, and no process group is needed.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -11,11 +12,24 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 
-from flywright.parallel.mesh import build_mesh
+from flywright.parallel.mesh import build_mesh, process_group, started_ranks
 from flywright.spec import MeshSpec
 
 T = TypeVar("T")
 _PATIENT = timedelta(days=30)  # others wait while the first rank gathers data
+
+
+@contextmanager
+def joined(spec: MeshSpec) -> Iterator["Ranks"]:
+    """Join the ranks that torchrun or Slurm started, as many as one phase of the mesh has.
+
+    Raises UserError where they are not, FlywrightError where they cannot reach each other.
+    """
+    dps = {spec.dp, *(dp for _, dp in spec.dp_ramp)}
+    phases = [spec.model_copy(update={"dp": dp}) for dp in dps]
+    now = next((phase for phase in phases if phase.ranks == started_ranks()), spec)
+    with process_group(now) as device:
+        yield Ranks(build_mesh(now, device.type) if now.ranks > 1 else None, spec)
 
 
 class Ranks:
@@ -24,11 +38,6 @@ class Ranks:
     def __init__(self, mesh: DeviceMesh | None = None, spec: MeshSpec | None = None):
         self.mesh, self.spec = mesh, spec or MeshSpec()
         self._patient: Any = mesh and dist.new_group(backend="gloo", timeout=_PATIENT)
-
-    @classmethod
-    def of(cls, spec: MeshSpec, device: torch.device) -> "Ranks":
-        """The ranks of the running process group, or this process alone."""
-        return cls(build_mesh(spec, device.type) if spec.ranks > 1 else None, spec)
 
     def size(self, axis: str) -> int:
         """Ranks along an axis."""

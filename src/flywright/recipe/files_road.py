@@ -317,7 +317,9 @@ def measure_pairs(
     samples = comparison_examples(heldout, tokenizer, longest, needs_rewards=False).samples
     tokens = settings.train.micro_batch_tokens
     before, after = (
-        pair_reference(Passes([load_decoder(each.weights, torch.float32)], tokens), samples, work.tick)
+        pair_reference(
+            Passes([load_decoder(each.weights, torch.float32)], tokens), samples, work.tick
+        )
         for each in (first, last)
     )
     gained = (after - before)[:, 0] > (after - before)[:, 1]

@@ -10,7 +10,7 @@ from pydantic import Field
 from flywright.errors import UserError
 from flywright.sandbox import SandboxSettings
 from flywright.settings import Settings
-from flywright.spec import ModelSpec
+from flywright.spec import MeshSpec, ModelSpec
 from flywright.synth import GeneticSettings, SynthSettings
 from flywright.train.settings import TrainSettings
 
@@ -150,6 +150,9 @@ class RunSettings(Settings):
     name: str
     seed: int = 1
     notes: list[str] = Field(default=[], description="what the report has to say of this run")
+    # where it runs is no part of what is made: neither goes into a fingerprint
+    mesh: MeshSpec = Field(default=MeshSpec(), exclude=True)
+    device: str = Field(default="H100", exclude=True, description="what a rank of the mesh is")
 
 
 class BaseFromScratch(Settings):

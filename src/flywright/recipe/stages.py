@@ -105,7 +105,9 @@ def pretrain(
     """A new Nemotron, trained on the blend with a batch ramp."""
     spec, encoder = ModelSpec(**model), Tokenizer.load(tokenizer / "tokenizer")
     start = training.new_decoder(spec, work.seed)
-    training.train_on_blend(work, settings, shards.folder, start, spec.context_length, encoder)
+    training.train_on_blend(
+        work, settings, shards.folder, start, spec.context_length, encoder, ramped=True
+    )
 
 
 @stage(version=1, trains=True)

@@ -22,8 +22,8 @@ from flywright.data.shards import open_shard
 from flywright.errors import UserError
 from flywright.files import atomic_folder, folder_hash, seed_from, write_json
 from flywright.model import Decoder, InitialTensors, RewardModel, read_spec, save
-from flywright.model.shards import join_parts, write_parts
 from flywright.model.sharding import DECODER, REWARD
+from flywright.model.shards import join_parts, write_parts
 from flywright.model.weights import materialise, open_decoder, write_config
 from flywright.parallel import Ranks, apply_pipeline, compute_in, fill, save_sharded
 from flywright.recipe.answerers import REVISION
@@ -92,6 +92,7 @@ def _fit(
     settings: Training,
     tokenizer: Tokenizer,
     validation: Sequence[Sample] = (),
+    ramped: bool = False,
 ) -> None:
     """Fit and save weights/ with the tokenizer; a step killed after saving is not trained again.
 
@@ -105,7 +106,7 @@ def _fit(
             if ranks.mesh is not None:
                 raise UserError("train.lora: adapters are trained by one process, without a mesh")
             lora.put_on(parts[0], train.lora, work.seed)
-        held = {"ranks": ranks, "validation": validation, "tick": work.tick}
+        held = {"ranks": ranks, "ramped": ramped, "validation": validation, "tick": work.tick}
         fitted = fit(parts, loader, objective, train, work.folder, **held)
         if train.lora:
             with atomic_folder(work / "adapter") as folder:
@@ -128,9 +129,7 @@ def _parts(start: Start, ranks: Ranks, bf16: bool) -> list[Model]:
         return [materialise(model, tensors).to(_device())]
     placements = REWARD if isinstance(model, RewardModel) else DECODER
     policy, spec = compute_in(torch.bfloat16 if bf16 else torch.float32), ranks.spec
-    parts = apply_pipeline(
-        model.float(), ranks.mesh, placements, spec.virtual, policy, spec.zero
-    )
+    parts = apply_pipeline(model.float(), ranks.mesh, placements, spec.virtual, policy, spec.zero)
     for part in parts:
         fill(part, tensors, ranks.mesh.device_type)
     return cast("list[Model]", parts)
@@ -183,8 +182,12 @@ def train_on_blend(
     start: Start,
     context: int,
     tokenizer: Tokenizer,
+    ramped: bool = False,
 ) -> None:
-    """Language modelling on a folder of token shards ("group.source.npy"); `context` in tokens."""
+    """Language modelling on a folder of token shards ("group.source.npy"); `context` in tokens.
+
+    ramped: the number of ranks follows mesh.dp_ramp.
+    """
     if settings.train.validation_share:
         raise UserError("train.validation_share: pretraining has none; measure by `flywright eval`")
     arrays = {path.stem: open_shard(path) for path in sorted(shards.glob("*.npy"))}
@@ -193,7 +196,7 @@ def train_on_blend(
     if window > context:
         raise UserError(f"window: {window} tokens, the model's context has {context}")
     loader = BlendedWindows(arrays, phases, window, work.seed)
-    _fit(work, start, loader, language_model(), settings, tokenizer)
+    _fit(work, start, loader, language_model(), settings, tokenizer, ramped=ramped)
 
 
 def regress(work: Work, settings: Training, base: Path, ratings: Iterable[Rating]) -> None:

@@ -26,9 +26,7 @@ _ROW = np.dtype([("key", "S32"), ("logprobs", "<f4", 2)])
 
 
 @torch.no_grad()
-def pair_reference(
-    passes: Passes, samples: Sequence[Sample], tick: Tick = silent
-) -> np.ndarray:
+def pair_reference(passes: Passes, samples: Sequence[Sample], tick: Tick = silent) -> np.ndarray:
     """Log-probabilities [P, 2] of each pair's answers under the model of `passes`, fp32.
 
     The same on all ranks of a mesh, each of which computes its share.
