@@ -6,6 +6,7 @@ Nothing here knows a model; gloo on CPU and NCCL on GPUs run the same code.
 """
 
 from flywright.parallel.apply import apply, apply_pipeline, compute_in
+from flywright.parallel.folder import fill, save_sharded
 from flywright.parallel.fsdp import exchange
 from flywright.parallel.mesh import build_mesh, process_group, started_ranks
 from flywright.parallel.pipeline import Pipeline
@@ -23,7 +24,9 @@ __all__ = [
     "build_mesh",
     "compute_in",
     "exchange",
+    "fill",
     "local_rows",
     "process_group",
+    "save_sharded",
     "started_ranks",
 ]

@@ -107,7 +107,7 @@ def _pretrain(work: Work, own: PretrainFile, documents: Iterator[Document]) -> N
         texts.setdefault(f"{document.group}.{document.source}", []).append(document.text)
     for name, lines in texts.items():
         write_shard(shards / f"{name}.npy", lines, tokenizer)
-    start = lambda: Decoder(own.model, own.seed)  # noqa: E731
+    start = training.new_decoder(own.model, own.seed)
     training.train_on_blend(work, own, shards, start, own.model.context_length, tokenizer)
 
 

@@ -50,7 +50,6 @@ def fit(
     folder: Path,
     *,
     ranks: Ranks | None = None,
-    zero: int = 1,
     validation: Sequence[Sample] = (),
     hooks: Sequence[Hook] = (),
     tick: Tick = silent,
@@ -72,7 +71,8 @@ def fit(
     optimizer = MasterOptimizer(parts, settings, ranks)  # before anything is rounded
     _prepare(parts, settings, alone=ranks.mesh is None)
     optimizer.write_to_model()  # a head that stays precise is the masters' own
-    passes = Passes(parts, ranks, settings, zero)
+    bf16 = settings.precision == "bf16"
+    passes = Passes(parts, settings.micro_batch_tokens, ranks, bf16)
     model_spec = parts[0].spec
     peak = peak_flops(passes.device.type, passes.computes_in == torch.bfloat16)
     total = settings.samples or max(1, round(settings.epochs * len(loader)))
@@ -88,7 +88,7 @@ def fit(
         for step in range(progress.step, len(sizes)):
             with meter.time("data"):
                 samples = loader.take(progress.samples, sizes[step])
-                batches = passes.batches(samples)
+                batches = passes.batches(passes.groups(samples))
             rate = learning_rate(settings, step, progress.samples, total)
             values = _train_step(
                 passes, batches, objective, optimizer, (rate, settings.clip), meter
@@ -144,7 +144,7 @@ def _prepare(parts: Sequence[Model], settings: TrainSettings, alone: bool) -> No
 def _validate(objective: Objective, passes: Passes, samples: Sequence[Sample]) -> float:
     """The objective's mean loss over samples that are not trained on."""
     sums = {"loss": 0.0, "count": 0.0}
-    batches = passes.batches(samples)
+    batches = passes.batches(passes.groups(samples))
 
     def share(model: Model, batch: Batch, hidden_ND: Tensor) -> Tensor:
         loss = objective.loss(objective.outputs(model, batch, hidden_ND), batch)[0]
