@@ -1,5 +1,6 @@
 """Accelerators by their published numbers (hardware.toml)."""
 
+import re
 import time
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +21,13 @@ def device(name: str) -> DeviceSpec:
     if name not in known:
         raise UserError(f"no device {name!r}; known: {', '.join(known)}")
     return DeviceSpec(name=name, **known[name])
+
+
+def named_in(text: str) -> DeviceSpec:
+    """The device that a text such as `A100-80GB (Selene)` names; the longest known name counts."""
+    said = re.sub(r"[ _-]", "", text.lower())
+    names = [name for name in read_toml(TABLE) if name.lower().replace("-", "") in said]
+    return device(max(names, key=len, default=text))
 
 
 @lru_cache

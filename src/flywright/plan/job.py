@@ -8,7 +8,7 @@ from flywright.plan.software import NEMO, Software
 from flywright.spec import DeviceSpec, MeshSpec, ModelSpec
 
 Precision = Literal["bf16", "fp8"]
-Recompute = Literal["none", "full"]
+Recompute = Literal["none", "selective", "full"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,11 @@ class Job:
     def tokens(self) -> int:
         """Tokens of one micro-batch on one rank, before sequence parallelism."""
         return self.micro_batch * self.sequence // self.context
+
+    @property
+    def gathers(self) -> bool:
+        """Whether weights are gathered for every micro-batch: fully sharded, and no pipeline."""
+        return self.software.fully_sharded and self.mesh.pp == 1
 
     @property
     def peak_flops(self) -> float:
