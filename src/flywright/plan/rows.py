@@ -32,11 +32,13 @@ def job_of(row: Mapping[str, str | None]) -> Job:
         dp=_count(row, "dp", max(1, gpus // (tp * pp * context))),
         virtual=_count(row, "vpp", 1) if pp > 1 else 1,
     )
-    sequence, micro_batch = _count(row, "seq"), _count(row, "mbs", 1)
-    step = micro_batch * mesh.dp
     software = software_of(
         _text(row, "source"), device.name, sharded=mesh.tp == mesh.pp == 1 and mesh.dp > 1
     )
+    sequence, share = _count(row, "seq"), _count(row, "gbs") // mesh.dp
+    stages = pp if pp > 1 and software.microbatches_as_stages else share
+    micro_batch = _count(row, "mbs", max(1, share // max(1, stages)))
+    step = micro_batch * mesh.dp
     return Job(
         spec=_spec(row, sequence),
         device=device,

@@ -7,6 +7,7 @@ doubling of the machines adds to an iteration. `benchmarks/planner.py --fit` fit
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from flywright.errors import UserError
 from flywright.settings import read_toml
@@ -20,25 +21,33 @@ class Software:
     sources: list[str]  # parts of the source of a published row of this family, in small letters
     matmul_bf16: float  # share of the reachable bf16 FLOP/s in a large matmul
     matmul_fp8: float  # the same in fp8
-    attention: float  # the same in the attention product; unused where attention is not fused
     tp_exposed: float
     dp_exposed: float
     layer_seconds: float  # launches, small kernels, host time: a layer's fixed forward cost
     scale_loss: float
-    flash: bool = True  # attention computes only the causal half and stores no scores
-    hopper_attention: bool = True  # attention kernels written for H100 and later
+    attention: Literal["unfused", "flash1", "flash2", "flash3"] = "flash3"  # generation of kernels
     fused: bool = True  # norms, activations and the loss are single kernels
     sequence_parallel: bool = True
     fully_sharded: bool = False  # parameters gathered for every layer, as FSDP does
     all_rails: bool = True  # a machine's network cards all serve one collective
     gradient_bytes: int = 4
     activations_kept: float = 1.0  # with selective recomputation, of what is kept without
+    microbatches_as_stages: bool = False  # what a row with a pipeline means that does not tell
+
+    @property
+    def flash(self) -> bool:
+        """Attention computes only the causal half and stores no scores."""
+        return self.attention != "unfused"
 
 
-SOFTWARE = {
-    name: Software(name, **row)
-    for name, row in read_toml(Path(__file__).with_name("software.toml")).items()
-}
+def _profiles() -> dict[str, Software]:
+    """All of software.toml; `like` = the profile whose values a row's own ones replace."""
+    rows = read_toml(Path(__file__).with_name("software.toml"))
+    whole = {name: {**rows.get(row.pop("like", ""), {}), **row} for name, row in rows.items()}
+    return {name: Software(name, **row) for name, row in whole.items()}
+
+
+SOFTWARE = _profiles()
 NEMO = SOFTWARE["nemo-2025"]  # also for systems without a profile
 
 

@@ -11,7 +11,6 @@ from math import log2
 
 import numpy as np
 
-from flywright.plan.devices import MACHINE_GPUS
 from flywright.plan.job import Job, rank_parameters
 from flywright.plan.schedule import Replay, closed_form, replay
 
@@ -20,7 +19,9 @@ LINK_EFFICIENCY = 0.75
 NETWORK_EFFICIENCY = 0.75
 MEMORY_EFFICIENCY = 0.8
 HOP_LATENCY_SECONDS = 20e-6
-OLDER_ATTENTION = 0.6  # what attention kernels written before a device get of it
+# Share of the dense bf16 peak in causal attention, forward and backward, head dimension 128: on
+# A100, and on what came later (measured by Dao 2023 and Shah et al. 2024).
+ATTENTION = {"flash1": (0.30, 0.18), "flash2": (0.55, 0.33), "flash3": (0.55, 0.52)}
 SCORE_BYTES = 10  # reads and writes of one attention score by unfused kernels, forward
 # Passes over the stream and over the MLP's width in a layer's forward, by fused kernels or not.
 STREAM_PASSES = {True: 10, False: 20}
@@ -54,7 +55,7 @@ def iteration_time(job: Job, by_formula: bool = False) -> Time:
     `by_formula` takes the schedule's closed form instead of its replay: for ranking many layouts.
     """
     run = run_schedule(job, closed_form if by_formula else replay)
-    machines = max(1.0, job.gpus / MACHINE_GPUS)
+    machines = max(1.0, job.gpus / job.device.machine_gpus)
     slowing = 1 + job.software.scale_loss * log2(machines)
     exchange = _exchange_seconds(job, run.seconds)
     total = (run.seconds + exchange + _optimizer_seconds(job)) * slowing
@@ -119,9 +120,8 @@ def _attention_seconds(job: Job) -> float:
     flops = 4 * scores * spec.head_dim
     if not soft.flash:
         return _matmul_seconds(job, flops) + _memory_seconds(job, SCORE_BYTES * scores)
-    older = not soft.hopper_attention and not device.name.startswith("A100")
-    reached = device.bf16_flops * device.reachable * soft.attention
-    return flops / 2 / (reached * (OLDER_ATTENTION if older else 1.0))
+    share = ATTENTION[soft.attention][not device.name.startswith("A100")]
+    return flops / 2 / (device.bf16_flops * share)
 
 
 def _pointwise_bytes(job: Job) -> float:
@@ -152,11 +152,11 @@ def _head(job: Job) -> Ways:
 
 def _group_bandwidth(job: Job) -> float:
     """What one GPU gets of the way between the ranks that hold the same weights."""
-    inner = job.mesh.tp * job.context
+    inner, machine = job.mesh.tp * job.context, job.device.machine_gpus
     link = job.device.link_bandwidth * LINK_EFFICIENCY
-    if inner * job.mesh.dp <= MACHINE_GPUS and job.mesh.pp == 1:
+    if inner * job.mesh.dp <= machine and job.mesh.pp == 1:
         return link
-    rails = max(1, MACHINE_GPUS // inner) if job.software.all_rails else 1
+    rails = max(1, min(job.mesh.dp, machine // inner)) if job.software.all_rails else 1
     return min(link, rails * job.device.network_bandwidth * NETWORK_EFFICIENCY)
 
 
