@@ -36,7 +36,7 @@ def job_of(row: Mapping[str, str | None]) -> Job:
         _text(row, "source"), device.name, sharded=mesh.tp == mesh.pp == 1 and mesh.dp > 1
     )
     sequence, share = _count(row, "seq"), _count(row, "gbs") // mesh.dp
-    stages = pp if pp > 1 and software.microbatches_as_stages else share
+    stages = pp if pp > 1 and software.torch_pipeline else share
     micro_batch = _count(row, "mbs", max(1, share // max(1, stages)))
     step = micro_batch * mesh.dp
     return Job(

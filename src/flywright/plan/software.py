@@ -31,8 +31,9 @@ class Software:
     fully_sharded: bool = False  # parameters gathered for every layer, as FSDP does
     all_rails: bool = True  # a machine's network cards all serve one collective
     gradient_bytes: int = 4
+    logit_bytes: int = 6  # per logit: bf16 and fp32, and their gradients where they are separate
     activations_kept: float = 1.0  # with selective recomputation, of what is kept without
-    microbatches_as_stages: bool = False  # what a row with a pipeline means that does not tell
+    torch_pipeline: bool = False  # buffers for all micro-batches; as many of these as stages
 
     @property
     def flash(self) -> bool:
