@@ -26,6 +26,10 @@ class Job:
     recompute: Recompute = "none"
     software: Software = NEMO
 
+    def __post_init__(self) -> None:
+        if self.precision == "fp8" and not self.device.fp8_flops:
+            raise UserError(f"{self.device.name} has no fp8")
+
     @property
     def gpus(self) -> int:
         """GPUs in all."""

@@ -5,14 +5,13 @@ published_mfu_pct. All else may be blank or missing: ffn (4 x hidden), kv_heads 
 tp, pp, vpp, cp, mbs (1), dp (the GPUs left), precision (bf16), recompute (none), source.
 """
 
-import re
 from collections.abc import Mapping
 
 from flywright.errors import UserError
-from flywright.plan.devices import MACHINE_GPUS, named_in
+from flywright.plan.devices import named_in
 from flywright.plan.job import Job, Recompute
 from flywright.plan.software import software_of
-from flywright.spec import DeviceSpec, MeshSpec, ModelSpec
+from flywright.spec import MeshSpec, ModelSpec
 
 NEEDED = ("layers", "hidden", "heads", "vocab", "seq", "gbs", "gpus", "gpu")
 TIMES = ("iter_s", "published_tflops", "published_mfu_pct")
@@ -23,7 +22,7 @@ def job_of(row: Mapping[str, str | None]) -> Job:
 
     A batch that is no multiple of dp x micro-batch is rounded to one.
     """
-    device = _device(_text(row, "gpu"))
+    device = named_in(_text(row, "gpu"))
     tp, pp, context = (_count(row, name, 1) for name in ("tp", "pp", "cp"))
     gpus = _count(row, "gpus")
     mesh = MeshSpec(
@@ -80,18 +79,10 @@ def _count(row: Mapping[str, str | None], name: str, default: int = 0) -> int:
         if default:
             return default
         raise UserError(f"{name} is blank")
-    if not (value := float(said)).is_integer() or value < 0:
+    whole, _, rest = said.partition(".")
+    if not whole.isdigit() or rest.strip("0"):
         raise UserError(f"{name} {said!r} is no whole number")
-    return int(value) or default
-
-
-def _device(said: str) -> DeviceSpec:
-    """A device by the part of its name that the table knows; `1.6Tb/s` = a machine's network."""
-    device = named_in(said)
-    if network := re.search(r"([\d.]+) ?Tb/s", said):
-        bandwidth = float(network[1]) * 1e12 / 8 / MACHINE_GPUS
-        device = device.model_copy(update={"network_bandwidth": bandwidth})
-    return device
+    return int(whole) or default
 
 
 def _spec(row: Mapping[str, str | None], sequence: int) -> ModelSpec:

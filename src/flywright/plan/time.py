@@ -125,13 +125,14 @@ def _attention_seconds(job: Job) -> float:
 
 
 def _pointwise_bytes(job: Job) -> float:
-    """Reads and writes of norms, residuals and the activation in a forward pass, 2 bytes each."""
+    """Reads and writes of norms, residuals and the activation in a forward pass, 2 bytes each; in
+    fp8 a fused kernel's again, for the casts."""
     spec, tp, soft = job.spec, job.mesh.tp, job.software
-    stream = STREAM_PASSES[soft.fused] * spec.hidden_size
-    stream /= tp if soft.sequence_parallel else 1
-    width = WIDTH_PASSES[soft.fused] * spec.ffn_size / tp * (1.5 if spec.mlp == "swiglu" else 1)
-    casts = stream + width if job.precision == "fp8" else 0.0
-    return 2 * job.tokens * (stream + width + casts)
+    stream = spec.hidden_size / (tp if soft.sequence_parallel else 1)
+    width = spec.ffn_size / tp * (1.5 if spec.mlp == "swiglu" else 1)
+    kinds = [soft.fused] + [True] * (job.precision == "fp8")
+    passes = sum(STREAM_PASSES[kind] * stream + WIDTH_PASSES[kind] * width for kind in kinds)
+    return 2 * job.tokens * passes
 
 
 def _tp_seconds(job: Job) -> float:
@@ -152,11 +153,11 @@ def _head(job: Job) -> Ways:
 
 def _group_bandwidth(job: Job) -> float:
     """What one GPU gets of the way between the ranks that hold the same weights."""
-    inner, machine = job.mesh.tp * job.context, job.device.machine_gpus
+    machine, ranks = job.device.machine_gpus, job.mesh.dp * job.context
     link = job.device.link_bandwidth * LINK_EFFICIENCY
-    if inner * job.mesh.dp <= machine and job.mesh.pp == 1:
+    if job.mesh.tp * ranks <= machine and job.mesh.pp == 1:
         return link
-    rails = max(1, min(job.mesh.dp, machine // inner)) if job.software.all_rails else 1
+    rails = max(1, min(ranks, machine // job.mesh.tp)) if job.software.all_rails else 1
     return min(link, rails * job.device.network_bandwidth * NETWORK_EFFICIENCY)
 
 
