@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from flywright.errors import UserError
-from flywright.plan import check_rows
+from flywright.plan import check_rows, lay_out
 from flywright.plan.check import CheckResult
 from flywright.plan.rows import job_of, seconds_of
 
@@ -74,6 +74,16 @@ def test_a_strangers_table_may_leave_out_what_is_usual(tmp_path: Path) -> None:
     assert job_of({**ROW, "glu": "1"}).spec.mlp == "swiglu"
     assert job_of({**ROW, "precision": "fp16"}).precision == "bf16"
     assert job_of({**ROW, "recompute": "none/selective"}).recompute == "selective"
+
+
+def test_what_torchs_schedules_refuse_is_foretold_too(tmp_path: Path) -> None:
+    """Seven micro-batches through interleaved stages: other software runs that."""
+    path = tmp_path / "rows.csv"
+    row = {**ROW, "pp": "2", "vpp": "2", "gbs": "28", "dp": "4"}
+    path.write_text(",".join(row) + "\n" + ",".join(row.values()) + "\n")
+    with pytest.raises(UserError, match="7 micro-batches"):
+        lay_out(job_of(row))
+    assert check_rows(path).rows[0]["predicted_seconds"] > 0
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 from flywright.errors import UserError
 from flywright.plan import Job, device, inference_fit, lay_out, params_table, search
 from flywright.plan.devices import GIB
+from flywright.plan.job import Precision
 from flywright.plan.layout import given
 from flywright.plan.memory import memory
 from flywright.plan.software import SOFTWARE
@@ -181,7 +182,7 @@ def test_search_says_why_nothing_fits() -> None:
     ("name", "precision", "gpus"),
     [("H200", "bf16", 8), ("H100", "bf16", 16), ("A100", "bf16", 16), ("H100", "fp8", 8)],
 )
-def test_the_cards_required_hardware(name: str, precision: str, gpus: int) -> None:
+def test_the_cards_required_hardware(name: str, precision: Precision, gpus: int) -> None:
     """SPEC 11.4: BF16 on 8 H200, 16 H100 or 16 A100-80GB; FP8 on 8 H100."""
     fit = inference_fit(preset("nemotron-4-340b"), device(name), precision)
     assert fit is not None

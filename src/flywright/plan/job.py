@@ -68,15 +68,16 @@ class Job:
         each, extra = divmod(self.spec.layers, chunks)
         return [each + (number < extra) for number in range(chunks)]
 
-    def stage_layers(self, stage: int) -> int:
-        """Layers on one pipeline rank, all its chunks together."""
-        return sum(self.chunk_layers[stage :: self.mesh.pp])
-
 
 def rank_parameters(job: Job, stage: int) -> float:
     """Parameters on a rank of a pipeline stage: its layers, and what the ends hold besides."""
     spec, last = job.spec, job.mesh.pp - 1
     ends = (stage == 0) + (stage == last)
-    layers = job.stage_layers(stage) * spec.layer_parameters
+    layers = sum(job.chunk_layers[stage :: job.mesh.pp]) * spec.layer_parameters
     matrices = 1 if spec.tied_embeddings and last == 0 else ends  # each end of a cut holds a whole
     return (layers + matrices * spec.vocab_size * spec.hidden_size) / job.mesh.tp
+
+
+def fullest_parameters(job: Job) -> float:
+    """Parameters on the rank that has most."""
+    return max(rank_parameters(job, stage) for stage in range(job.mesh.pp))

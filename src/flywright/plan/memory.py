@@ -5,7 +5,7 @@ Weights bf16, gradients fp32 unless the software reduces in bf16, Adam's fp32 we
 family's deviations: no dropout masks, squared ReLU keeps its input and output, few KV heads.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from flywright.plan.devices import GIB
 from flywright.plan.job import Job, rank_parameters
@@ -32,7 +32,7 @@ class Memory:
     @property
     def total(self) -> float:
         """All parts."""
-        return sum(asdict(self).values())
+        return sum(vars(self).values())
 
     @property
     def gib(self) -> float:
@@ -45,7 +45,7 @@ class Memory:
 
     def parts_gib(self) -> dict[str, float]:
         """Every part in GiB."""
-        return {part: size / GIB for part, size in asdict(self).items()}
+        return {part: size / GIB for part, size in vars(self).items()}
 
 
 def memory(job: Job, in_flight: tuple[int, ...]) -> Memory:

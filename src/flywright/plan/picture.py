@@ -9,7 +9,7 @@ from flywright.errors import UserError
 from flywright.files import atomic_file
 from flywright.plan.layout import Layout
 from flywright.plan.schedule import timeline
-from flywright.plan.time import chunk_seconds
+from flywright.plan.time import schedule_arguments
 
 FORWARD, BACKWARD = "#3b6ea5", "#d98a3d"
 NUMBERED = 400  # boxes at most in which the micro-batch is written
@@ -19,9 +19,9 @@ def draw_schedule(layout: Layout, path: Path) -> None:
     """Write an .svg or .png. Raises UserError for any other ending."""
     if path.suffix not in (".svg", ".png"):
         raise UserError(f"{path}: a picture is written as .svg or .png")
-    job, pp = layout.job, layout.job.mesh.pp
-    virtual = job.mesh.virtual if pp > 1 else 1
-    spans = timeline(pp, virtual, job.microbatches, *chunk_seconds(job))
+    job = layout.job
+    pp, virtual, *_ = arguments = schedule_arguments(job)
+    spans = timeline(*arguments)
     numbered = len(spans) <= NUMBERED
     with matplotlib.rc_context({"svg.fonttype": "none", "font.size": 9}):
         figure = Figure(figsize=(12, 1.6 + 0.32 * pp), layout="constrained")

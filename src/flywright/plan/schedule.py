@@ -13,6 +13,7 @@ from typing import Any
 from flywright.errors import UserError
 
 Op = tuple[bool, int, int]  # (is forward, chunk, micro-batch)
+Seconds = tuple[float, ...]  # of every chunk
 
 
 @dataclass(frozen=True)
@@ -60,12 +61,7 @@ def _compute_ops(actions: Sequence[Any]) -> tuple[Op, ...]:
 
 
 def timeline(
-    pp: int,
-    virtual: int,
-    microbatches: int,
-    forward_seconds: tuple[float, ...],
-    backward_seconds: tuple[float, ...],
-    hop_seconds: float = 0.0,
+    pp: int, virtual: int, microbatches: int, forward: Seconds, backward: Seconds, hop: float = 0.0
 ) -> dict[Op, tuple[float, float]]:
     """When every op starts and ends; arguments as for `replay`."""
     ranks = schedule_ops(pp, virtual, microbatches)
@@ -76,14 +72,13 @@ def timeline(
         pending = False
         for rank, ops in enumerate(ranks):
             while position[rank] < len(ops):
-                forward, chunk, _ = op = ops[position[rank]]
-                before = _needed(op, chunks)
-                if before is not None and before not in done:
-                    break
-                hop = hop_seconds if before is not None and before[1] % pp != rank else 0.0
-                ready = done[before][1] + hop if before is not None else 0.0
-                start = max(clock[rank], ready)
-                clock[rank] = start + (forward_seconds if forward else backward_seconds)[chunk]
+                ahead, chunk, _ = op = ops[position[rank]]
+                start = clock[rank]
+                if before := _needed(op, chunks):
+                    if before not in done:
+                        break
+                    start = max(start, done[before][1] + hop * (before[1] % pp != rank))
+                clock[rank] = start + (forward if ahead else backward)[chunk]
                 done[op] = start, clock[rank]
                 position[rank] += 1
                 pending = True
@@ -97,8 +92,8 @@ def replay(
     pp: int,
     virtual: int,
     microbatches: int,
-    forward_seconds: tuple[float, ...],
-    backward_seconds: tuple[float, ...],
+    forward_seconds: Seconds,
+    backward_seconds: Seconds,
     hop_seconds: float = 0.0,
 ) -> Replay:
     """Run the schedule with the given time of each chunk's forward and backward.

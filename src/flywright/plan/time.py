@@ -5,14 +5,13 @@ Time of a matmul = FLOPs / (peak x efficiency); of the rest = bytes / bandwidth.
 exchange and pipeline sends are counted as hidden, save for the delay of a hop.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import log2
 
 import numpy as np
 
-from flywright.plan.job import Job, rank_parameters
-from flywright.plan.schedule import Replay, closed_form, replay
+from flywright.plan.job import Job, fullest_parameters
+from flywright.plan.schedule import Seconds, closed_form, replay
 
 # Hardware constants: shares of published bandwidth that transfers and memory passes reach.
 LINK_EFFICIENCY = 0.75
@@ -54,36 +53,24 @@ def iteration_time(job: Job, by_formula: bool = False) -> Time:
 
     `by_formula` takes the schedule's closed form instead of its replay: for ranking many layouts.
     """
-    run = run_schedule(job, closed_form if by_formula else replay)
+    run = (closed_form if by_formula else replay)(*schedule_arguments(job))
     machines = max(1.0, job.gpus / job.device.machine_gpus)
     slowing = 1 + job.software.scale_loss * log2(machines)
     exchange = _exchange_seconds(job, run.seconds)
     total = (run.seconds + exchange + _optimizer_seconds(job)) * slowing
-    return Time(
-        seconds=total,
-        mfu=mfu(job, total),
-        mfu_causal=mfu(job, total, causal=True),
-        bubble=run.bubble,
-        in_flight=run.in_flight,
-        messages=run.messages,
-        exchange_seconds=exchange,
-    )
+    shares = mfu(job, total), mfu(job, total, causal=True)
+    return Time(total, *shares, run.bubble, run.in_flight, run.messages, exchange)
 
 
-def chunk_seconds(job: Job) -> tuple[tuple[float, ...], tuple[float, ...], float]:
-    """Forward and backward of every pipeline chunk, and the delay of a hop between two ranks."""
+def schedule_arguments(job: Job) -> tuple[int, int, int, Seconds, Seconds, float]:
+    """What `schedule.replay` takes: pp, virtual, micro-batches, the chunks' times, and a hop's."""
     chunks = np.outer(job.chunk_layers, _layer(job))
     chunks[-1] += _head(job)
     forward, backward = (tuple(way) for way in chunks.T.tolist())
     sent = 2 * job.tokens * job.spec.hidden_size / job.mesh.tp
     hop = HOP_LATENCY_SECONDS + sent / (job.device.network_bandwidth * NETWORK_EFFICIENCY)
-    return forward, backward, hop
-
-
-def run_schedule(job: Job, run: Callable[..., Replay] = replay) -> Replay:
-    """The pipeline's part of an iteration."""
     virtual = job.mesh.virtual if job.mesh.pp > 1 else 1
-    return run(job.mesh.pp, virtual, job.microbatches, *chunk_seconds(job))
+    return job.mesh.pp, virtual, job.microbatches, forward, backward, hop
 
 
 def _matmul_seconds(job: Job, flops: float, fp8: bool = False) -> float:
@@ -161,10 +148,6 @@ def _group_bandwidth(job: Job) -> float:
     return min(link, rails * job.device.network_bandwidth * NETWORK_EFFICIENCY)
 
 
-def _fullest_parameters(job: Job) -> float:
-    return max(rank_parameters(job, stage) for stage in range(job.mesh.pp))
-
-
 def _exchange_seconds(job: Job, work_seconds: float) -> float:
     """What gradients out and parameters back over dp add to an iteration.
 
@@ -176,7 +159,7 @@ def _exchange_seconds(job: Job, work_seconds: float) -> float:
         return 0.0
     times = job.microbatches if job.gathers else 1
     each = (2 if job.gathers else 0) + 2 + soft.gradient_bytes
-    size = _fullest_parameters(job) * each * (ranks - 1) / ranks
+    size = fullest_parameters(job) * each * (ranks - 1) / ranks
     took = times * size / _group_bandwidth(job)
     if not job.gathers:
         return soft.dp_exposed * took
@@ -185,5 +168,5 @@ def _exchange_seconds(job: Job, work_seconds: float) -> float:
 
 def _optimizer_seconds(job: Job) -> float:
     """Adam's pass over its shard: fp32 weight, two moments, gradient, read and written."""
-    shard = _fullest_parameters(job) / (job.mesh.dp * job.context)
+    shard = fullest_parameters(job) / (job.mesh.dp * job.context)
     return _memory_seconds(job, 30 * shard)
