@@ -174,6 +174,26 @@ def memory_error(lines: list[dict[str, Any]]) -> list[float]:
     ]
 
 
+def tables(result: dict[str, Any]) -> list[str]:
+    """The tables of docs/planner.md."""
+    errors = ["| | rows | foretold | one constant |", "|---|---|---|---|"]
+    for line in result["rows"]:
+        said = f"{line['what']} | {line['count']} | {line['ours']:.1f} % | {line['peer']:.1f} %"
+        errors.append(f"| {said} |")
+    held_out = ["| without its | error |", "|---|---|"]
+    held_out += [f"| {key} | {error:.1f} % |" for key, error in result["held_out_mape"].items()]
+    each = ["| profile, device, precision | rows fitted | error | not fitted | error |"]
+    each.append("|---|---|---|---|---|")
+    for name in result["fitted"] | result["unseen"]:
+        found = (result[which].get(name) for which in ("fitted", "unseen"))
+        cells = [f"{one['rows']} | {one['mape']} %" if one else " | " for one in found]
+        each.append(f"| {name} | {' | '.join(cells)} |")
+    memory = ["| memory | rows | mean error | worst |", "|---|---|---|---|"]
+    for name, one in result["memory"].items():
+        memory.append(f"| {name} | {one['rows']} | {one['mean']} % | {one['worst']} % |")
+    return ["\n".join(table) for table in (errors, held_out, each, memory)]
+
+
 def main() -> None:
     """Measure, write and draw."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -187,28 +207,15 @@ def main() -> None:
     published, unseen = check_rows(PUBLISHED).rows, check_rows(UNSEEN).rows
     bf16 = [each for each in published if each["precision"] == "bf16" and each["device"] == "H100"]
     lines = {"all published rows": published, "bf16 on H100": bf16, "rows not fitted to": unseen}
+    peers = (
+        one_constant(runs),
+        one_constant([run for run in runs if run[0].device.name + run[0].precision == "H100bf16"]),
+        one_constant(read_runs(UNSEEN)),
+    )
     rows = [
-        row(
-            f"{what}, mean error",
-            mape(line["error"] for line in mine),
-            peer,
-            "one constant",
-            "%",
-            True,
-        )
-        for (what, mine), peer in zip(
-            lines.items(),
-            (
-                mape(one_constant(runs)),
-                mape(
-                    one_constant(
-                        [r for r in runs if r[0].device.name == "H100" and r[0].precision == "bf16"]
-                    )
-                ),
-                mape(one_constant(read_runs(UNSEEN))),
-            ),
-            strict=True,
-        )
+        row(what, mape(line["error"] for line in mine), mape(peer), "one constant", "%", True)
+        | {"count": len(mine)}
+        for (what, mine), peer in zip(lines.items(), peers, strict=True)
     ]
     keys = {
         "row": id,

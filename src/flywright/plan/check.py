@@ -75,9 +75,9 @@ def _checked(row: dict[str, str], where: str) -> dict[str, Any]:
         seconds = seconds_of(row, job)
         predicted = _foretold(job)
         error = predicted.seconds / seconds - 1
+        share, gib = (float(row.get(n) or 0) for n in ("published_mfu_pct", "peak_mem_gib"))
     except (ValueError, ZeroDivisionError, UserError) as fault:
         raise UserError(f"{where}: {str(fault).splitlines()[0]}") from None
-    share, gib = row.get("published_mfu_pct"), row.get("peak_mem_gib")
     return {
         "source": row.get("source", ""),
         "model": job.spec.name,
@@ -87,9 +87,9 @@ def _checked(row: dict[str, str], where: str) -> dict[str, Any]:
         "software": job.software.name,
         "published_seconds": seconds,
         "predicted_seconds": predicted.seconds,
-        "published_mfu": float(share) / 100 if share else None,
+        "published_mfu": share / 100 or None,
         "formula_mfu": mfu(job, seconds),
-        "published_gib": float(gib) if gib else None,
+        "published_gib": gib or None,
         "predicted_gib": memory(job, predicted.in_flight).gib,
         "error": error,
     }

@@ -25,27 +25,21 @@ def job_of(row: Mapping[str, str | None]) -> Job:
     device = named_in(_text(row, "gpu"))
     tp, pp, context = (_count(row, name, 1) for name in ("tp", "pp", "cp"))
     gpus = _count(row, "gpus")
-    mesh = MeshSpec(
-        pp=pp,
-        tp=tp,
-        dp=_count(row, "dp", max(1, gpus // (tp * pp * context))),
-        virtual=_count(row, "vpp", 1) if pp > 1 else 1,
-    )
-    software = software_of(
-        _text(row, "source"), device.name, sharded=mesh.tp == mesh.pp == 1 and mesh.dp > 1
-    )
-    sequence, share = _count(row, "seq"), _count(row, "gbs") // mesh.dp
+    dp = _count(row, "dp", max(1, gpus // (tp * pp * context)))
+    virtual = _count(row, "vpp", 1) if pp > 1 else 1
+    software = software_of(_text(row, "source"), device.name, sharded=tp == pp == 1 and dp > 1)
+    sequence, batch = _count(row, "seq"), _count(row, "gbs")
+    share = max(1, batch // dp)
     stages = pp if pp > 1 and software.torch_pipeline else share
-    micro_batch = _count(row, "mbs", max(1, share // max(1, stages)))
-    step = micro_batch * mesh.dp
+    micro_batch = _count(row, "mbs", max(1, share // stages))
     return Job(
-        spec=_spec(row, sequence),
-        device=device,
-        mesh=mesh,
-        batch=max(1, round(_count(row, "gbs") / step)) * step,
-        micro_batch=micro_batch,
-        sequence=sequence,
-        context=context,
+        _spec(row, sequence),
+        device,
+        MeshSpec(pp=pp, tp=tp, dp=dp, virtual=virtual),
+        max(1, round(batch / (micro_batch * dp))) * micro_batch * dp,
+        micro_batch,
+        sequence,
+        context,
         precision="fp8" if "8" in _text(row, "precision") else "bf16",
         recompute=_recompute(_text(row, "recompute")),
         software=software,
