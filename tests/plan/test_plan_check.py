@@ -118,6 +118,15 @@ def test_profiles_by_source_or_else_by_kind(source: str, row: dict, profile: str
     assert job_of({**ROW, "source": source, **row}).software.name == profile
 
 
+def test_what_cannot_be_whole_is_sharded() -> None:
+    """A model whose weights and gradients exceed a GPU, with neither tensors nor layers cut."""
+    large = {**ROW, "source": "NVIDIA/x", "layers": "80", "hidden": "8192", "heads": "64"}
+    assert job_of(large).software.fully_sharded
+    assert not job_of({**large, "tp": "4", "pp": "2"}).software.fully_sharded
+    old = {**large, "source": "arXiv:2104.04473 Table 2", "gpu": "A100"}
+    assert job_of(old).software.name == "zero-3-2021"
+
+
 def test_seconds_follow_from_published_rates() -> None:
     job = job_of(ROW)
     seconds = seconds_of({"published_mfu_pct": "50"}, job)

@@ -8,9 +8,9 @@ tp, pp, vpp, cp, mbs (1), dp (the GPUs left), precision (bf16), recompute (none)
 from collections.abc import Mapping
 
 from flywright.errors import UserError
-from flywright.plan.devices import named_in
+from flywright.plan.devices import GIB, named_in
 from flywright.plan.job import Job, Recompute
-from flywright.plan.software import software_of
+from flywright.plan.software import fully_sharded, software_of
 from flywright.spec import MeshSpec, ModelSpec
 
 NEEDED = ("layers", "hidden", "heads", "vocab", "seq", "gbs", "gpus", "gpu")
@@ -27,18 +27,22 @@ def job_of(row: Mapping[str, str | None]) -> Job:
     gpus = _count(row, "gpus")
     dp = _count(row, "dp", max(1, gpus // (tp * pp * context)))
     virtual = _count(row, "vpp", 1) if pp > 1 else 1
+    spec = _spec(row, _count(row, "seq"))
     software = software_of(_text(row, "source"), device.name, sharded=tp == pp == 1 and dp > 1)
-    sequence, batch = _count(row, "seq"), _count(row, "gbs")
+    whole = (2 + software.gradient_bytes) * spec.parameters / tp
+    if pp == 1 < dp and not software.fully_sharded and whole > device.memory_gib * GIB:
+        software = fully_sharded(software, device.name)  # nothing else can have run it
+    batch = _count(row, "gbs")
     share = max(1, batch // dp)
     stages = pp if pp > 1 and software.torch_pipeline else share
     micro_batch = _count(row, "mbs", max(1, share // stages))
     return Job(
-        _spec(row, sequence),
+        spec,
         device,
         MeshSpec(pp=pp, tp=tp, dp=dp, virtual=virtual),
         max(1, round(batch / (micro_batch * dp))) * micro_batch * dp,
         micro_batch,
-        sequence,
+        spec.context_length,
         context,
         precision="fp8" if "8" in _text(row, "precision") else "bf16",
         recompute=_recompute(_text(row, "recompute")),

@@ -5,7 +5,7 @@ The profiles are in software.toml. Efficiencies are shares of what the device le
 doubling of the machines adds to an iteration. `benchmarks/planner.py --fit` fits the constants.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -72,3 +72,8 @@ def software_of(source: str, device: str, sharded: bool) -> Software:
     if device.startswith("A100"):
         return SOFTWARE["llm-foundry" if sharded else "megatron-2022"]
     return SOFTWARE["torchtitan-2024"] if sharded else NEMO
+
+
+def fully_sharded(profile: Software, device: str) -> Software:
+    """A profile with sharded weights; on A100, of whose time they were new, ZeRO-3's."""
+    return SOFTWARE["zero-3-2021"] if "A100" in device else replace(profile, fully_sharded=True)
