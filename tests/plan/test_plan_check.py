@@ -62,7 +62,7 @@ def test_rows_that_no_profile_is_fitted_to_are_foretold() -> None:
 
 def test_a_strangers_table_may_leave_out_what_is_usual(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
-    with path.open("w", newline="") as stream:
+    with path.open("w", newline="", encoding="utf-8-sig") as stream:  # as spreadsheets write
         writer = csv.DictWriter(stream, ROW)
         writer.writeheader()
         writer.writerow(ROW)
@@ -71,6 +71,8 @@ def test_a_strangers_table_may_leave_out_what_is_usual(tmp_path: Path) -> None:
     job = job_of(ROW)
     assert (job.mesh.dp, job.micro_batch, job.recompute) == (8, 1, "none")
     assert (job.spec.ffn_size, job.spec.kv_heads, job.spec.mlp) == (2048, 8, "squared_relu")
+    assert job_of({**ROW, "cp": "2", "dp": "8"}).mesh.dp == 4  # dp counted the cp ranks
+    assert job_of({**ROW, "vpp": "n/a", "mbs": "2.0", "pp": "2"}).micro_batch == 2
     assert job_of({**ROW, "glu": "1"}).spec.mlp == "swiglu"
     assert job_of({**ROW, "precision": "fp16"}).precision == "bf16"
     assert job_of({**ROW, "recompute": "none/selective"}).recompute == "selective"
@@ -144,6 +146,7 @@ def test_seconds_follow_from_published_rates() -> None:
         ({"gpu": "X1"}, "no device 'X1'"),
         ({"layers": ""}, "layers is blank"),
         ({"seq": "many"}, "seq 'many' is no whole number"),
+        ({"tp": "3"}, "8 GPUs are no multiple of tp 3"),
         ({"iter_s": ""}, "none of iter_s"),
         ({"iter_s": "0"}, "division by zero"),
         ({"gpu": "A100", "precision": "fp8"}, "A100 has no fp8"),

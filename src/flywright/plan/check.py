@@ -47,7 +47,7 @@ def check_rows(path: Path | str) -> CheckResult:
     """Foretell every row of a CSV. Raises UserError with file and line for a row it cannot read."""
     path = Path(path)
     try:
-        with path.open(newline="", encoding="utf-8") as stream:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream)
             columns = reader.fieldnames or []
             missing = [name for name in NEEDED if name not in columns]

@@ -2,7 +2,7 @@
 
 Needed: layers, hidden, heads, vocab, seq, gbs, gpus, gpu and one of iter_s, published_tflops,
 published_mfu_pct. All else may be blank or missing: ffn (4 x hidden), kv_heads (heads), glu (0),
-tp, pp, vpp, cp, mbs (1), dp (the GPUs left), precision (bf16), recompute (none), source.
+tp, pp, vpp, cp, mbs (1), precision (bf16), recompute (none), source; dp is the GPUs left.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,9 @@ def job_of(row: Mapping[str, str | None]) -> Job:
     device = named_in(_text(row, "gpu"))
     tp, pp, context = (_count(row, name, 1) for name in ("tp", "pp", "cp"))
     gpus = _count(row, "gpus")
-    dp = _count(row, "dp", max(1, gpus // (tp * pp * context)))
+    dp, rest = divmod(gpus, tp * pp * context)  # some tables count cp ranks in dp, too
+    if rest or not dp:
+        raise UserError(f"{gpus} GPUs are no multiple of tp {tp} x pp {pp} x cp {context}")
     virtual = _count(row, "vpp", 1) if pp > 1 else 1
     spec = _spec(row, _count(row, "seq"))
     software = software_of(_text(row, "source"), device.name, sharded=tp == pp == 1 and dp > 1)
