@@ -20,8 +20,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-plan = typer.Typer(help="Will it fit, how long, which layout.", no_args_is_help=True)
-app.add_typer(plan, name="plan")
 
 Overrides = Annotated[list[str], typer.Option("--set", help="dotted.key=value over the file's")]
 CacheGib = Annotated[float, typer.Option(min=0, help="keys and values of an engine, GiB")]
@@ -300,50 +298,19 @@ def look(
     print("\n".join(seen["over_length"]))
 
 
-@plan.command("params")
-def plan_params(
-    spec: Annotated[str, typer.Argument(help="a preset or a weights folder")],
-    as_json: AsJson = False,
-) -> None:
-    """Where a model's parameters are."""
-    from flywright.plan import params_table
+@app.command(
+    context_settings={
+        "allow_extra_args": True,
+        "ignore_unknown_options": True,
+        "help_option_names": [],
+    }
+)
+def plan(context: typer.Context) -> None:
+    """Will it fit, how long, which layout: params, layout or check."""
+    from flywright.plan.commands import app as planner
     from flywright.recipe.verbs import named_spec
 
-    _table(params_table(named_spec(spec)), as_json, spec)
-
-
-@plan.command("layout")
-def plan_layout(
-    spec: Annotated[str, typer.Argument(help="a preset or a weights folder")],
-    gpus: Annotated[int, typer.Option(help="how many")],
-    batch: Annotated[int, typer.Option(help="sequences in a global batch")],
-    device: Annotated[str, typer.Option(help="H100, H200, A100, B200 or GB200")] = "H100",
-    sequence: int = 4096,
-    as_json: AsJson = False,
-) -> None:
-    """The fastest layouts that fit, with time, MFU and memory."""
-    from flywright.plan import device as known_device
-    from flywright.plan import search
-    from flywright.recipe.verbs import named_spec
-
-    found = search(named_spec(spec), known_device(device), gpus, batch, sequence)
-    _table([layout.row() for layout in found], as_json, f"{spec} on {gpus} {device}")
-
-
-@plan.command("check")
-def plan_check(
-    rows: Annotated[Path, typer.Argument(metavar="ROWS.csv")], as_json: AsJson = False
-) -> None:
-    """Published training times beside what the planner says."""
-    from flywright.plan import check_rows
-
-    result = check_rows(rows).to_json()
-    if as_json:
-        print(json.dumps(result, indent=2))
-        return
-    shown = ("model", "device", "gpus", "published_seconds", "predicted_seconds", "error")
-    _table([{name: row.get(name, "") for name in shown} for row in result["rows"]], False)
-    print(f"mean absolute error {result['mape']:.1%}")
+    planner(context.args, prog_name="flywright plan", standalone_mode=False, obj=named_spec)
 
 
 if __name__ == "__main__":

@@ -167,7 +167,8 @@ class PlacementSpec(Settings):
 class DeviceSpec(Settings):
     """An accelerator by its published numbers: dense FLOP/s, GiB, bytes/s.
 
-    `reachable`: the share of the peak that power leaves to matmuls.
+    `machine_gpus`: how many one fast link joins; `reachable`: the share of the peak that power
+    leaves to matmuls.
     """
 
     name: str
@@ -177,6 +178,7 @@ class DeviceSpec(Settings):
     memory_bandwidth: float
     link_bandwidth: float
     network_bandwidth: float
+    machine_gpus: int = 8
     reachable: float = 0.85
 
 

@@ -1,5 +1,6 @@
 """Accelerators by their published numbers (hardware.toml)."""
 
+import re
 import time
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +21,17 @@ def device(name: str) -> DeviceSpec:
     if name not in known:
         raise UserError(f"no device {name!r}; known: {', '.join(known)}")
     return DeviceSpec(name=name, **known[name])
+
+
+def named_in(text: str) -> DeviceSpec:
+    """The device that a text such as `A100-80GB (1.6Tb/s RoCE)` names: of the known names the
+    longest, and Tb/s are a machine's way to others."""
+    said = re.sub(r"[ _-]", "", text.lower())
+    names = [name for name in read_toml(TABLE) if name.lower().replace("-", "") in said]
+    found = device(max(names, key=len, default=text))
+    network = re.search(r"([\d.]+)tb/s", said)
+    each = float(network[1]) * 1e12 / 8 / MACHINE_GPUS if network else found.network_bandwidth
+    return found.model_copy(update={"network_bandwidth": each})
 
 
 @lru_cache

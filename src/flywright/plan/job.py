@@ -8,7 +8,7 @@ from flywright.plan.software import NEMO, Software
 from flywright.spec import DeviceSpec, MeshSpec, ModelSpec
 
 Precision = Literal["bf16", "fp8"]
-Recompute = Literal["none", "full"]
+Recompute = Literal["none", "selective", "full"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,10 @@ class Job:
     precision: Precision = "bf16"
     recompute: Recompute = "none"
     software: Software = NEMO
+
+    def __post_init__(self) -> None:
+        if self.precision == "fp8" and not self.device.fp8_flops:
+            raise UserError(f"{self.device.name} has no fp8")
 
     @property
     def gpus(self) -> int:
@@ -48,6 +52,11 @@ class Job:
         return self.micro_batch * self.sequence // self.context
 
     @property
+    def gathers(self) -> bool:
+        """Whether weights are gathered for every micro-batch: fully sharded, and no pipeline."""
+        return self.software.fully_sharded and self.mesh.pp == 1
+
+    @property
     def peak_flops(self) -> float:
         """Dense FLOP/s of one GPU at the job's precision."""
         return self.device.fp8_flops if self.precision == "fp8" else self.device.bf16_flops
@@ -59,15 +68,16 @@ class Job:
         each, extra = divmod(self.spec.layers, chunks)
         return [each + (number < extra) for number in range(chunks)]
 
-    def stage_layers(self, stage: int) -> int:
-        """Layers on one pipeline rank, all its chunks together."""
-        return sum(self.chunk_layers[stage :: self.mesh.pp])
-
 
 def rank_parameters(job: Job, stage: int) -> float:
     """Parameters on a rank of a pipeline stage: its layers, and what the ends hold besides."""
     spec, last = job.spec, job.mesh.pp - 1
     ends = (stage == 0) + (stage == last)
-    layers = job.stage_layers(stage) * spec.layer_parameters
+    layers = sum(job.chunk_layers[stage :: job.mesh.pp]) * spec.layer_parameters
     matrices = 1 if spec.tied_embeddings and last == 0 else ends  # each end of a cut holds a whole
     return (layers + matrices * spec.vocab_size * spec.hidden_size) / job.mesh.tp
+
+
+def fullest_parameters(job: Job) -> float:
+    """Parameters on the rank that has most."""
+    return max(rank_parameters(job, stage) for stage in range(job.mesh.pp))

@@ -1,6 +1,6 @@
 """Search the layouts that fit a model on a cluster, fastest first.
 
-best, *others = search(preset("nemotron-4-340b"), device("H100"), 6144, batch=2304)
+best, *others = search(Job(preset("nemotron-4-340b"), device("H100"), MeshSpec(), 2304), 6144)
 """
 
 from collections.abc import Iterator
@@ -9,11 +9,10 @@ from typing import Any
 
 from flywright.errors import UserError
 from flywright.plan.devices import MACHINE_GPUS
-from flywright.plan.job import Job, Precision
-from flywright.plan.memory import Memory, memory
-from flywright.plan.software import NEMO, Software
+from flywright.plan.job import Job, Recompute
+from flywright.plan.memory import FIT, Memory, memory
 from flywright.plan.time import Time, iteration_time
-from flywright.spec import DeviceSpec, MeshSpec, ModelSpec
+from flywright.spec import MeshSpec, ModelSpec
 
 MICRO_BATCHES = (1, 2, 4, 8)
 REPLAYED = 12  # candidates whose schedule is replayed op by op
@@ -27,58 +26,69 @@ class Layout:
     time: Time
     memory: Memory
 
-    def row(self) -> dict[str, Any]:
-        """Flat, for tables and JSON; memory in GiB, times in seconds."""
-        mesh = self.job.mesh
-        return {
-            "tp": mesh.tp,
-            "pp": mesh.pp,
-            "virtual": mesh.virtual,
-            "dp": mesh.dp,
-            "micro_batch": self.job.micro_batch,
-            "recompute": self.job.recompute,
-            "seconds": self.time.seconds,
-            "mfu": self.time.mfu,
-            "mfu_causal": self.time.mfu_causal,
-            "bubble": self.time.bubble,
-            "memory_gib": self.memory.gib,
-            "messages": self.time.messages,
-        }
+    def row(self, tokens: float = 0.0) -> dict[str, Any]:
+        """For tables and JSON; memory in GiB, times in seconds. With `tokens` to train on, the
+        days and GPU-hours that they take."""
+        job, mesh, time = self.job, self.job.mesh, vars(self.time).copy()
+        del time["in_flight"]
+        row = {name: getattr(mesh, name) for name in ("tp", "pp", "virtual", "dp")}
+        row |= {name: getattr(job, name) for name in ("context", "micro_batch", "recompute")}
+        row |= time | {"message_bytes": 2 * job.tokens * job.spec.hidden_size // mesh.tp}
+        row |= {"memory_gib": self.memory.gib, "memory": self.memory.parts_gib()}
+        row |= {"fits": self.memory.fits(job.device.memory_gib)}
+        days = tokens / (job.batch * job.sequence) * self.time.seconds / 86_400
+        return row | ({"days": days, "gpu_hours": days * 24 * job.gpus} if tokens else {})
 
 
 def search(
-    spec: ModelSpec,
-    device: DeviceSpec,
-    gpus: int,
-    batch: int,
-    sequence: int = 4096,
-    precision: Precision = "bf16",
-    software: Software = NEMO,
-    limit: int = 10,
+    base: Job, gpus: int, recompute: Recompute | None = None, limit: int = 10
 ) -> list[Layout]:
-    """Layouts that fit so many GPUs, by iteration time; `batch` in sequences.
+    """Layouts of a job that fit so many GPUs, by iteration time; its own mesh does not count.
 
-    Raises UserError where none fits, saying what the least memory hungry one would need.
+    `recompute` None: whichever is best. Raises UserError where none fits, saying what the least
+    memory hungry one would need.
     """
-    if precision == "fp8" and not device.fp8_flops:
-        raise UserError(f"{device.name} has no fp8")
-    base = Job(
-        spec, device, MeshSpec(), batch, sequence=sequence, precision=precision, software=software
-    )
-    quick = [lay_out(job, by_formula=True) for job in _candidates(base, gpus)]
+    quick = [lay_out(job, by_formula=True) for job in _candidates(base, gpus, recompute)]
     if not quick:
-        raise UserError(f"no mesh of {gpus} GPUs divides batch {batch} and the model")
-    fitting = [each for each in quick if each.memory.fits(device.memory_gib)]
-    if not fitting:
-        least = min(quick, key=lambda each: each.memory.total)
-        raise UserError(
-            f"nothing fits {gpus} x {device.name}: the smallest layout needs "
-            f"{least.memory.gib:.0f} GiB a GPU; take more GPUs"
-        )
+        raise UserError(f"no mesh of {gpus} GPUs divides batch {base.batch} and the model")
+    fitting = [each for each in quick if each.memory.fits(base.device.memory_gib)]
     fitting.sort(key=lambda each: each.time.seconds)
     exact = [lay_out(each.job) for each in fitting[:REPLAYED]]
-    exact = [each for each in exact if each.memory.fits(device.memory_gib)]
+    exact = [each for each in exact if each.memory.fits(base.device.memory_gib)]
+    if not exact:
+        least = min(quick, key=lambda each: each.memory.total)
+        raise UserError(
+            f"nothing fits {gpus} x {base.device.name}: the smallest layout needs "
+            f"{least.memory.gib:.0f} GiB a GPU, where {FIT:.0%} of {base.device.memory_gib:g} can "
+            f"be planned for; take more GPUs"
+        )
     return sorted(exact, key=lambda each: each.time.seconds)[:limit]
+
+
+def given(base: Job, mesh: str, gpus: int | None) -> Job:
+    """The job on a mesh such as `tp=8,pp=12,virtual=8,dp=64,micro=1`.
+
+    dp may be left to the number of GPUs. Raises UserError for what does not fit together.
+    """
+    counts = {"cp": 1, "micro": 1, "tp": 1, "pp": 1, "virtual": 1}
+    for pair in mesh.split(","):
+        name, _, count = (part.strip() for part in pair.partition("="))
+        if name not in {*counts, "dp"} or not count.isdigit() or not int(count):
+            raise UserError(f"mesh: {pair!r} is not tp, pp, virtual, dp, cp or micro = a number")
+        counts[name] = int(count)
+    tp, pp, virtual, context = (counts[name] for name in ("tp", "pp", "virtual", "cp"))
+    inner = tp * pp * context
+    dp = counts.get("dp", max(1, (gpus or inner) // inner))
+    if gpus and inner * dp != gpus:
+        raise UserError(f"mesh: {mesh} takes {inner * dp} GPUs, not {gpus}")
+    if pp * virtual > base.spec.layers or base.spec.heads % tp:
+        raise UserError(
+            f"mesh: {base.spec.layers} layers and {base.spec.heads} heads do not give {mesh} parts"
+        )
+    shape = MeshSpec(tp=tp, pp=pp, virtual=virtual, dp=dp)
+    job = replace(base, mesh=shape, context=context, micro_batch=counts["micro"])
+    _ = job.microbatches  # raises where the batch does not divide
+    return job
 
 
 def params_table(spec: ModelSpec) -> list[dict[str, Any]]:
@@ -104,15 +114,17 @@ def lay_out(job: Job, by_formula: bool = False) -> Layout:
     return Layout(job, time, memory(job, time.in_flight))
 
 
-def _candidates(base: Job, gpus: int) -> Iterator[Job]:
+def _candidates(base: Job, gpus: int, recompute: Recompute | None) -> Iterator[Job]:
+    tried: list[Recompute] = [recompute] if recompute else ["none", "full"]
+    if not recompute and (base.software.activations_kept < 1 or not base.software.flash):
+        tried.append("selective")
     for mesh in _meshes(base.spec, gpus):
         for micro_batch in MICRO_BATCHES:
             each, rest = divmod(base.batch, mesh.dp * micro_batch)
             interleaves = mesh.virtual == 1 or each % mesh.pp == 0
             if rest == 0 and each >= mesh.pp and interleaves:
                 job = replace(base, mesh=mesh, micro_batch=micro_batch)
-                yield job
-                yield replace(job, recompute="full")
+                yield from (replace(job, recompute=kind) for kind in tried)
 
 
 def _meshes(spec: ModelSpec, gpus: int) -> Iterator[MeshSpec]:

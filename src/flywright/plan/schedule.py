@@ -13,6 +13,7 @@ from typing import Any
 from flywright.errors import UserError
 
 Op = tuple[bool, int, int]  # (is forward, chunk, micro-batch)
+Seconds = tuple[float, ...]  # of every chunk
 
 
 @dataclass(frozen=True)
@@ -59,44 +60,54 @@ def _compute_ops(actions: Sequence[Any]) -> tuple[Op, ...]:
     return tuple(ops)
 
 
+def timeline(
+    pp: int, virtual: int, microbatches: int, forward: Seconds, backward: Seconds, hop: float = 0.0
+) -> dict[Op, tuple[float, float]]:
+    """When every op starts and ends; arguments as for `replay`."""
+    ranks = schedule_ops(pp, virtual, microbatches)
+    chunks, done = pp * virtual, {}
+    clock, position = [0.0] * pp, [0] * pp
+    pending = True
+    while pending:
+        pending = False
+        for rank, ops in enumerate(ranks):
+            while position[rank] < len(ops):
+                ahead, chunk, _ = op = ops[position[rank]]
+                start = clock[rank]
+                if before := _needed(op, chunks):
+                    if before not in done:
+                        break
+                    start = max(start, done[before][1] + hop * (before[1] % pp != rank))
+                clock[rank] = start + (forward if ahead else backward)[chunk]
+                done[op] = start, clock[rank]
+                position[rank] += 1
+                pending = True
+    if any(at < len(ops) for at, ops in zip(position, ranks, strict=True)):
+        raise UserError("the pipeline schedule deadlocks")
+    return done
+
+
 @lru_cache(maxsize=256)
 def replay(
     pp: int,
     virtual: int,
     microbatches: int,
-    forward_seconds: tuple[float, ...],
-    backward_seconds: tuple[float, ...],
+    forward_seconds: Seconds,
+    backward_seconds: Seconds,
     hop_seconds: float = 0.0,
 ) -> Replay:
     """Run the schedule with the given time of each chunk's forward and backward.
 
     `hop_seconds` passes between a chunk's end and its neighbour's start on another rank.
     """
-    ranks = schedule_ops(pp, virtual, microbatches)
-    chunks, done = pp * virtual, {}
-    clock, work, position = [0.0] * pp, [0.0] * pp, [0] * pp
-    pending = True
-    while pending:
-        pending = False
-        for rank, ops in enumerate(ranks):
-            while position[rank] < len(ops):
-                forward, chunk, _ = op = ops[position[rank]]
-                before = _needed(op, chunks)
-                if before is not None and before not in done:
-                    break
-                hop = hop_seconds if before is not None and before[1] % pp != rank else 0.0
-                ready = done[before] + hop if before is not None else 0.0
-                took = (forward_seconds if forward else backward_seconds)[chunk]
-                clock[rank] = done[op] = max(clock[rank], ready) + took
-                work[rank] += took
-                position[rank] += 1
-                pending = True
-    if any(at < len(ops) for at, ops in zip(position, ranks, strict=True)):
-        raise UserError("the pipeline schedule deadlocks")
-    total = max(clock)
-    flights = tuple(_most_in_flight(ops) for ops in ranks)
-    messages = 2 * microbatches * (chunks - 1) if pp > 1 else 0
-    return Replay(total, total / max(work) - 1, flights, messages)
+    times = (forward_seconds, backward_seconds)
+    ended = timeline(pp, virtual, microbatches, *times, hop_seconds)
+    total = max(end for _, end in ended.values())
+    chunks = [one + two for one, two in zip(*times, strict=True)]
+    busiest = microbatches * max(sum(chunks[rank::pp]) for rank in range(pp))
+    flights = tuple(_most_in_flight(ops) for ops in schedule_ops(pp, virtual, microbatches))
+    messages = 2 * microbatches * (pp * virtual - 1) if pp > 1 else 0
+    return Replay(total, total / busiest - 1, flights, messages)
 
 
 def _needed(op: Op, chunks: int) -> Op | None:

@@ -5,21 +5,26 @@ Time of a matmul = FLOPs / (peak x efficiency); of the rest = bytes / bandwidth.
 exchange and pipeline sends are counted as hidden, save for the delay of a hop.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import log2
 
 import numpy as np
 
-from flywright.plan.devices import MACHINE_GPUS
-from flywright.plan.job import Job, rank_parameters
-from flywright.plan.schedule import Replay, closed_form, replay
+from flywright.plan.job import Job, fullest_parameters
+from flywright.plan.schedule import Seconds, closed_form, replay
 
 # Hardware constants: shares of published bandwidth that transfers and memory passes reach.
 LINK_EFFICIENCY = 0.75
 NETWORK_EFFICIENCY = 0.75
 MEMORY_EFFICIENCY = 0.8
 HOP_LATENCY_SECONDS = 20e-6
+# Share of the dense bf16 peak in causal attention, forward and backward, head dimension 128: on
+# A100, and on what came later (measured by Dao 2023 and Shah et al. 2024).
+ATTENTION = {"flash1": (0.30, 0.18), "flash2": (0.55, 0.33), "flash3": (0.55, 0.52)}
+SCORE_BYTES = 10  # reads and writes of one attention score by unfused kernels, forward
+# Passes over the stream and over the MLP's width in a layer's forward, by fused kernels or not.
+STREAM_PASSES = {True: 10, False: 20}
+WIDTH_PASSES = {True: 2, False: 4}
 
 Ways = tuple[float, float]  # seconds of one micro-batch's forward, and of its backward
 
@@ -34,6 +39,7 @@ class Time:
     bubble: float
     in_flight: tuple[int, ...]  # per pipeline rank, chunk activations held at most
     messages: int
+    exchange_seconds: float  # gradients and parameters over dp, as far as nothing hides it
 
 
 def mfu(job: Job, seconds: float, causal: bool = False) -> float:
@@ -47,34 +53,30 @@ def iteration_time(job: Job, by_formula: bool = False) -> Time:
 
     `by_formula` takes the schedule's closed form instead of its replay: for ranking many layouts.
     """
-    run = _run_schedule(job, closed_form if by_formula else replay)
-    machines = max(1.0, job.gpus / MACHINE_GPUS)
+    run = (closed_form if by_formula else replay)(*schedule_arguments(job))
+    machines = max(1.0, job.gpus / job.device.machine_gpus)
     slowing = 1 + job.software.scale_loss * log2(machines)
-    total = (run.seconds + _exchange_seconds(job) + _optimizer_seconds(job)) * slowing
-    return Time(
-        seconds=total,
-        mfu=mfu(job, total),
-        mfu_causal=mfu(job, total, causal=True),
-        bubble=run.bubble,
-        in_flight=run.in_flight,
-        messages=run.messages,
-    )
+    exchange = _exchange_seconds(job, run.seconds)
+    total = (run.seconds + exchange + _optimizer_seconds(job)) * slowing
+    shares = mfu(job, total), mfu(job, total, causal=True)
+    return Time(total, *shares, run.bubble, run.in_flight, run.messages, exchange)
 
 
-def _run_schedule(job: Job, run: Callable[..., Replay]) -> Replay:
+def schedule_arguments(job: Job) -> tuple[int, int, int, Seconds, Seconds, float]:
+    """What `schedule.replay` takes: pp, virtual, micro-batches, the chunks' times, and a hop's."""
     chunks = np.outer(job.chunk_layers, _layer(job))
     chunks[-1] += _head(job)
     forward, backward = (tuple(way) for way in chunks.T.tolist())
     sent = 2 * job.tokens * job.spec.hidden_size / job.mesh.tp
     hop = HOP_LATENCY_SECONDS + sent / (job.device.network_bandwidth * NETWORK_EFFICIENCY)
     virtual = job.mesh.virtual if job.mesh.pp > 1 else 1
-    return run(job.mesh.pp, virtual, job.microbatches, forward, backward, hop)
+    return job.mesh.pp, virtual, job.microbatches, forward, backward, hop
 
 
-def _matmul_seconds(job: Job, flops: float) -> float:
-    fp8 = job.precision == "fp8"
+def _matmul_seconds(job: Job, flops: float, fp8: bool = False) -> float:
+    peak = job.device.fp8_flops if fp8 else job.device.bf16_flops
     efficiency = job.software.matmul_fp8 if fp8 else job.software.matmul_bf16
-    return flops / (job.peak_flops * job.device.reachable * efficiency)
+    return flops / (peak * job.device.reachable * efficiency)
 
 
 def _memory_seconds(job: Job, size: float) -> float:
@@ -84,14 +86,14 @@ def _memory_seconds(job: Job, size: float) -> float:
 def _layer(job: Job) -> Ways:
     spec, soft, tp = job.spec, job.software, job.mesh.tp
     dense = 2 * job.tokens * (spec.attention_parameters + spec.mlp_parameters) / tp
-    matmul = _matmul_seconds(job, dense)
+    matmul = _matmul_seconds(job, dense, job.precision == "fp8")
     attention = _attention_seconds(job)
     pointwise = _memory_seconds(job, _pointwise_bytes(job))
     sent = _tp_seconds(job) * soft.tp_exposed
     forward = matmul + attention + pointwise + sent + soft.layer_seconds
     # flash attention's backward computes five products for two; an unfused one twice the forward,
     # and once more where only attention is recomputed
-    extra = 2.5 if soft.flash else 3.0 if job.recompute == "none" else 2.0
+    extra = 2.5 if soft.flash else 3.0 if job.recompute == "selective" else 2.0
     backward = 2 * (matmul + pointwise + soft.layer_seconds) + extra * attention + 1.5 * sent
     if job.recompute == "full":
         backward += forward
@@ -99,18 +101,25 @@ def _layer(job: Job) -> Ways:
 
 
 def _attention_seconds(job: Job) -> float:
-    spec = job.spec
-    computed = 0.5 if job.software.flash else 1.0
-    flops = 4 * job.tokens * job.sequence * spec.heads * spec.head_dim * computed / job.mesh.tp
-    return flops / (job.device.bf16_flops * job.software.attention)
+    """Scores and their product with the values; unfused kernels write the scores out."""
+    spec, soft, device = job.spec, job.software, job.device
+    scores = job.tokens * job.sequence * spec.heads / job.mesh.tp
+    flops = 4 * scores * spec.head_dim
+    if not soft.flash:
+        return _matmul_seconds(job, flops) + _memory_seconds(job, SCORE_BYTES * scores)
+    share = ATTENTION[soft.attention][not device.name.startswith("A100")]
+    return flops / 2 / (device.bf16_flops * share)
 
 
 def _pointwise_bytes(job: Job) -> float:
-    """Reads and writes of norms, residuals and the activation in a forward pass, 2 bytes each."""
-    spec, tp = job.spec, job.mesh.tp
-    stream = 10 * spec.hidden_size / (tp if job.software.sequence_parallel else 1)
-    casts = stream + 2 * spec.ffn_size / tp if job.precision == "fp8" else 0.0
-    return 2 * job.tokens * (stream + 2 * spec.ffn_size / tp + casts)
+    """Reads and writes of norms, residuals and the activation in a forward pass, 2 bytes each; in
+    fp8 a fused kernel's again, for the casts."""
+    spec, tp, soft = job.spec, job.mesh.tp, job.software
+    stream = spec.hidden_size / (tp if soft.sequence_parallel else 1)
+    width = spec.ffn_size / tp * (1.5 if spec.mlp == "swiglu" else 1)
+    kinds = [soft.fused] + [True] * (job.precision == "fp8")
+    passes = sum(STREAM_PASSES[kind] * stream + WIDTH_PASSES[kind] * width for kind in kinds)
+    return 2 * job.tokens * passes
 
 
 def _tp_seconds(job: Job) -> float:
@@ -121,41 +130,43 @@ def _tp_seconds(job: Job) -> float:
 
 
 def _head(job: Job) -> Ways:
+    """Logits, always in bf16, and the loss in fp32."""
     spec = job.spec
     logits = job.tokens * spec.vocab_size / job.mesh.tp
     matmul = _matmul_seconds(job, 2 * logits * spec.hidden_size)
-    loss = _memory_seconds(job, 8 * logits)
+    loss = _memory_seconds(job, (8 if job.software.fused else 16) * logits)
     return matmul + loss, 2 * matmul + loss
 
 
 def _group_bandwidth(job: Job) -> float:
     """What one GPU gets of the way between the ranks that hold the same weights."""
-    inner = job.mesh.tp * job.context
+    machine, ranks = job.device.machine_gpus, job.mesh.dp * job.context
     link = job.device.link_bandwidth * LINK_EFFICIENCY
-    if inner * job.mesh.dp <= MACHINE_GPUS and job.mesh.pp == 1:
+    if job.mesh.tp * ranks <= machine and job.mesh.pp == 1:
         return link
-    rails = max(1, MACHINE_GPUS // inner)
+    rails = max(1, min(ranks, machine // job.mesh.tp)) if job.software.all_rails else 1
     return min(link, rails * job.device.network_bandwidth * NETWORK_EFFICIENCY)
 
 
-def _fullest_parameters(job: Job) -> float:
-    return max(rank_parameters(job, stage) for stage in range(job.mesh.pp))
+def _exchange_seconds(job: Job, work_seconds: float) -> float:
+    """What gradients out and parameters back over dp add to an iteration.
 
-
-def _exchange_seconds(job: Job) -> float:
-    """Gradients out and parameters back over dp; under FSDP for every micro-batch."""
-    ranks = job.mesh.dp * job.context
+    Under FSDP they go for every micro-batch, beside its work as long as that takes; what cannot
+    be beside it is added whole, and of the rest the exposed share.
+    """
+    ranks, soft = job.mesh.dp * job.context, job.software
     if ranks == 1:
         return 0.0
-    soft = job.software
-    each = soft.gradient_bytes + 2
-    if soft.fully_sharded:
-        each = (2 + 2 + soft.gradient_bytes) * job.microbatches
-    size = _fullest_parameters(job) * each * (ranks - 1) / ranks
-    return soft.dp_exposed * size / _group_bandwidth(job)
+    times = job.microbatches if job.gathers else 1
+    each = (2 if job.gathers else 0) + 2 + soft.gradient_bytes
+    size = fullest_parameters(job) * each * (ranks - 1) / ranks
+    took = times * size / _group_bandwidth(job)
+    if not job.gathers:
+        return soft.dp_exposed * took
+    return max(0.0, took - work_seconds) + soft.dp_exposed * min(took, work_seconds)
 
 
 def _optimizer_seconds(job: Job) -> float:
     """Adam's pass over its shard: fp32 weight, two moments, gradient, read and written."""
-    shard = _fullest_parameters(job) / (job.mesh.dp * job.context)
+    shard = fullest_parameters(job) / (job.mesh.dp * job.context)
     return _memory_seconds(job, 30 * shard)
