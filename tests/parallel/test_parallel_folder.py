@@ -60,7 +60,7 @@ def _spread(case: Case, folder: Path, ranks: int) -> None:
 
 
 def _ids() -> torch.Tensor:
-    return torch.arange(14).reshape(2, 7)
+    return torch.arange(16).reshape(2, 8)
 
 
 def _filled(folder: Path, mesh_spec: MeshSpec, dtype: torch.dtype | None = None):

@@ -71,7 +71,7 @@ def test_a_full_disk_is_told_and_the_last_good_state_stays(tmp_path, monkeypatch
 
     with pytest.raises(FlywrightError, match="No space left"), States(tmp_path, 2) as states:
         states.save(Progress(1), tensors(1.0))
-        states._wait()
+        states.settle()
         monkeypatch.setattr(filesystem.FileSystemWriter, "write_data", full)
         states.save(Progress(2), tensors(2.0))
     assert newest(tmp_path)[0] == Progress(1)

@@ -84,6 +84,9 @@ def tensor_parallel(module: nn.Module, mesh: DeviceMesh, ways: Mapping[str, str]
     for name, way in _placed(module, ways):
         _check_divides(name, module.get_submodule(name), way, mesh.size())
         plan[name] = _STYLES[way]
+        if way == "vocab":  # where a sequence enters
+            check = partial(_check_parts, ranks=mesh.size())
+            module.get_submodule(name).register_forward_pre_hook(check)
     return parallelize_module(module, mesh, plan)
 
 
@@ -118,6 +121,13 @@ def _check_all_placed(module: nn.Module, ways: Mapping[str, str]) -> None:
         owner = name.rpartition(".")[0]
         if _way_of(owner, ways) is None:
             raise UserError(f"no tensor placement for {owner!r}: add it to the placements")
+
+
+def _check_parts(_module: nn.Module, inputs: tuple[Tensor, ...], *, ranks: int) -> None:
+    if inputs[0].shape[SEQUENCE] % ranks:
+        raise UserError(
+            f"a sequence of {inputs[0].shape[SEQUENCE]} tokens has no {ranks} equal parts: pad it"
+        )
 
 
 def _check_divides(name: str, module: nn.Module, way: str, ranks: int) -> None:
