@@ -13,13 +13,14 @@ from pydantic import Field
 
 from flywright.data.documents import DocumentFiles
 from flywright.data.formats import Reading
-from flywright.data.prepare import INPUTS, TOKENIZER, prepare
+from flywright.data.prepare import prepare, refuse_other_tokenizer
 from flywright.data.quality import Quality
 from flywright.data.shards import write_shard
 from flywright.errors import UserError
-from flywright.files import digest, file_hash, folder_hash, write_json
+from flywright.files import digest, write_json
 from flywright.model import Decoder
 from flywright.recipe import files, training
+from flywright.recipe.brought import bytes_of
 from flywright.recipe.console import Teller
 from flywright.recipe.settings import DpoSettings, PretrainSettings, RankLoss, RpoLoss, Training
 from flywright.recipe.step import Work
@@ -99,9 +100,7 @@ def _pretrain(work: Work, own: PretrainFile, documents: Iterator[Document]) -> N
     if tokenizer.vocab_size > own.model.vocab_size:
         raise UserError(f"model.vocab_size: the tokenizer has {tokenizer.vocab_size} pieces")
     shards = own.data if own.data.is_dir() else work / "shards"
-    made_with = shards / TOKENIZER
-    if made_with.exists() and made_with.read_text() != tokenizer.hash:
-        raise UserError(f"{shards}: its shards were made with another tokenizer")
+    refuse_other_tokenizer(shards, tokenizer)
     texts: dict[str, list[str]] = {}
     for document in documents:
         texts.setdefault(f"{document.group}.{document.source}", []).append(document.text)
@@ -143,16 +142,6 @@ def _told(reading: Reading, own: OwnFolder, say: Callable[[str], None]) -> Itera
     say(reading.line)
 
 
-def _bytes_of(path: Path) -> str:
-    """What a file or folder holds; shards are known by what they were made of, not read again."""
-    if not path.exists():
-        raise UserError(f"{path}: no such file or folder")
-    made_of = path / INPUTS
-    if path.is_dir() and not made_of.exists():
-        return folder_hash(path)
-    return file_hash(made_of if made_of.exists() else path)
-
-
 def train_one(verb: str, path: Path, overrides: list[str]) -> str:
     """Run one training verb; returns a line that says where the weights are.
 
@@ -165,7 +154,7 @@ def train_one(verb: str, path: Path, overrides: list[str]) -> str:
     if isinstance(own, OwnFiles) and not (verb == "pretrain" and own.data.is_dir()):
         reading = files.read(own.data, *wanted)
     inputs = [getattr(own, name, None) for name in ("data", "model", "tokenizer")]
-    read = [_bytes_of(path) for path in inputs if isinstance(path, Path)]
+    read = [bytes_of(path) for path in inputs if isinstance(path, Path)]
     said = {"verb": verb, "fingerprint": digest(verb, own.model_dump(mode="json"), read)}
     begun = own.out / "settings.json"
     if begun.exists() and json.loads(begun.read_text())["fingerprint"] != said["fingerprint"]:
