@@ -34,6 +34,7 @@ from flywright.data.examples import comparison_examples, dialogue_examples, rank
 from flywright.data.formats import open_records
 from flywright.files import write_json
 from flywright.model import Decoder, RewardModel, load, save
+from flywright.model.decoder import InitialTensors
 from flywright.records import Comparison, Dialogue
 from flywright.spec import ModelSpec
 from flywright.tokenizer import Tokenizer, chat, train_tokenizer
@@ -105,7 +106,7 @@ class Material:
             model: Decoder | RewardModel = Decoder(spec, seed=1)
             if what == "reward":
                 model = RewardModel(spec, ("helpfulness",), (1.0,))
-                model.model.initialise(torch.Generator().manual_seed(1))
+                model.load_state_dict(InitialTensors(model, spec, seed=1))
             folder.mkdir()
             save(model, folder, chat.end_ids(self.tokenizer), pad_id=self.tokenizer.pad_id)
             self.tokenizer.save(folder)

@@ -152,12 +152,14 @@ class MeshSpec(Settings):
 class PlacementSpec(Settings):
     """How a module tree may be cut: what a model tells those who parallelise it, as data.
 
-    `tensor`: module name (`*` = any layer) -> the way its weight is split over tp ranks;
-    `layers`: the list that a pipeline cuts; `first`, `last`: held by its first or last chunk only.
+    `tensor`: module name (`*` = any layer) -> how it is split over tp (parallel/tensor.py);
+    `layers`: the list that a pipeline cuts; `first`, `last`: held by its first or last chunk only;
+    `precise`: the part that keeps its own dtype, if there is one.
     """
 
-    tensor: dict[str, Literal["column", "row", "vocab", "head", "replicate"]]
+    tensor: dict[str, str]
     layers: str
+    precise: str = ""
     first: tuple[str, ...] = ()
     last: tuple[str, ...] = ()
 

@@ -9,12 +9,38 @@ import torch
 from flywright.errors import UserError
 from flywright.model import Decoder, RewardModel, load, save
 from flywright.model.export import export
-from flywright.model.shards import INDEX, ShardWriter
+from flywright.model.shards import INDEX, write_parts
 from flywright.spec import ModelSpec
 
 SPEC = ModelSpec(
     vocab_size=60, hidden_size=16, layers=2, heads=2, kv_heads=1, head_dim=8, ffn_size=32
 )
+
+
+GATED = SPEC.model_copy(
+    update={"family": "qwen3", "norm": "rmsnorm", "mlp": "swiglu", "qk_norm": True,
+            "rotary_fraction": 1.0}
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("spec", [SPEC, GATED], ids=["nemotron", "gated"])
+def test_a_tensor_starts_from_the_seed_and_its_name(spec):
+    started, other, bare = Decoder(spec, seed=0), Decoder(spec, seed=1), Decoder(spec)
+    deeper = Decoder(spec.model_copy(update={"layers": 8}), seed=0).state_dict()
+    for name, tensor in started.named_parameters():
+        if "norm" in name:  # as the layer makes it: the identity
+            assert torch.equal(tensor, bare.get_parameter(name))
+        else:
+            scale = 2 if name.endswith(("o_proj.weight", "down_proj.weight")) else 1
+            torch.testing.assert_close(tensor, deeper[name] * scale)
+            assert not torch.equal(tensor, other.get_parameter(name))
+            std = spec.init_std / (2 if scale == 2 else 1)  # 1/sqrt(2 x 2 layers)
+            assert 0.8 < tensor.std() / std < 1.2
+    assert len({tensor.sum().item() for name, tensor in deeper.items() if "q_proj" in name}) == 8
+    body = RewardModel.from_decoder(started, seed=5).state_dict()
+    head = RewardModel.from_decoder(other, seed=5).state_dict()
+    assert torch.equal(head["score.weight"], body["score.weight"])
+    assert torch.equal(body["model.embed_tokens.weight"], started.model.embed_tokens.weight)
 
 
 @pytest.fixture
@@ -83,9 +109,12 @@ def test_loading_maps_the_files(tmp_path):
 
 
 def test_a_failed_write_leaves_no_model(tmp_path):
-    with pytest.raises(RuntimeError), ShardWriter(tmp_path) as out:
-        out.add("a", torch.ones(3))
+    def tensors():
+        yield "a", torch.ones(3)
         raise RuntimeError("the disk is full")
+
+    with pytest.raises(RuntimeError):
+        write_parts(tmp_path, tensors())
     assert not (tmp_path / "model.safetensors").exists()
 
 

@@ -148,9 +148,9 @@ def test_a_reward_head_is_not_rounded_even_in_the_first_step(tiny_spec, tmp_path
     model = RewardModel.from_decoder(Decoder(tiny_spec, seed=0), seed=0)
     exact, seen = model.score.weight.detach().clone(), []
 
-    def outputs(model, batch):
+    def outputs(model, batch, hidden):
         seen.append(model.score.weight.detach().clone())
-        return predicted_attributes(model, batch)
+        return predicted_attributes(model, batch, hidden)
 
     sample = Sample((np.arange(9),), (np.zeros(9, bool),), {"attributes": np.ones(5, np.float32)})
     settings = TrainSettings(learning_rate=1e-3, batch_size=1, samples=1, precision="bf16")

@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 import torch
+from torch.distributed.checkpoint import filesystem
 
 from flywright.data.batch import Sample
 from flywright.data.loader import Shuffled
 from flywright.errors import FlywrightError
 from flywright.model import Decoder
-from flywright.train import state
 from flywright.train.loop import fit
 from flywright.train.objectives import sft
 from flywright.train.settings import TrainSettings
@@ -19,6 +19,11 @@ from flywright.train.state import Progress, States, remove_state
 
 def tensors(value: float) -> dict[str, torch.Tensor]:
     return {"master.w": torch.full((4,), value)}
+
+
+def newest(root) -> tuple[Progress | None, torch.Tensor]:
+    found = tensors(-7.0)
+    return States(root, 3).read_newest(found), found["master.w"]
 
 
 def samples(count: int, seed: int) -> list[Sample]:
@@ -37,38 +42,39 @@ def test_the_newest_are_kept_and_what_is_saved_is_a_copy(tmp_path):
     assert [path.name for path in sorted(tmp_path.iterdir())] == [
         f"step-{step:08d}" for step in (3, 4, 5)
     ]
-    progress, found = States(tmp_path, 3).newest()
-    assert progress == Progress(5) and found["master.w"].tolist() == [5.0] * 4
+    progress, found = newest(tmp_path)
+    assert progress == Progress(5) and found.tolist() == [5.0] * 4
 
 
-@pytest.mark.parametrize("harm", ["cut", "empty", "no progress"])
+@pytest.mark.parametrize("harm", ["cut", "empty", "no progress", "no plan"])
 def test_a_torn_state_is_passed_over(tmp_path, harm):
     with States(tmp_path, kept=2) as states:
         states.save(Progress(1), tensors(1.0))
         states.save(Progress(2), tensors(2.0))
-    newest = tmp_path / "step-00000002"
-    if harm == "no progress":
-        (newest / "progress.json").unlink()
-    else:
-        whole = (newest / "state.safetensors").read_bytes()
-        (newest / "state.safetensors").write_bytes(whole[: len(whole) // 2 if harm == "cut" else 0])
-    progress, found = States(tmp_path, 2).newest()
-    assert progress.step == 1 and found["master.w"][0] == 1.0
+    for number, step in enumerate((2, 1)):
+        folder = tmp_path / f"step-{step:08d}"
+        path = folder / {"no progress": "progress.json", "no plan": ".metadata"}.get(
+            harm, "__0_0.distcp"
+        )
+        whole = path.read_bytes()
+        path.write_bytes(whole[: len(whole) // 2 if harm == "cut" else 0])
+        if number == 0:
+            progress, found = newest(tmp_path)
+            assert progress == Progress(1) and found.tolist() == [1.0] * 4
+    with pytest.raises(FlywrightError, match="no state of it can be read; remove it"):
+        newest(tmp_path)
 
 
 def test_a_full_disk_is_told_and_the_last_good_state_stays(tmp_path, monkeypatch):
-    written = state.save_file
-
-    def full(found, path):
-        written(found, path)
+    def full(self, plan, planner):
         raise OSError(28, "No space left on device")
 
     with pytest.raises(FlywrightError, match="No space left"), States(tmp_path, 2) as states:
         states.save(Progress(1), tensors(1.0))
         states._wait()
-        monkeypatch.setattr(state, "save_file", full)
+        monkeypatch.setattr(filesystem.FileSystemWriter, "write_data", full)
         states.save(Progress(2), tensors(2.0))
-    assert States(tmp_path, 2).newest()[0] == Progress(1)
+    assert newest(tmp_path)[0] == Progress(1)
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
 
 

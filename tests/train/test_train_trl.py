@@ -19,6 +19,7 @@ import train_peer
 from flywright.data.batch import collate
 from flywright.data.examples import comparison_examples, dialogue_examples, ranking_examples
 from flywright.model import Decoder, RewardModel, save
+from flywright.model.decoder import InitialTensors
 from flywright.records import Comparison, Conversation, Dialogue, Lineage
 from flywright.tokenizer import chat
 from flywright.train.objectives import dpo, ranking, sft
@@ -140,7 +141,7 @@ def test_dpo_loss_rewards_and_gradients(tokenizer, tiny_spec, tmp_path):
 def test_bradley_terry_loss_and_gradients(tokenizer, tiny_spec, tmp_path):
     samples = ranking_examples(comparisons(), tokenizer, 128).samples
     model = RewardModel(tiny_spec, ("helpfulness",), (1.0,))
-    model.model.initialise(torch.Generator().manual_seed(0))
+    model.load_state_dict(InitialTensors(model, tiny_spec, seed=0))
     moved(model).score.bias.data.zero_()
     batch, objective = collate(samples), ranking()
     trainer, (inputs,) = peer_of("reward", model, samples, tokenizer, tmp_path, PADDED)

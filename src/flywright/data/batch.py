@@ -79,8 +79,11 @@ class Batch:
         return replace(self, **moved, labels={n: v.to(device) for n, v in self.labels.items()})
 
 
-def collate(samples: Sequence[Sample]) -> Batch:
-    """One batch of samples, in order."""
+def collate(samples: Sequence[Sample], tokens: int = 0, like: Sample | None = None) -> Batch:
+    """One batch of samples, in order, then filled up to `tokens` with what is not trained.
+
+    It may have no sample at all: `like` is one whose labels it would have.
+    """
     ids: list[np.ndarray] = []
     positions, parents, ends, trained, targets = [], [], [], [], []
     place = 0
@@ -105,17 +108,26 @@ def collate(samples: Sequence[Sample]) -> Batch:
             positions.append(np.arange(shared, len(document)))
             place += len(own)
             ends.append(place - 1)
-    names = samples[0].labels
+    if place < tokens:
+        ids.append(np.zeros(tokens - place))
+        parents.append(-1)
+        positions.append(np.arange(tokens - place))
+    empty = (like or samples[0]).labels
+    labels = {n: [s.labels[n] for s in samples] or np.empty((0, *empty[n].shape), empty[n].dtype)
+              for n in empty}  # fmt: skip
+    nothing = np.zeros(0, np.int64)
     return Batch(
         ids_N=torch.from_numpy(np.concatenate(ids).astype(np.int64)),
         positions_N=torch.from_numpy(np.concatenate(positions)),
         lengths=tuple(len(segment) for segment in ids),
         parents=tuple(parents),
-        ends_D=torch.tensor(ends),
-        trained_M=torch.from_numpy(np.concatenate(trained)),
-        targets_M=torch.from_numpy(np.concatenate(targets).astype(np.int64)),
-        document_M=torch.from_numpy(np.repeat(np.arange(len(ends)), [len(m) for m in trained])),
-        labels={n: torch.from_numpy(np.stack([s.labels[n] for s in samples])) for n in names},
+        ends_D=torch.tensor(ends, dtype=torch.int64),
+        trained_M=torch.from_numpy(np.concatenate([nothing, *trained])),
+        targets_M=torch.from_numpy(np.concatenate([nothing, *targets]).astype(np.int64)),
+        document_M=torch.from_numpy(
+            np.repeat(np.arange(len(ends)), np.array([len(m) for m in trained], np.int64))
+        ),
+        labels={name: torch.from_numpy(np.asarray(values)) for name, values in labels.items()},
     )
 
 

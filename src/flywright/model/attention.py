@@ -18,7 +18,6 @@ from flywright.spec import ModelSpec
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
-
 BLOCKED_TOKENS = 1024  # where benchmarks/attention.py sees the gain end
 QUERIES = 128  # of a block
 BUCKET = 32  # packed documents are padded to a multiple of this, for attention only

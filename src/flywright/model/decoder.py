@@ -5,13 +5,15 @@ Shapes: B batch, T positions, D hidden, V vocabulary.
 """
 
 import math
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 
+from flywright.files import seed_from
 from flywright.model.attention import Attend, Attention, causal
 from flywright.model.mlp import mlp
-from flywright.model.norm import stream_norm
+from flywright.model.norm import RMSNorm, stream_norm
 from flywright.model.rotary import rotary_tables
 from flywright.spec import ModelSpec
 
@@ -56,25 +58,6 @@ class Body(nn.Module):
             x_BTD = layer(x_BTD, tables, index, attend)
         return self.norm(x_BTD)
 
-    def initialise(self, generator: torch.Generator) -> None:
-        """Normal weights of the spec's std; output projections scaled by 1/sqrt(2 layers).
-
-        A small model wants a larger std for its input embedding: else the first layers' output
-        drowns which token stands where, and copying is learned late.
-        """
-        scaled = self.spec.init_std / math.sqrt(2 * self.spec.layers)
-        for name, parameter in self.named_parameters():
-            if "norm" in name:
-                continue
-            if name.endswith("bias"):
-                nn.init.zeros_(parameter)
-                continue
-            is_output = name.endswith(("o_proj.weight", "down_proj.weight"))
-            std = scaled if is_output else self.spec.init_std
-            if name.startswith("embed_tokens") and self.spec.embedding_std:
-                std = self.spec.embedding_std
-            nn.init.normal_(parameter, std=std, generator=generator)
-
 
 class Decoder(nn.Module):
     """A language model: `model(ids_BT) -> logits_BTV`."""
@@ -86,17 +69,14 @@ class Decoder(nn.Module):
         self.lm_head = nn.Linear(spec.hidden_size, spec.vocab_size, bias=False)
         self.tie()
         if seed is not None:
-            self._initialise(torch.Generator().manual_seed(seed))
+            initial = InitialTensors(self, spec, seed)
+            for name, parameter in self.named_parameters():
+                parameter.data.copy_(initial[name])
 
     def tie(self) -> None:
         """Make the head the input embedding itself, where the spec ties them."""
         if self.spec.tied_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
-
-    def _initialise(self, generator: torch.Generator) -> None:
-        self.model.initialise(generator)
-        if not self.spec.tied_embeddings:
-            nn.init.normal_(self.lm_head.weight, std=self.spec.init_std, generator=generator)
 
     def hidden(
         self, ids_BT: Tensor, positions_BT: Tensor | None = None, attend: Attend = causal
@@ -107,3 +87,38 @@ class Decoder(nn.Module):
     def forward(self, ids_BT: Tensor) -> Tensor:
         """Logits [B, T, V] of the next token at each position."""
         return self.lm_head(self.hidden(ids_BT))
+
+
+class InitialTensors(Mapping[str, Tensor]):
+    """A model's tensors as training starts, made when asked for, whole and in fp32.
+
+    Each is a function of seed and name alone: a rank makes what it holds. `model` may be on meta.
+    """
+
+    def __init__(self, model: nn.Module, spec: ModelSpec, seed: int):
+        self._spec, self._seed, self._model = spec, seed, model
+        self._shapes = {name: each.shape for name, each in model.named_parameters()}
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Normal values of the spec's std; output projections' scaled by 1/sqrt(2 layers).
+
+        A small model wants a larger std for its input embedding: else the first layers' output
+        drowns which token stands where, and copying is learned late.
+        """
+        tensor = torch.zeros(self._shapes[name])
+        if "norm" in name or name.endswith("bias"):
+            owner = self._model.get_submodule(name.rpartition(".")[0])
+            return tensor.fill_(isinstance(owner, RMSNorm))
+        std = self._spec.init_std
+        if name.endswith(("o_proj.weight", "down_proj.weight")):
+            std /= math.sqrt(2 * self._spec.layers)
+        elif name.endswith("embed_tokens.weight"):
+            std = self._spec.embedding_std or std
+        generator = torch.Generator().manual_seed(seed_from(self._seed, name))
+        return tensor.normal_(std=std, generator=generator)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._shapes)
+
+    def __len__(self) -> int:
+        return len(self._shapes)

@@ -2,8 +2,9 @@
 
 SFT, DPO, RPO, reference scoring and evaluation all take their token log-probabilities from here.
 Logits exist for a tile at a time: some tokens by some of the vocabulary, kept in the cache.
-Shapes: N tokens, D hidden, V vocabulary; R, C rows and columns of a tile. The slow twin is
-`token_logprobs_naive`.
+With a process group each rank holds rows of the output matrix, and sums over the vocabulary go over
+its ranks. Shapes: N tokens, D hidden, V vocabulary (a rank's own); R, C rows and columns of a tile.
+The slow twin is `token_logprobs_naive`.
 """
 
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch import distributed as dist
 
 FEWEST_ROWS, MOST_ROWS = 64, 1024  # tokens whose logits exist at one time
 MOST_COLUMNS = 16_384  # and of the vocabulary
@@ -29,11 +31,19 @@ def _tile(vocabulary: int) -> tuple[int, int]:
 
 class _TokenLogprobs(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tensor:
+    def forward(
+        ctx: Any,
+        hidden_ND: Tensor,
+        weight_VD: Tensor,
+        targets_N: Tensor,
+        group: dist.ProcessGroup | None,
+    ) -> Tensor:
+        if group is not None:  # in this rank's rows; others' targets lie outside of them
+            targets_N = targets_N - dist.get_rank(group) * len(weight_VD)
         precise = _precise(hidden_ND)
         tokens, vocabulary = len(targets_N), len(weight_VD)
         size, width = _tile(vocabulary)
-        picked_N = hidden_ND.new_empty(tokens, dtype=precise)
+        picked_N = hidden_ND.new_zeros(tokens, dtype=precise)
         logsum_N = hidden_ND.new_full((tokens,), -torch.inf, dtype=precise)
         for rows in _slices(tokens, size):
             for columns in _slices(vocabulary, width):
@@ -43,6 +53,9 @@ class _TokenLogprobs(torch.autograd.Function):
                 top_R1 = logits_RC.amax(-1, keepdim=True)
                 tile_R = logits_RC.sub_(top_R1).exp_().sum(-1).log_() + top_R1[:, 0]
                 logsum_N[rows] = torch.logaddexp(logsum_N[rows], tile_R)
+        if group is not None:
+            _sum_over(picked_N, logsum_N, group)
+        ctx.group = group
         ctx.save_for_backward(hidden_ND, weight_VD, targets_N, logsum_N)
         return picked_N - logsum_N
 
@@ -68,7 +81,19 @@ class _TokenLogprobs(torch.autograd.Function):
                     grad_CD += slope_RC.T @ hidden_ND[rows]
             if grad_weight_VD is not None:
                 grad_weight_VD[columns] = grad_CD
-        return grad_hidden_ND.to(hidden_ND.dtype), grad_weight_VD, None
+        if ctx.group is not None:
+            dist.all_reduce(grad_hidden_ND, group=ctx.group)
+        return grad_hidden_ND.to(hidden_ND.dtype), grad_weight_VD, None, None
+
+
+def _sum_over(picked_N: Tensor, logsum_N: Tensor, group: dist.ProcessGroup) -> None:
+    """Each rank's part of the vocabulary to the whole of it, in place."""
+    top_N = logsum_N.clone()
+    dist.all_reduce(top_N, dist.ReduceOp.MAX, group=group)
+    both_2N = torch.stack([picked_N, (logsum_N - top_N).exp()])
+    dist.all_reduce(both_2N, group=group)
+    picked_N.copy_(both_2N[0])
+    logsum_N.copy_(both_2N[1].log() + top_N)
 
 
 def _hits(targets_R: Tensor, columns: slice) -> tuple[Tensor, Tensor]:
@@ -82,13 +107,22 @@ def _precise(tensor: Tensor) -> torch.dtype:
     return torch.float64 if tensor.dtype == torch.float64 else torch.float32
 
 
-def token_logprobs(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tensor:
+def token_logprobs(
+    hidden_ND: Tensor,
+    weight_VD: Tensor,
+    targets_N: Tensor,
+    group: dist.ProcessGroup | None = None,
+) -> Tensor:
     """log p(target) [N] in fp32 (fp64 for fp64 input), from hidden states and the output matrix.
+
+    group: its ranks hold the matrix's rows in their order, equally many each; hidden states,
+    targets and what comes back are the same on all of them.
 
     Memory beside inputs and their gradients does not grow with V: a tile of logits, the gradient of
     its columns, and the hidden states' gradient in fp32.
     """
-    return _TokenLogprobs.apply(hidden_ND, weight_VD, targets_N)  # type: ignore[return-value]
+    found: Any = _TokenLogprobs.apply(hidden_ND, weight_VD, targets_N, group)
+    return found
 
 
 def token_logprobs_naive(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tensor:

@@ -4,13 +4,13 @@ Its labels are ATTRIBUTES, or the nine of the released model (SPEC 5.1), of whic
 were never trained and weigh nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from flywright.model.attention import Attend, causal
-from flywright.model.decoder import Body, Decoder
+from flywright.model.decoder import Body, Decoder, InitialTensors
 from flywright.records import ATTRIBUTES, REWARD_WEIGHTS
 from flywright.spec import ModelSpec
 
@@ -45,15 +45,23 @@ class RewardModel(nn.Module):
         """A new head on a copy of a pretrained body; `bias` is where its attributes start, if it
         has one. The output matrix is gone, so tied embeddings are just the input's.
         """
-        model = cls(decoder.spec)
-        model.to(next(decoder.parameters()).dtype)
-        model.score.float()
-        model.model.load_state_dict(decoder.model.state_dict())
-        generator = torch.Generator().manual_seed(seed)
-        nn.init.normal_(model.score.weight, std=decoder.spec.init_std, generator=generator)
-        if model.score.bias is not None:
-            model.score.bias.data = torch.tensor(bias, dtype=torch.float32)
+        model, tensors = cls.start(decoder.spec, decoder.state_dict(), seed, bias)
+        model.to_empty(device="cpu").load_state_dict(tensors)
         return model
+
+    @classmethod
+    def start(
+        cls, spec: ModelSpec, tensors: Mapping[str, Tensor], seed: int, bias: Sequence[float]
+    ) -> tuple["RewardModel", dict[str, Tensor]]:
+        """`from_decoder` of a decoder's tensors: the model on the meta device, and its tensors."""
+        with torch.device("meta"):
+            model = cls(spec).to(tensors["model.embed_tokens.weight"].dtype)
+        model.score.float()
+        head = InitialTensors(model, spec, seed)
+        found = {name: (head if name.startswith("score.") else tensors)[name] for name in head}
+        if "score.bias" in found:
+            found["score.bias"] = torch.tensor(bias, dtype=torch.float32)
+        return model, found
 
     def hidden(
         self, ids_BT: Tensor, positions_BT: Tensor | None = None, attend: Attend = causal
@@ -62,8 +70,8 @@ class RewardModel(nn.Module):
         return self.model(ids_BT, positions_BT, attend)
 
     def attributes(self, hidden_BD: Tensor) -> Tensor:
-        """Outputs [B, labels] in fp32 from the scored token's hidden state."""
-        return self.score(hidden_BD.float())
+        """Outputs [B, labels] from the scored token's hidden state, in the head's own dtype."""
+        return self.score(hidden_BD.to(self.score.weight.dtype))
 
     def forward(self, ids_BT: Tensor) -> Tensor:
         """Outputs [B, labels] at the last position."""

@@ -1,11 +1,11 @@
 """Tensors of a weights folder: one safetensors file, or several with an index (SPEC 12.1).
 
 Reading maps the files into memory: a tensor costs nothing until it is used, and is not copied.
-Writing streams: no more than one shard stands in memory. Both are the Hugging Face layout.
+Writing streams, by one writer or several. Both are the Hugging Face layout.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -13,9 +13,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from flywright.errors import UserError
+from flywright.files import atomic_file, write_json
 
 ONE_FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHARD_BYTES = 5_000_000_000
+Named = Iterable[tuple[str, Tensor]]
+Part = dict[str, dict[str, int]]  # file -> tensor -> bytes
 
 
 class FolderTensors(Mapping[str, Tensor]):
@@ -65,53 +68,40 @@ class FolderTensors(Mapping[str, Tensor]):
         return len(self._where)
 
 
-class ShardWriter:
-    """Tensors into a folder, one after the other; a context manager.
+def write_parts(
+    folder: Path, tensors: Named, writer: int = 0, shard_bytes: int = SHARD_BYTES
+) -> Part:
+    """Tensors into files of at most `shard_bytes`; each of several writers has a number.
 
-    with ShardWriter(folder) as out:
-        out.add("lm_head.weight", tensor)
-
-    At the end there is model.safetensors, or its shards and their index.
+    No more than one file's tensors stand in memory. `join_parts` makes them a weights folder.
     """
+    part: Part = {}
+    waiting: dict[str, Tensor] = {}
 
-    def __init__(self, folder: Path, shard_bytes: int = SHARD_BYTES):
-        self._folder, self._shard_bytes = folder, shard_bytes
-        self._waiting: dict[str, Tensor] = {}
-        self._shards: list[list[str]] = []
-        self._total_bytes = 0
+    def flush() -> None:
+        file = f"model-part-{writer}-{len(part)}.safetensors"
+        with atomic_file(folder / file) as temporary:  # on the disk, whoever renames the folder
+            save_file(waiting, temporary, metadata={"format": "pt"})
+        part[file] = {name: tensor.nbytes for name, tensor in waiting.items()}
+        waiting.clear()
 
-    def __enter__(self) -> "ShardWriter":
-        self._folder.mkdir(parents=True, exist_ok=True)
-        return self
+    for name, tensor in tensors:
+        if waiting and sum(each.nbytes for each in waiting.values()) + tensor.nbytes > shard_bytes:
+            flush()
+        waiting[name] = tensor.cpu().contiguous()
+    flush()
+    return part
 
-    def add(self, name: str, tensor: Tensor) -> None:
-        """One more tensor; what waits is written first where the shard would grow too large."""
-        waiting = sum(each.nbytes for each in self._waiting.values())
-        if self._waiting and waiting + tensor.nbytes > self._shard_bytes:
-            self._flush()
-        self._waiting[name] = tensor.contiguous()
-        self._total_bytes += tensor.nbytes
 
-    def _flush(self) -> None:
-        save_file(self._waiting, self._part(len(self._shards)), metadata={"format": "pt"})
-        self._shards.append(list(self._waiting))
-        self._waiting = {}
-
-    def _part(self, number: int) -> Path:
-        return self._folder / f"model-part-{number}.safetensors"
-
-    def __exit__(self, kind: type[BaseException] | None, *_raised: object) -> None:
-        if kind is not None:
-            return
-        self._flush()
-        count = len(self._shards)
-        if count == 1:
-            self._part(0).rename(self._folder / ONE_FILE)
-            return
-        where = {}
-        for number, names in enumerate(self._shards):
-            file = f"model-{number + 1:05}-of-{count:05}.safetensors"
-            self._part(number).rename(self._folder / file)
-            where.update(dict.fromkeys(names, file))
-        index = {"metadata": {"total_size": self._total_bytes}, "weight_map": where}
-        (self._folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+def join_parts(folder: Path, parts: Iterable[Part]) -> None:
+    """Make all writers' files one model.safetensors, or numbered shards and their index."""
+    files = [pair for part in parts for pair in part.items()]
+    where, total_bytes = {}, 0
+    for number, (file, sizes) in enumerate(files, start=1):
+        shard = f"model-{number:05}-of-{len(files):05}.safetensors" if files[1:] else ONE_FILE
+        (folder / file).rename(folder / shard)
+        where.update(dict.fromkeys(sizes, shard))
+        total_bytes += sum(sizes.values())
+    if files[1:]:
+        metadata = {"total_size": total_bytes}
+        write_json(folder / INDEX, {"metadata": metadata, "weight_map": where})

@@ -16,73 +16,56 @@ from flywright.files import read_json, write_json
 from flywright.model.decoder import Decoder
 from flywright.model.families import config_of, spec_of
 from flywright.model.reward import RewardModel
-from flywright.model.shards import SHARD_BYTES, FolderTensors, ShardWriter
+from flywright.model.shards import SHARD_BYTES, FolderTensors, join_parts, write_parts
 from flywright.records import ATTRIBUTES, REWARD_WEIGHTS
 from flywright.spec import ModelSpec
 
+Model = Decoder | RewardModel
+Tensors = dict[str, Tensor]
 _HEAD = "lm_head.weight"
 
 
 def write_config(
-    spec: ModelSpec,
-    folder: Path,
-    *,
-    dtype: torch.dtype,
-    end_ids: Sequence[int] = (),
-    labels: Sequence[str] = (),
-    label_weights: Sequence[float] = (),
-    pad_id: int | None = None,
+    model: Model, folder: Path, end_ids: Sequence[int] = (), pad_id: int | None = None
 ) -> None:
-    """config.json and, for a language model, generation_config.json.
+    """config.json and, for a language model, generation_config.json; no tensor's value is read.
 
-    `end_ids` are the tokens at which generation stops (default: the spec's eos). `labels` name the
-    outputs of a reward model's head in order, `label_weights` are those of the weighted sum;
-    `pad_id` tells transformers where a padded row ends (default: Nemotron's, or the spec's eos).
+    `end_ids` are the tokens at which generation stops (default: the spec's eos); `pad_id` tells
+    transformers where a rated row ends (default: Nemotron's, or the spec's eos). A reward model's
+    labels name its outputs in order. A model's first pipeline chunk will do.
     """
-    config = {**config_of(spec, bool(labels)), "dtype": str(dtype).removeprefix("torch.")}
-    if labels:
-        config["id2label"] = {str(i): name for i, name in enumerate(labels)}
-        config["label2id"] = {name: i for i, name in enumerate(labels)}
-        config["attribute_weights"] = list(label_weights)
+    spec, dtype = model.spec, str(model.model.embed_tokens.weight.dtype).removeprefix("torch.")
+    config = {**config_of(spec, isinstance(model, RewardModel)), "dtype": dtype}
+    if isinstance(model, RewardModel):
+        config["id2label"] = {str(i): name for i, name in enumerate(model.labels)}
+        config["label2id"] = {name: i for i, name in enumerate(model.labels)}
+        config["attribute_weights"] = list(model.label_weights)
         usual = 1 if spec.family == "nemotron" else spec.eos_id
         config["pad_token_id"] = usual if pad_id is None else pad_id
     write_json(folder / "config.json", config)
-    if not labels:
+    if isinstance(model, Decoder):
         ends = list(end_ids) or spec.eos_id
         generation = {"bos_token_id": spec.bos_id, "eos_token_id": ends, "do_sample": False}
         write_json(folder / "generation_config.json", generation)
 
 
 def save(
-    model: Decoder | RewardModel,
+    model: Model,
     folder: Path,
     end_ids: Sequence[int] = (),
     shard_bytes: int = SHARD_BYTES,
     pad_id: int | None = None,
 ) -> None:
-    """Write config.json, generation_config.json and the tensors into `folder`.
-
-    `end_ids` are the tokens at which generation stops (a chat model adds its end of turn).
-    """
-    is_reward = isinstance(model, RewardModel)
-    write_config(
-        model.spec,
-        folder,
-        dtype=model.model.embed_tokens.weight.dtype,
-        end_ids=end_ids,
-        labels=model.labels if is_reward else (),
-        label_weights=model.label_weights if is_reward else (),
-        pad_id=pad_id,
-    )
+    """Write config.json, generation_config.json and the tensors into `folder`; see write_config."""
+    write_config(model, folder, end_ids, pad_id)
     save_tensors(model, folder, shard_bytes)
 
 
-def save_tensors(model: Decoder | RewardModel, folder: Path, shard_bytes: int) -> None:
+def save_tensors(model: Model, folder: Path, shard_bytes: int) -> None:
     """The model's tensors into model.safetensors, or its shards and their index."""
-    with ShardWriter(folder, shard_bytes) as out:
-        for name, tensor in model.state_dict().items():
-            if not (model.spec.tied_embeddings and name == _HEAD):
-                out.add(name, tensor)
+    is_copy = lambda name: model.spec.tied_embeddings and name == _HEAD  # noqa: E731
+    named = (pair for pair in model.state_dict().items() if not is_copy(pair[0]))
+    join_parts(folder, [write_parts(folder, named, shard_bytes=shard_bytes)])
 
 
 def read_spec(folder: Path) -> ModelSpec:
@@ -91,28 +74,36 @@ def read_spec(folder: Path) -> ModelSpec:
     return spec_of(read_json(path), path)
 
 
-def load(folder: Path | str, dtype: torch.dtype | None = None) -> Decoder | RewardModel:
-    """The model in a weights folder, in its own dtype or the one given (a reward head stays fp32).
+def open_meta(folder: Path | str, dtype: torch.dtype | None = None) -> tuple[Model, Tensors]:
+    """A folder's model on the meta device, and its tensors by name: mapped files, as stored.
 
-    In its own dtype the weights are the mapped files themselves: pages are read when they are
-    used, and changed pages are private. Raises UserError for a missing file, a foreign family, or
-    a tensor missing, left over, or of another shape than config.json says (a reward folder without
-    its head among them).
+    The model's dtype is theirs or the one given; a reward head is fp32. Raises UserError for a
+    missing file, a foreign family, or a tensor missing, left over, or of another shape than
+    config.json says (a reward folder without its head among them).
     """
     folder = Path(folder)
     config, spec = read_json(folder / "config.json"), read_spec(folder)
     is_reward = any("SequenceClassification" in name for name in config.get("architectures") or ())
-    stored = FolderTensors(folder)
     with torch.device("meta"):
         model = _reward_model(spec, config) if is_reward else Decoder(spec)
-    tensors = _checked(model, stored, folder, is_ours="attribute_weights" in config)
-    for name in tensors if dtype is not None else ():
-        if not name.startswith("score."):  # one at a time: two whole copies never stand together
-            tensors[name] = tensors[name].to(dtype)
+    tensors = _checked(model, FolderTensors(folder), folder, is_ours="attribute_weights" in config)
+    for name, parameter in model.named_parameters():
+        kept = torch.float32 if name.startswith("score.") else dtype or tensors[name].dtype
+        parameter.data = parameter.data.to(kept)
+    return model, tensors
+
+
+def load(folder: Path | str, dtype: torch.dtype | None = None) -> Model:
+    """The model in a weights folder, as `open_meta` has it (dtype, errors), with its weights.
+
+    In its own dtype these are the mapped files themselves: pages are read when they are used, and
+    changed pages are private.
+    """
+    model, tensors = open_meta(folder, dtype)
+    for name, parameter in model.state_dict().items():  # one at a time: never two whole copies
+        tensors[name] = tensors[name].to(parameter.dtype)
     model.load_state_dict(tensors, assign=True)
-    if isinstance(model, RewardModel):
-        model.score.float()
-    else:
+    if isinstance(model, Decoder):
         model.tie()
     return model
 
@@ -132,9 +123,7 @@ def _reward_model(spec: ModelSpec, config: dict[str, Any]) -> RewardModel:
     return RewardModel(spec, labels, tuple(config.get("attribute_weights", default)))
 
 
-def _checked(
-    model: Decoder | RewardModel, stored: FolderTensors, folder: Path, is_ours: bool
-) -> dict[str, Tensor]:
+def _checked(model: Model, stored: FolderTensors, folder: Path, is_ours: bool) -> Tensors:
     """The model's tensors by name, mapped; what a head of theirs may lack is filled in."""
     expected = model.state_dict()
     tensors = {name: tensor for name, tensor in stored.items() if "rotary_emb" not in name}

@@ -3,9 +3,14 @@
 Tensor parallelism comes before sharding, because FSDP shards the DTensors that it leaves.
 """
 
+import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import MixedPrecisionPolicy
+from torch.distributed.fsdp import (
+    FSDPModule,
+    MixedPrecisionPolicy,
+    register_fsdp_forward_method,
+)
 
 from flywright.parallel.fsdp import shard_data_parallel
 from flywright.parallel.pipeline import chunk_numbers, cut
@@ -18,17 +23,32 @@ def apply(
     mesh: DeviceMesh,
     placements: PlacementSpec,
     policy: MixedPrecisionPolicy | None = None,
+    zero: int = 3,
 ) -> nn.Module:
     """Split and shard a whole module, or one pipeline chunk, over the mesh's tp and dp axes.
 
-    In place; axes of size 1 change nothing, except that dp > 1 or not, gradients are sums over
-    ranks (see fsdp). Optimizers must be made after this. Raises UserError where weights do not fit.
+    In place. Without a policy, axes of size 1 change nothing, except that gradients are sums over
+    dp ranks (see fsdp). Optimizers must be made after this. Raises UserError where weights do not
+    fit.
     """
+    _put_on(module, mesh, placements, policy, zero)
+    if isinstance(module, FSDPModule) and hasattr(module, "hidden"):
+        register_fsdp_forward_method(module, "hidden")
+    return module
+
+
+def _put_on(
+    module: nn.Module,
+    mesh: DeviceMesh,
+    placements: PlacementSpec,
+    policy: MixedPrecisionPolicy | None,
+    zero: int,
+) -> None:
     if mesh["tp"].size() > 1:
         tensor_parallel(module, mesh["tp"], placements.tensor)
-    if mesh["dp"].size() > 1:
-        shard_data_parallel(module, mesh["dp"], placements.layers, policy)
-    return module
+    if mesh["dp"].size() > 1 or policy is not None:
+        layers, precise = placements.layers, placements.precise
+        shard_data_parallel(module, mesh["dp"], layers, policy, precise, zero)
 
 
 def apply_pipeline(
@@ -37,12 +57,27 @@ def apply_pipeline(
     placements: PlacementSpec,
     virtual: int = 1,
     policy: MixedPrecisionPolicy | None = None,
+    zero: int = 3,
 ) -> list[nn.Module]:
-    """This rank's chunks of the pipeline, each split and sharded; feed them to pipeline_schedule.
+    """This rank's chunks of the pipeline, each split and sharded; a Pipeline runs them.
 
-    Give the module on the meta device where it does not fit one machine; a chunk keeps its names.
+    One whole chunk where the mesh has no pipeline. Give the module on the meta device where it does
+    not fit one machine; a chunk keeps its parameters' names.
     """
     stages = mesh["pp"]
+    if stages.size() == 1:
+        return [apply(module, mesh, placements, policy, zero)]
     numbers = chunk_numbers(stages.get_local_rank(), stages.size(), virtual)
     chunks = [cut(module, number, stages.size() * virtual, placements) for number in numbers]
-    return [apply(chunk, mesh, placements, policy) for chunk in chunks]
+    for chunk in chunks:  # a Pipeline calls them, so that `hidden` needs no hooks of its own
+        _put_on(chunk, mesh, placements, policy, zero=1)
+    return chunks
+
+
+def compute_in(dtype: torch.dtype) -> MixedPrecisionPolicy:
+    """Compute in a dtype on weights that are kept in theirs; gradients are summed in fp32 at least.
+
+    For fp64 weights give fp64: nothing is rounded then.
+    """
+    sums = dtype if dtype == torch.float64 else torch.float32
+    return MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=sums)

@@ -1,57 +1,76 @@
-"""Tensor parallelism: placements by module name become DTensor parallel styles.
+"""Tensor and sequence parallelism: placements by module name become DTensor parallel styles.
 
-Words: `column` splits the outputs and leaves them split; `row` splits the inputs and sums the
-outputs; `vocab` splits an embedding by its rows; `head` is a column whose outputs are gathered;
-`replicate` keeps the whole on every rank. All parameters become DTensors, so that the optimizer,
-gradient clipping and checkpoints see one kind.
+Between the layers the stream is split along the sequence: each rank holds T / tp positions.
+Words: `gather` makes a block's input whole; `column` splits the outputs and leaves them split;
+`row` sums the outputs and splits them along the sequence; `sequence` computes on the split stream;
+`heads` on a rank's own heads; `vocab` splits an embedding by its rows; `whole` is `sequence` whose
+output is gathered; `head` is a column whose outputs are gathered; `replicate` keeps the whole on
+every rank. All parameters become DTensors: optimizer, clipping and checkpoints see one kind.
 """
 
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed import ProcessGroup
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import DTensor, Replicate, distribute_module
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_module
 from torch.distributed.tensor.parallel import (
     ColwiseParallel,
     ParallelStyle,
     RowwiseParallel,
+    SequenceParallel,
     parallelize_module,
 )
+from torch.distributed.tensor.placement_types import Placement
 
 from flywright.errors import UserError
 
+SEQUENCE = 1  # the axis of [B, T, D]
 
-class _WholeEverywhere(ParallelStyle):
-    """Every rank holds all of the module and computes the same."""
+
+class _Moved(ParallelStyle):
+    """A module of whole weights: its first input arrives in one layout, its output leaves in
+    another; as a local tensor, or as the DTensor that the modules within go on with.
+    """
+
+    def __init__(self, arrives: Placement, computes: Placement, leaves: Placement | None):
+        super().__init__()
+        self._arrives, self._computes, self._leaves = arrives, computes, leaves
 
     def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
-        return distribute_module(module, device_mesh, None, _input_to_dtensor, _output_to_local)
+        if self._leaves is None:  # a block: what is in it has placements of its own
+            module.register_forward_pre_hook(partial(self._take, mesh=device_mesh))
+            return module
+        take = lambda module, inputs, mesh: self._take(module, inputs, mesh=mesh)  # noqa: E731
+        give: Any = self._give  # torch declares None for what it gives back
+        return distribute_module(module, device_mesh, None, take, give)
+
+    def _take(self, _module: nn.Module, inputs: Any, *, mesh: DeviceMesh) -> Any:
+        first, *rest = inputs
+        if not isinstance(first, DTensor):
+            first = DTensor.from_local(first, mesh, (self._arrives,), run_check=False)
+        return (first.redistribute(placements=(self._computes,)), *rest)
+
+    def _give(self, _module: nn.Module, output: DTensor, _mesh: DeviceMesh) -> Any:
+        return output.redistribute(placements=(self._leaves or self._computes,)).to_local()
 
 
-def _input_to_dtensor(_module: nn.Module, inputs: Any, mesh: DeviceMesh) -> Any:
-    first, *rest = inputs
-    if not isinstance(first, DTensor):
-        first = DTensor.from_local(first, mesh, (Replicate(),), run_check=False)
-    return (first, *rest)
-
-
-def _output_to_local(_module: nn.Module, output: DTensor, _mesh: DeviceMesh) -> Any:
-    # torch declares None here, but uses what comes back
-    return output.to_local()
-
-
-def _style(way: str) -> ParallelStyle:
-    if way == "column":
-        return ColwiseParallel()
-    if way == "row":
-        return RowwiseParallel()
-    if way == "vocab":
-        return RowwiseParallel(input_layouts=Replicate())
-    if way == "head":
-        return ColwiseParallel(output_layouts=Replicate())
-    return _WholeEverywhere()
+_SPLIT, _WHOLE = Shard(SEQUENCE), Replicate()
+_STYLES: dict[str, ParallelStyle] = {
+    "gather": _Moved(_SPLIT, _WHOLE, None),
+    "column": ColwiseParallel(),
+    "row": RowwiseParallel(output_layouts=_SPLIT),
+    "sequence": SequenceParallel(),
+    "heads": SequenceParallel(sequence_dim=1, use_local_output=True),  # of [B, H, T, K]
+    "vocab": RowwiseParallel(input_layouts=_WHOLE, output_layouts=_SPLIT),
+    "whole": _Moved(_SPLIT, _SPLIT, _WHOLE),
+    "head": ColwiseParallel(output_layouts=_WHOLE),
+    "replicate": _Moved(_WHOLE, _WHOLE, _WHOLE),
+}
+_CUT = {"column": 0, "head": 0, "vocab": 0, "row": 1}  # the axis of the weight that is split
 
 
 def tensor_parallel(module: nn.Module, mesh: DeviceMesh, ways: Mapping[str, str]) -> nn.Module:
@@ -64,8 +83,15 @@ def tensor_parallel(module: nn.Module, mesh: DeviceMesh, ways: Mapping[str, str]
     plan = {}
     for name, way in _placed(module, ways):
         _check_divides(name, module.get_submodule(name), way, mesh.size())
-        plan[name] = _style(way)
+        plan[name] = _STYLES[way]
     return parallelize_module(module, mesh, plan)
+
+
+def local_rows(weight: Tensor) -> tuple[Tensor, ProcessGroup | None]:
+    """A matrix cut by its rows: this rank's, and the group that holds the others in rank order."""
+    if not isinstance(weight, DTensor):
+        return weight, None
+    return weight.to_local(), weight.device_mesh.get_group()
 
 
 def refuse_tied(module: nn.Module) -> None:
@@ -95,9 +121,8 @@ def _check_all_placed(module: nn.Module, ways: Mapping[str, str]) -> None:
 
 
 def _check_divides(name: str, module: nn.Module, way: str, ranks: int) -> None:
-    if way == "replicate":
+    if way not in _CUT:
         return
-    weight = module.get_parameter("weight")
-    axis = 1 if way == "row" else 0
-    if weight.shape[axis] % ranks:
-        raise UserError(f"{name}: {weight.shape[axis]} does not divide by tp {ranks}")
+    size = module.get_parameter("weight").shape[_CUT[way]]
+    if size % ranks:
+        raise UserError(f"{name}: {size} does not divide by tp {ranks}")

@@ -10,10 +10,12 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from flywright.data.batch import Batch, Sample, collate, micro_batches, total_tokens
+from flywright.data.batch import Batch, Sample, total_tokens
 from flywright.data.loader import Loader
+from flywright.parallel import Ranks
 from flywright.plan import peak_flops
 from flywright.progress import ALARM, Tick, silent
 from flywright.train.alarms import Watch
@@ -21,6 +23,7 @@ from flywright.train.guards import refuse_not_finite
 from flywright.train.meter import Meter, open_sinks, seconds_at_peak
 from flywright.train.objectives.base import Model, Objective
 from flywright.train.optim import MasterOptimizer
+from flywright.train.passes import Passes
 from flywright.train.schedule import learning_rate, steps_of
 from flywright.train.settings import TrainSettings
 from flywright.train.state import Progress, States
@@ -40,50 +43,63 @@ class Fitted:
 
 
 def fit(
-    model: Model,
+    model: Model | Sequence[Model],
     loader: Loader,
     objective: Objective,
     settings: TrainSettings,
     folder: Path,
     *,
+    ranks: Ranks | None = None,
+    zero: int = 1,
     validation: Sequence[Sample] = (),
     hooks: Sequence[Hook] = (),
     tick: Tick = silent,
 ) -> Fitted:
     """Train `model` in place; `folder` gets metrics.jsonl, and state/ while it runs.
 
-    What is trained is left in fp32, with the master weights: what is saved is not rounded. With
-    `validation` samples their loss is taken at each checkpoint and at the end, and the weights of
-    the least one are those that the model is left with.
+    Over a mesh `model` is this rank's chunks, as parallel.apply_pipeline makes them of fp32
+    weights, and all ranks call this together. What is trained is left in fp32, with the master
+    weights: what is saved is not rounded. With `validation` samples their loss is taken at each
+    checkpoint and at the end, and the weights of the least one are those that the model is left
+    with.
 
     hooks: (when(step), call(model, step)) pairs, called after a step. Raises GuardError when the
     loss is not finite.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    optimizer = MasterOptimizer(model, settings)  # before anything is rounded
-    _prepare(model, settings)
+    ranks = ranks or Ranks()
+    parts = [model] if isinstance(model, Model) else list(model)
+    optimizer = MasterOptimizer(parts, settings, ranks)  # before anything is rounded
+    _prepare(parts, settings, alone=ranks.mesh is None)
     optimizer.write_to_model()  # a head that stays precise is the masters' own
+    passes = Passes(parts, ranks, settings, zero)
+    model_spec = parts[0].spec
+    peak = peak_flops(passes.device.type, passes.computes_in == torch.bfloat16)
     total = settings.samples or max(1, round(settings.epochs * len(loader)))
     sizes = steps_of(settings, total)
     values: dict[str, float] = {}
-    with States(folder / "state", settings.keep_states) as states:
-        progress = _resume(optimizer, states)
-        meter = Meter(folder / "metrics.jsonl", progress.step, open_sinks(settings.log_to, folder))
+    with States(folder / "state", settings.keep_states, ranks) as states:
+        progress = states.read_newest(optimizer.state()) or Progress()
+        optimizer.write_to_model()
+        log = folder / "metrics.jsonl" if ranks.first else None
+        meter = Meter(log, progress.step, open_sinks(settings.log_to, folder) if log else ())
         watch = Watch()
         alarms = [told for line in meter.earlier for told in watch.alarms(line["step"], line)]
         for step in range(progress.step, len(sizes)):
             with meter.time("data"):
                 samples = loader.take(progress.samples, sizes[step])
-                batches = _batches(model, samples, settings)
+                batches = passes.batches(samples)
             rate = learning_rate(settings, step, progress.samples, total)
-            values = _train_step(model, batches, objective, optimizer, (rate, settings.clip), meter)
+            values = _train_step(
+                passes, batches, objective, optimizer, (rate, settings.clip), meter
+            )
             tokens = total_tokens(samples)
             progress = progress.after(len(samples), tokens)
             ends = progress.step == len(sizes)
             if ends or progress.step % settings.checkpoint_every_steps == 0:
                 if validation:
                     with meter.time("validation"):
-                        loss = _validate(objective, model, _batches(model, validation, settings))
+                        loss = _validate(objective, passes, validation)
                     values["validation_loss"] = loss
                     if progress.best is None or loss < progress.best:
                         progress = replace(progress, best=loss)
@@ -91,62 +107,58 @@ def fit(
                 if not ends:
                     states.save(progress, optimizer.state())
             line = {"tokens": progress.tokens, **values, "learning_rate": rate}
-            at_peak = seconds_at_peak(model.spec, batches, _peak(model), settings.lora is not None)
+            at_peak = seconds_at_peak(model_spec, batches, peak, settings.lora is not None)
             speed = meter.log(progress.step, tokens, line, at_peak)
             for told in watch.alarms(progress.step, values):
                 alarms.append(told)
                 tick(progress.step, len(sizes), ALARM + told)
             for when, call in hooks:
                 if when(progress.step):
-                    call(model, progress.step)
+                    call(parts[0], progress.step)
             tick(progress.step, len(sizes), f"loss {values['loss']:.4f}, {speed:,.0f} tokens/s")
         meter.close()
         if validation:
-            optimizer.load_masters(states.best())
+            states.read_best(optimizer.weights())
     optimizer.release()
     return Fitted(progress.step, progress.samples, progress.tokens, values, tuple(alarms))
 
 
-def _prepare(model: Model, settings: TrainSettings) -> None:
-    """The dtype that is computed in, but for a head that stays precise; and recomputing layers."""
-    model.to(torch.bfloat16 if settings.precision == "bf16" else torch.float32)
-    score = getattr(model, "score", None)
-    if score is not None:
-        score.float()
-    for layer in model.model.layers if settings.recompute else ():
-        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+def _prepare(parts: Sequence[Model], settings: TrainSettings, alone: bool) -> None:
+    """The dtype that is computed in, but for a head that stays precise; and recomputing layers.
 
-
-def _peak(model: Model) -> float:
-    parameter = model.model.embed_tokens.weight
-    return peak_flops(parameter.device.type, parameter.dtype == torch.bfloat16)
-
-
-def _resume(optimizer: MasterOptimizer, states: States) -> Progress:
-    found = states.newest()
-    if found is None:
-        return Progress()
-    progress, tensors = found
-    optimizer.load_state(tensors)
-    return progress
-
-
-def _batches(model: Model, samples: Sequence[Sample], settings: TrainSettings) -> list[Batch]:
-    device = model.model.embed_tokens.weight.device
-    groups = micro_batches(samples, settings.micro_batch_tokens)
-    return [collate(group).to(device) for group in groups]
+    Over a mesh the shards stay as they are, and what is gathered of them is rounded.
+    """
+    for model in parts:
+        if alone and settings.precision == "bf16":
+            score = getattr(model, "score", None)
+            model.to(torch.bfloat16)
+            if score is not None:
+                score.float()
+        elif alone and next(model.parameters()).dtype != torch.float64:
+            model.to(torch.float32)
+        for layer in model.model.layers if settings.recompute else ():
+            layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
 
 
 @torch.no_grad()
-def _validate(objective: Objective, model: Model, batches: Sequence[Batch]) -> float:
+def _validate(objective: Objective, passes: Passes, samples: Sequence[Sample]) -> float:
     """The objective's mean loss over samples that are not trained on."""
-    losses = [objective.loss(objective.outputs(model, batch), batch)[0] for batch in batches]
-    count = sum(objective.count(batch) for batch in batches) or 1.0
-    return sum(float(loss) for loss in losses) / count
+    sums = {"loss": 0.0, "count": 0.0}
+    batches = passes.batches(samples)
+
+    def share(model: Model, batch: Batch, hidden_ND: Tensor) -> Tensor:
+        loss = objective.loss(objective.outputs(model, batch, hidden_ND), batch)[0]
+        sums["loss"] += float(loss)
+        sums["count"] += objective.count(batch)
+        return loss
+
+    passes.run(batches, share)
+    means = passes.ranks.summed(sums)
+    return means["loss"] / (means["count"] or 1.0)
 
 
 def _train_step(
-    model: Model,
+    passes: Passes,
     batches: Sequence[Batch],
     objective: Objective,
     optimizer: MasterOptimizer,
@@ -154,20 +166,21 @@ def _train_step(
     meter: Meter,
 ) -> dict[str, float]:
     """One global batch: accumulate micro-batches, normalised by the whole batch's count."""
-    count = sum(objective.count(batch) for batch in batches) or 1.0  # no label: nothing to learn
+    own = sum(objective.count(batch) for batch in batches)
+    count = passes.ranks.summed({"count": own})["count"] or 1.0  # no label: nothing to learn
     sums: dict[str, float] = {"loss": 0.0}
-    for batch in batches:
-        with meter.time("forward"):
-            loss, metrics = objective.loss(objective.outputs(model, batch), batch)
-            refuse_not_finite(loss.item(), meter.step)
-        with meter.time("backward"):
-            (loss / count).backward()
-            optimizer.collect()
+
+    def share(model: Model, batch: Batch, hidden_ND: Tensor) -> Tensor:
+        loss, metrics = objective.loss(objective.outputs(model, batch, hidden_ND), batch)
         for name, value in {"loss": loss.detach(), **metrics}.items():
             sums[name] = sums.get(name, 0.0) + float(value)
-    means = {name: value / count for name, value in sums.items()}
+        return loss / count
+
+    passes.run(batches, share, optimizer.collect, meter)
+    means = {name: value / count for name, value in passes.ranks.summed(sums).items()}
+    refuse_not_finite(means["loss"], meter.step)
     if meter.step == 0:
-        objective.start(means, model.model.embed_tokens.weight.dtype)
+        objective.start(means, passes.computes_in)
     with meter.time("step"):
         norm = optimizer.step(*rate_and_clip)
     refuse_not_finite(norm, meter.step)

@@ -24,22 +24,23 @@ Sink = Callable[[int, dict[str, Any]], None]
 class Meter:
     """Appends to metrics.jsonl (and to sinks) and knows where the time of a step goes.
 
+    Without a path it only measures: the first rank alone writes.
     `step` is how many were logged; `earlier` are the lines of those before a resume.
     """
 
-    def __init__(self, path: Path, from_step: int, sinks: Sequence[Sink] = ()):
+    def __init__(self, path: Path | None, from_step: int, sinks: Sequence[Sink] = ()):
         self._path, self._sinks, self.step = path, sinks, from_step
-        self.earlier = self._drop_after(from_step)
-        self._stream = path.open("a", encoding="utf-8")
+        self.earlier = self._drop_after(path, from_step) if path else []
+        self._stream = path.open("a", encoding="utf-8") if path else None
         self._parts: dict[str, float] = {}
         self._clock = time.perf_counter()
 
-    def _drop_after(self, step: int) -> list[dict[str, Any]]:
-        if not self._path.exists():
+    def _drop_after(self, path: Path, step: int) -> list[dict[str, Any]]:
+        if not path.exists():
             return []
-        whole = [line for line in self._path.read_text().splitlines() if line.endswith("}")]
+        whole = [line for line in path.read_text().splitlines() if line.endswith("}")]
         kept = {line: told for line in whole if (told := json.loads(line))["step"] <= step}
-        write_text(self._path, "".join(line + "\n" for line in kept))
+        write_text(path, "".join(line + "\n" for line in kept))
         return list(kept.values())
 
     @contextmanager
@@ -67,16 +68,18 @@ class Meter:
         line |= {"tokens_per_second": round(speed, 1), "memory_bytes": peak_memory()}
         line |= {name: round(least / seconds, 4) for name, least in at_peak.items()}
         self._parts = {}
-        with named_disk_errors(self._path):
-            self._stream.write(json.dumps(line, allow_nan=False) + "\n")
-            self._stream.flush()
+        if self._stream and self._path:
+            with named_disk_errors(self._path):
+                self._stream.write(json.dumps(line, allow_nan=False) + "\n")
+                self._stream.flush()
         for sink in self._sinks:
             sink(step, line)
         return speed
 
     def close(self) -> None:
         """Close the file."""
-        self._stream.close()
+        if self._stream:
+            self._stream.close()
 
 
 def seconds_at_peak(

@@ -1,25 +1,31 @@
 """Training state on disk: masters, optimizer moments, step and consumed samples.
 
-Nobody's business but train's, and separate from weights. A folder is written beside the training
+Nobody's business but train's, and separate from weights. Each rank writes its own part
+(torch.distributed.checkpoint), and any other mesh reads it. A folder is written beside the training
 and renamed when whole; the newest few are kept, and the best one where there is a validation.
 """
 
 import json
 import shutil
+import warnings
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+import torch.distributed as dist
+from torch.distributed.checkpoint import filesystem, state_dict_loader, state_dict_saver
+from torch.distributed.checkpoint.api import CheckpointException
 
 from flywright.errors import FlywrightError
-from flywright.files import atomic_folder, remove_leftovers
+from flywright.files import fsync_tree, named_disk_errors, remove_leftovers, write_json
+from flywright.parallel import Ranks
 
 Tensors = dict[str, torch.Tensor]
 _BEST = "best"
-_UNREADABLE = (OSError, ValueError, TypeError, SafetensorError)
+_UNREADABLE = (CheckpointException, OSError, ValueError, TypeError, KeyError)
 
 
 @dataclass(frozen=True)
@@ -44,18 +50,21 @@ class States:
     at the next save, or at the end. The states before it stay as they are.
     """
 
-    def __init__(self, root: Path, kept: int):
+    def __init__(self, root: Path, kept: int, ranks: Ranks | None = None):
         self._root, self._kept = root, kept
+        self._ranks = ranks or Ranks()
         self._writer = ThreadPoolExecutor(max_workers=1)
         self._writing: Future[None] | None = None
+        # the thread's own: its meetings must not mix with the training's
+        self._group: Any = self._ranks.mesh and dist.new_group(backend="gloo")
 
     def __enter__(self) -> "States":
-        if self._root.exists():
+        if self._ranks.first and self._root.exists():
             remove_leftovers(self._root)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_error: object) -> None:
-        self._writer.shutdown(wait=True)
+        self._writer.shutdown(wait=kind is None or self._group is None)
         if kind is None:
             self._wait()
 
@@ -71,29 +80,55 @@ class States:
         self._writing = self._writer.submit(self._write, name, progress, copied)
 
     def _write(self, name: str, progress: Progress, tensors: Tensors) -> None:
-        with atomic_folder(self._root / name) as folder:
-            save_file(tensors, folder / "state.safetensors")
-            (folder / "progress.json").write_text(json.dumps(asdict(progress)))
+        target, folder = self._root / name, self._root / f".{name}.tmp"
+        with named_disk_errors(target):
+            try:
+                self._one(lambda: shutil.rmtree(folder, ignore_errors=True))
+                _write_tensors(tensors, folder, self._group)
+                self._one(lambda: self._finish(target, folder, progress))
+            finally:
+                if self._group is None:
+                    shutil.rmtree(folder, ignore_errors=True)
+
+    def _one(self, act: Callable[[], None]) -> None:
+        """The first rank acts; the others wait for it."""
+        if self._ranks.first:
+            act()
+        if self._group is not None:
+            dist.barrier(self._group)
+
+    def _finish(self, target: Path, folder: Path, progress: Progress) -> None:
+        write_json(folder / "progress.json", asdict(progress))
+        fsync_tree(folder)
+        shutil.rmtree(target, ignore_errors=True)
+        folder.rename(target)
         for old in self._folders()[: -self._kept]:
             shutil.rmtree(old)
 
     def _folders(self) -> list[Path]:
         return sorted(path for path in self._root.glob("step-*") if path.is_dir())
 
-    def newest(self) -> tuple[Progress, Tensors] | None:
-        """The newest whole state, or None; one that cannot be read (a torn disk) is passed over."""
-        for folder in reversed(self._folders()):
+    def read_newest(self, tensors: Tensors) -> Progress | None:
+        """Fill `tensors` from the newest whole state; None where there is no state.
+
+        One that cannot be read (a torn disk) is passed over. Raises FlywrightError where none can.
+        """
+        folders = self._ranks.agreed(self._folders())
+        for folder in reversed(folders):
             try:
-                return _read(folder)
+                return _read(folder, tensors)
             except _UNREADABLE:
                 continue
+        if folders:
+            line = f"{self._root}: no state of it can be read; remove it to begin anew"
+            raise FlywrightError(line)
         return None
 
-    def best(self) -> Tensors:
-        """The tensors of the step with the least validation loss."""
+    def read_best(self, tensors: Tensors) -> None:
+        """Fill `tensors` from the step with the least validation loss."""
         self._wait()
         try:
-            return _read(self._root / _BEST)[1]
+            _read(self._root / _BEST, tensors)
         except _UNREADABLE as error:
             line = (
                 f"{self._root / _BEST}: cannot be read ({error}); remove {self._root} to begin anew"
@@ -101,9 +136,24 @@ class States:
             raise FlywrightError(line) from None
 
 
-def _read(folder: Path) -> tuple[Progress, Tensors]:
+def _write_tensors(tensors: Tensors, folder: Path, group: dist.ProcessGroup | None) -> None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that there is no process group: one process
+            writer = filesystem.FileSystemWriter(folder, sync_files=False)
+            state_dict_saver.save(
+                tensors, storage_writer=writer, process_group=group, no_dist=group is None
+            )
+    except CheckpointException as error:
+        raise next(iter(error.failures.values()))[0] from None
+
+
+def _read(folder: Path, tensors: Tensors) -> Progress:
     progress = Progress(**json.loads((folder / "progress.json").read_text()))
-    return progress, load_file(folder / "state.safetensors")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        state_dict_loader.load(tensors, checkpoint_id=folder, no_dist=not dist.is_initialized())
+    return progress
 
 
 def remove_state(root: Path) -> None:

@@ -15,7 +15,7 @@ from flywright.model.nemo.stored import StoredTensor
 from flywright.model.nemo.torch_dist_layout import torch_dist_tensors
 from flywright.model.nemo.zarr_layout import zarr_tensors
 from flywright.model.reward import NINE_LABELS, NINE_WEIGHTS, RewardModel
-from flywright.model.shards import SHARD_BYTES, ShardWriter
+from flywright.model.shards import SHARD_BYTES, Named, join_parts, write_parts
 from flywright.model.weights import write_config
 from flywright.progress import Tick, silent
 from flywright.records import ATTRIBUTES, REWARD_WEIGHTS
@@ -63,19 +63,19 @@ class Nemo:
             model = RewardModel(self.spec, labels, label_weights) if labels else Decoder(self.spec)
         jobs = self._checked({name: tuple(t.shape) for name, t in model.state_dict().items()})
         dtype = self._stored[mcore.EMBEDDING].dtype
-        write_config(
-            self.spec, folder, dtype=dtype,
-            end_ids=end_ids, labels=labels, label_weights=label_weights,
-        )  # fmt: skip
-        with ShardWriter(folder, shard_bytes) as out:
-            for done, job in enumerate(jobs):
-                tick(done, len(jobs), job.targets[0])
-                tensor = job.stored.read(job.index)
-                is_packed = len(job.targets) > 1
-                parts = mcore.unpacked_qkv(tensor, self.spec) if is_packed else (tensor,)
-                for name, part in zip(job.targets, parts, strict=True):
-                    out.add(name, part.to(torch.float32 if name.startswith("score.") else dtype))
-            tick(len(jobs), len(jobs), "")
+        write_config(model.to(dtype), folder, end_ids)
+        named = self._converted(jobs, dtype, tick)
+        join_parts(folder, [write_parts(folder, named, shard_bytes=shard_bytes)])
+
+    def _converted(self, jobs: list[mcore.Job], dtype: torch.dtype, tick: Tick) -> Named:
+        for done, job in enumerate(jobs):
+            tick(done, len(jobs), job.targets[0])
+            tensor = job.stored.read(job.index)
+            is_packed = len(job.targets) > 1
+            parts = mcore.unpacked_qkv(tensor, self.spec) if is_packed else (tensor,)
+            for name, part in zip(job.targets, parts, strict=True):
+                yield name, part.to(torch.float32 if name.startswith("score.") else dtype)
+        tick(len(jobs), len(jobs), "")
 
     def _head(self) -> tuple[tuple[str, ...], tuple[float, ...]]:
         if not self.is_reward:

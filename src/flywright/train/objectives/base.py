@@ -9,6 +9,7 @@ from flywright.data.batch import Batch
 from flywright.model import Decoder, RewardModel
 from flywright.model.attention import packed
 from flywright.model.logprobs import token_logprobs
+from flywright.parallel import local_rows
 
 Model = Decoder | RewardModel
 Loss = Callable[[torch.Tensor, Batch], tuple[torch.Tensor, dict[str, torch.Tensor]]]
@@ -16,7 +17,8 @@ Loss = Callable[[torch.Tensor, Batch], tuple[torch.Tensor, dict[str, torch.Tenso
 
 @dataclass(frozen=True)
 class Objective:
-    """`outputs(model, batch)` -> tensor; `loss(outputs, batch)` -> sums; `count(batch)` -> divisor.
+    """`outputs(model, batch, hidden_ND=None)` -> tensor, hidden states computed unless given;
+    `loss(outputs, batch)` -> sums; `count(batch)` -> divisor.
 
     Metrics come as sums too and are divided by the same count; `health(means)` adds figures made of
     them, those with a leading "_" are then dropped. `start(means, dtype)` sees those of the first
@@ -24,7 +26,7 @@ class Objective:
     """
 
     name: str
-    outputs: Callable[[Model, Batch], torch.Tensor]
+    outputs: Callable[..., torch.Tensor]
     loss: Loss
     count: Callable[[Batch], float]
     health: Callable[[dict[str, float]], dict[str, float]] = lambda _means: {}
@@ -33,15 +35,23 @@ class Objective:
 
 def batch_hidden(model: Model, batch: Batch) -> torch.Tensor:
     """Hidden states [N, D] of all tokens, documents kept apart."""
+    return through(model, batch, batch.ids_N[None])[0]
+
+
+def through(model: Model, batch: Batch, x_1N: torch.Tensor) -> torch.Tensor:
+    """What a model, or one chunk of it, makes of a batch's ids or of the chunk before's stream."""
     attend = packed(batch.lengths, batch.parents)
-    return model.hidden(batch.ids_N[None], batch.positions_N[None], attend)[0]
+    return model.hidden(x_1N, batch.positions_N[None], attend)
 
 
-def trained_logprobs(model: Model, batch: Batch) -> torch.Tensor:
+def trained_logprobs(
+    model: Model, batch: Batch, hidden_ND: torch.Tensor | None = None
+) -> torch.Tensor:
     """log p [M] of each trained token; the output matrix meets trained positions only."""
+    hidden_ND = batch_hidden(model, batch) if hidden_ND is None else hidden_ND
     assert isinstance(model, Decoder)
-    hidden_MD = batch_hidden(model, batch)[batch.trained_M]
-    return token_logprobs(hidden_MD, model.lm_head.weight, batch.targets_M)
+    weight_VD, group = local_rows(model.lm_head.weight)
+    return token_logprobs(hidden_ND[batch.trained_M], weight_VD, batch.targets_M, group)
 
 
 def trained_tokens(batch: Batch) -> float:

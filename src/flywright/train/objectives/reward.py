@@ -17,10 +17,13 @@ from flywright.train.objectives.pairs import pair_count
 Ranking = Literal["plain", "scaled", "margin"]
 
 
-def predicted_attributes(model: Model, batch: Batch) -> torch.Tensor:
+def predicted_attributes(
+    model: Model, batch: Batch, hidden_ND: torch.Tensor | None = None
+) -> torch.Tensor:
     """Attributes [D, 5] at each document's last token."""
+    hidden_ND = batch_hidden(model, batch) if hidden_ND is None else hidden_ND
     assert isinstance(model, RewardModel)
-    return model.attributes(batch_hidden(model, batch)[batch.ends_D])
+    return model.attributes(hidden_ND[batch.ends_D])
 
 
 def regression_loss(

@@ -1,0 +1,77 @@
+"""The ranks that train together: who this process is among them, and what they tell one another.
+
+`Ranks()` is one process alone; everything then is its own word, and no process group is needed.
+"""
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh
+
+T = TypeVar("T")
+
+
+class Ranks:
+    """A process among the ranks of a mesh (pp, dp, tp), or alone."""
+
+    def __init__(self, mesh: DeviceMesh | None = None):
+        self.mesh = mesh
+
+    def size(self, axis: str) -> int:
+        """Ranks along an axis."""
+        return self.mesh[axis].size() if self.mesh else 1
+
+    def place(self, axis: str) -> int:
+        """Where along an axis this process stands."""
+        return self.mesh[axis].get_local_rank() if self.mesh else 0
+
+    @property
+    def first(self) -> bool:
+        """Whether this process speaks for all."""
+        return self.mesh is None or dist.get_rank() == 0
+
+    def deal(self, groups: Sequence[T]) -> tuple[list[T], int]:
+        """This dp rank's of them, dealt in turn, and how many the fullest rank gets."""
+        own = list(groups[self.place("dp") :: self.size("dp")])
+        return own, -(-len(groups) // self.size("dp"))
+
+    def summed(self, values: dict[str, float]) -> dict[str, float]:
+        """Sums over dp of what the ranks at the pipeline's end say; the same on all ranks.
+
+        The names must be the same there; other ranks' values do not count.
+        """
+        if self.mesh is None:
+            return values
+        names = self.agreed(list(values), dist.get_world_size() - 1)
+        speaks = self.place("tp") == 0 and self.place("pp") == self.size("pp") - 1
+        said = [values[name] if speaks else 0.0 for name in names]
+        sums = torch.tensor(said, dtype=torch.float64, device=self.mesh.device_type)
+        dist.all_reduce(sums)
+        return dict(zip(names, sums.tolist(), strict=True))
+
+    def norm(self, own: torch.Tensor) -> torch.Tensor:
+        """The norm of what all pipeline ranks hold, from this one's."""
+        if self.size("pp") == 1:
+            return own
+        assert self.mesh is not None
+        square = own.square()
+        dist.all_reduce(square, group=self.mesh["pp"].get_group())
+        return square.sqrt()
+
+    def anyone(self, wants: bool) -> bool:
+        """Whether any rank says so; a meeting of all."""
+        if self.mesh is None:
+            return wants
+        said = torch.tensor(float(wants), device=self.mesh.device_type)
+        dist.all_reduce(said, dist.ReduceOp.MAX)
+        return bool(said)
+
+    def agreed(self, value: T, rank: int = 0) -> T:
+        """What one rank says, on all ranks."""
+        if self.mesh is None:
+            return value
+        said: list[Any] = [value]
+        dist.broadcast_object_list(said, src=rank)
+        return said[0]
