@@ -7,7 +7,7 @@ while it lives, and every collective is counted by name.
 
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -72,13 +72,14 @@ class Live(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
             if isinstance(leaf, torch.Tensor):
-                self._see(leaf.untyped_storage())
+                self.see(leaf.untyped_storage())
         name = func.name().partition("::")[2].partition(".")[0]
         if "c10d" in func.namespace and "wait" not in name:
             self.collectives["dp" if name in _SHARDED else "tp"] += 1
         return result
 
-    def _see(self, storage: torch.UntypedStorage) -> None:
+    def see(self, storage: torch.UntypedStorage) -> None:
+        """Count a storage, while it lives, with the size that it has now."""
         key = storage._cdata
         if key not in self._sizes:
             weakref.finalize(storage, self._set, key, 0)
@@ -95,7 +96,7 @@ class Live(TorchDispatchMode):
 
         def resize(storage: torch.UntypedStorage, size: int) -> torch.UntypedStorage:
             self._resize(storage, size)
-            self._see(storage)
+            self.see(storage)
             return storage
 
         return resize
@@ -146,11 +147,12 @@ def _run(live: Live, micro_batch: Iterator[None]) -> tuple[int, int, int, Counte
     return kept, forward, live.most - before, live.collectives
 
 
-def replayed(ops: Sequence[Op], passes: Callable[[int], Passes]) -> int:
-    """Most bytes of activations where a rank runs `ops`; passes(chunk) is what each takes."""
-    live = most = 0
+def replayed(ops: Sequence[Op], passes: Mapping[int, Passes]) -> tuple[int, int]:
+    """Where a rank runs `ops`: most bytes that forwards keep, and most at any moment."""
+    live = kept = most = 0
     for is_forward, chunk, _ in ops:
-        one = passes(chunk)
+        one = passes[chunk]
         most = max(most, live + (one.forward if is_forward else one.backward - one.kept))
         live += one.kept if is_forward else -one.kept
-    return most
+        kept = max(kept, live)
+    return kept, most

@@ -17,18 +17,16 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed.pipelining._backward import stage_backward
 from torch.distributed.tensor import DTensor
-from torch.utils.checkpoint import checkpoint
 
 from flywright.data.batch import Batch, Sample, collate
 from flywright.errors import UserError
-from flywright.model import Decoder, logprobs
-from flywright.model.attention import packed
+from flywright.model import Decoder, attention, logprobs
 from flywright.model.sharding import DECODER
-from flywright.parallel import apply_pipeline, build_mesh, compute_in, exchange
+from flywright.parallel import Ranks, apply_pipeline, build_mesh, compute_in, exchange
 from flywright.plan import device
 from flywright.plan.devices import GIB
 from flywright.plan.measure import Live, Passes, fake_ranks, measure, replayed
@@ -37,7 +35,9 @@ from flywright.plan.schedule import schedule_ops
 from flywright.recipe.files_road import FilesSettings
 from flywright.recipe.settings import RecipeSettings
 from flywright.spec import MeshSpec, ModelSpec
+from flywright.train.loop import prepare
 from flywright.train.objectives import language_model
+from flywright.train.optim import MasterOptimizer
 from flywright.train.schedule import batch_size
 from flywright.train.settings import TrainSettings
 
@@ -55,8 +55,9 @@ class Rank:
     parameters: int  # that it computes with
     weights: int  # gathered over dp, in the dtype that is computed in
     gradients: int
-    optimizer: int  # fp32 weights and AdamW's two moments, shared out over dp
-    activations: int  # at the worst moment, with what is there for a moment only
+    optimizer: int  # with its fp32 weights, shared out over dp
+    activations: int  # what forwards keep for backwards
+    momentary: int  # what the worst moment of a pass has besides
     buffers: int  # what pipeline neighbours send is received into
     runtime: int  # allowed for the device's context, NCCL and the allocator
     pp_sends: int
@@ -66,8 +67,8 @@ class Rank:
     @property
     def parts(self) -> dict[str, int]:
         """Bytes by part; they add up to the peak."""
-        names = ("weights", "gradients", "optimizer", "activations", "buffers", "runtime")
-        return {name: getattr(self, name) for name in names}
+        names = "weights gradients optimizer activations momentary buffers runtime"
+        return {name: getattr(self, name) for name in names.split()}
 
     @property
     def peak(self) -> int:
@@ -139,7 +140,9 @@ def tables(ranks: list[Rank]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """A title and rows for each phase; sizes in GiB."""
     for (dp, gpus, count), some in groupby(ranks, lambda r: (r.dp, r.gpus, r.microbatches)):
         found = [(f"pp rank {rank.pp_rank}", rank) for rank in some]
-        rows = [{"": "parameters, billions"} | {n: r.parameters / 1e9 for n, r in found}]
+        rows: list[dict[str, Any]] = [
+            {"": "parameters, billions"} | {n: r.parameters / 1e9 for n, r in found}
+        ]
         for part in (*found[0][1].parts, "peak"):
             rows.append({"": f"{part}, GiB"} | {n: r.as_dict()[part] / GIB for n, r in found})
         for kind in ("pp_sends", "tp_collectives", "dp_collectives"):
@@ -161,20 +164,22 @@ def walk(job: Job, pp_rank: int) -> Rank:
     shape = (1, len(batch.ids_N) // mesh.tp, spec.hidden_size)
     stream = torch.empty(shape, dtype=job.dtype, device="meta")
     with fake_ranks(mesh.ranks, pp_rank * mesh.dp * mesh.tp):
-        chunks = _chunks(job, virtual)
+        fake = FakeTensorMode(allow_non_fake_inputs=True)
+        chunks, optimizer = _chunks(job, virtual, fake)
         numbers = [pp_rank + turn * mesh.pp for turn in range(virtual)]
         passes: dict[int, Passes] = {}
         kinds: dict[tuple[bool, bool, int], Passes] = {}
         for number, chunk in zip(numbers, chunks, strict=True):
-            kind = number == ends[0], number == ends[1], len(chunk.get_submodule(DECODER.layers))
+            kind = number == ends[0], number == ends[1], len(chunk.model.layers)
             if kind not in kinds:
-                kinds[kind] = _measure(chunk, batch, stream, kind[:2], job.zero == 1)
+                kinds[kind] = _measure(chunk, fake, batch, stream, kind[:2], job.zero == 1)
             passes[number] = kinds[kind]
         whole, shard = (
             sum(_parameters(chunk, mesh.tp, sharded) for chunk in chunks)
             for sharded in (False, True)
         )
     ops = schedule_ops(mesh.pp, virtual, job.microbatches)[pp_rank]
+    kept, most = replayed(ops, passes)
     gradients = 4 * (whole if job.zero == 1 else shard)
     received = sum((number > ends[0]) + (number < ends[1]) for number in numbers)
     of_kind = lambda kind: sum(  # noqa: E731
@@ -188,8 +193,9 @@ def walk(job: Job, pp_rank: int) -> Rank:
         parameters=whole,
         weights=sum(one.state for one in passes.values()) - gradients,
         gradients=gradients,
-        optimizer=3 * 4 * shard,
-        activations=replayed(ops, passes.__getitem__),
+        optimizer=optimizer,
+        activations=kept,
+        momentary=most - kept,
         buffers=job.microbatches
         * received
         * stream.nbytes,  # torch has one for each from the start
@@ -200,17 +206,26 @@ def walk(job: Job, pp_rank: int) -> Rank:
     )
 
 
-def _chunks(job: Job, virtual: int) -> list[nn.Module]:
-    """The rank's chunks as training has them, on the meta device."""
+def _chunks(job: Job, virtual: int, fake: FakeTensorMode) -> tuple[list[Decoder], int]:
+    """The rank's chunks as training has them, without bytes; and the bytes of what trains them."""
     with torch.device("meta"):
         model = Decoder(job.spec)
-    for layer in model.model.layers if job.train.recompute else ():
-        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
     mesh, policy = build_mesh(job.mesh), compute_in(job.dtype)
-    return apply_pipeline(model, mesh, DECODER, virtual, policy, job.zero)
+    parts = apply_pipeline(model, mesh, DECODER, virtual, policy, job.zero)
+    chunks = [part for part in parts if isinstance(part, Decoder)]
+    with fake:
+        for chunk in chunks:
+            chunk.to_empty(device="cpu")
+        state = MasterOptimizer(chunks, job.train, Ranks(mesh)).state()
+    prepare(chunks, job.train, alone=False)
+    return chunks, sum(_local(tensor).nbytes for tensor in state.values())
 
 
-def _parameters(chunk: nn.Module, tp: int, sharded: bool) -> int:
+def _local(tensor: Tensor) -> Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def _parameters(chunk: Decoder, tp: int, sharded: bool) -> int:
     """Parameters on this rank: of its tp share all, or what FSDP leaves of them."""
     count = 0
     for parameter in chunk.parameters():
@@ -221,27 +236,34 @@ def _parameters(chunk: nn.Module, tp: int, sharded: bool) -> int:
 
 
 def _measure(
-    chunk: nn.Module, batch: Batch, stream: Tensor, ends: tuple[bool, bool], once: bool
+    chunk: Decoder,
+    fake: FakeTensorMode,
+    batch: Batch,
+    stream: Tensor,
+    ends: tuple[bool, bool],
+    once: bool,
 ) -> Passes:
     """One chunk's micro-batches; `ends`: whether it is the first, the last; `once`: ZeRO 1."""
     first, last = ends
-    attend, objective = packed(batch.lengths), language_model()  # its indices have values
+    attend, objective = attention.packed(batch.lengths), language_model()  # its indices have values
     ids_1N, positions_1N = batch.ids_N[None], batch.positions_N[None]
+    chunk.forward = partial(Decoder.hidden, chunk)  # so that FSDP's hooks stand around it
 
     def micro_batch(is_last: bool) -> Iterator[None]:
         exchange(chunk, is_last or not once)
         x = ids_1N if first else torch.empty_like(stream, device="cpu").requires_grad_()
         slope = None if last else torch.empty_like(stream, device="cpu")
         yield
-        output = chunk.hidden(x, positions_1N, attend)
+        output = chunk(x, positions_1N, attend)
         if last:
             output, _ = objective.loss(objective.outputs(chunk, batch, output[0]), batch)
         yield
         stage_backward((output,), (slope,), (x,))
 
-    fake = FakeTensorMode(allow_non_fake_inputs=True)
-    with patch.object(logprobs, "_hits", _every_row), fake, Live() as live:
-        chunk.to_empty(device="cpu")
+    fused = patch.object(attention, "BLOCKED_TOKENS", 0)  # as an accelerator has it
+    with fused, patch.object(logprobs, "_hits", _every_row), fake, Live() as live:
+        for parameter in chunk.parameters():
+            live.see(_local(parameter).untyped_storage())  # not new where it is viewed
         return measure(live, micro_batch)
 
 

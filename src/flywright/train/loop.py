@@ -70,7 +70,7 @@ def fit(
     ranks = ranks or Ranks()
     parts = [model] if isinstance(model, Model) else list(model)
     optimizer = MasterOptimizer(parts, settings, ranks)  # before anything is rounded
-    _prepare(parts, settings, alone=ranks.mesh is None)
+    prepare(parts, settings, alone=ranks.mesh is None)
     optimizer.write_to_model()  # a head that stays precise is the masters' own
     passes = Passes(parts, ranks, settings, zero)
     model_spec = parts[0].spec
@@ -123,7 +123,7 @@ def fit(
     return Fitted(progress.step, progress.samples, progress.tokens, values, tuple(alarms))
 
 
-def _prepare(parts: Sequence[Model], settings: TrainSettings, alone: bool) -> None:
+def prepare(parts: Sequence[Model], settings: TrainSettings, alone: bool) -> None:
     """The dtype that is computed in, but for a head that stays precise; and recomputing layers.
 
     Over a mesh the shards stay as they are, and what is gathered of them is rounded.
