@@ -34,6 +34,7 @@ def shard_data_parallel(
     fully_shard(module, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
     for part in sharded_parts(module):
         part.set_gradient_divide_factor(1.0)
+        part.set_force_sum_reduction_for_comms(True)  # gloo has no sum of multiples
     return module
 
 

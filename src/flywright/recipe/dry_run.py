@@ -18,7 +18,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.distributed.pipelining._backward import stage_backward
 from torch.distributed.tensor import DTensor
 
@@ -58,7 +58,7 @@ class Rank:
     optimizer: int  # with its fp32 weights, shared out over dp
     activations: int  # what forwards keep for backwards
     momentary: int  # what the worst moment of a pass has besides
-    buffers: int  # what pipeline neighbours send is received into
+    buffers: int  # for what pipeline neighbours send, and what is sent until it is there
     runtime: int  # allowed for the device's context, NCCL and the allocator
     pp_sends: int
     tp_collectives: int
@@ -179,8 +179,11 @@ def walk(job: Job, pp_rank: int) -> Rank:
             for sharded in (False, True)
         )
     ops = schedule_ops(mesh.pp, virtual, job.microbatches)[pp_rank]
+    sends = sum(chunk < ends[1] if forward else chunk > 0 for forward, chunk, _ in ops)
+    held = sends if virtual > 1 else 0  # torch waits for an interleaved step's sends at its end
     kept, most = replayed(ops, passes)
     gradients = 4 * (whole if job.zero == 1 else shard)
+    # torch has a buffer for each micro-batch from the start
     received = sum((number > ends[0]) + (number < ends[1]) for number in numbers)
     of_kind = lambda kind: sum(  # noqa: E731
         one.step_collectives(kind, job.microbatches) for one in passes.values()
@@ -196,11 +199,9 @@ def walk(job: Job, pp_rank: int) -> Rank:
         optimizer=optimizer,
         activations=kept,
         momentary=most - kept,
-        buffers=job.microbatches
-        * received
-        * stream.nbytes,  # torch has one for each from the start
+        buffers=(job.microbatches * received + held) * stream.nbytes,
         runtime=int(RUNTIME_BYTES),
-        pp_sends=sum(chunk < ends[1] if forward else chunk > 0 for forward, chunk, _ in ops),
+        pp_sends=sends,
         tp_collectives=of_kind("tp"),
         dp_collectives=of_kind("dp"),
     )
@@ -245,7 +246,7 @@ def _measure(
 ) -> Passes:
     """One chunk's micro-batches; `ends`: whether it is the first, the last; `once`: ZeRO 1."""
     first, last = ends
-    attend, objective = attention.packed(batch.lengths), language_model()  # its indices have values
+    objective = language_model()
     ids_1N, positions_1N = batch.ids_N[None], batch.positions_N[None]
     chunk.forward = partial(Decoder.hidden, chunk)  # so that FSDP's hooks stand around it
 
@@ -254,11 +255,13 @@ def _measure(
         x = ids_1N if first else torch.empty_like(stream, device="cpu").requires_grad_()
         slope = None if last else torch.empty_like(stream, device="cpu")
         yield
-        output = chunk(x, positions_1N, attend)
+        with unset_fake_temporarily():  # indices have values
+            attend = attention.packed(batch.lengths)
+        ends_in = output = chunk(x, positions_1N, attend)  # a stage holds its output, too
         if last:
-            output, _ = objective.loss(objective.outputs(chunk, batch, output[0]), batch)
+            ends_in, _ = objective.loss(objective.outputs(chunk, batch, output[0]), batch)
         yield
-        stage_backward((output,), (slope,), (x,))
+        stage_backward((ends_in,), (slope,), (x,))
 
     fused = patch.object(attention, "BLOCKED_TOKENS", 0)  # as an accelerator has it
     with fused, patch.object(logprobs, "_hits", _every_row), fake, Live() as live:
