@@ -40,6 +40,7 @@ from flywright.spec import ModelSpec
 from flywright.tokenizer import Tokenizer, chat, train_tokenizer
 from flywright.train.loop import fit
 from flywright.train.objectives import dpo, ranking, sft
+from flywright.train.passes import Passes
 from flywright.train.reference import with_reference
 from flywright.train.settings import TrainSettings
 
@@ -212,7 +213,7 @@ class Contest:
             if self.what == "dpo":
                 model.to(torch.bfloat16 if self.precision == "bf16" else torch.float32)
                 cache = Path(folder) / "reference.npy"
-                samples = with_reference(model, samples, cache, self.micro_batch_tokens)
+                samples = with_reference(Passes([model], self.micro_batch_tokens), samples, cache)
                 seconds = time.perf_counter() - start
                 model = load(self.stuff.model(self.size, self.what), torch.float32)
             settings = TrainSettings(

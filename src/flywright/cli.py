@@ -87,6 +87,8 @@ def run(
         bool, typer.Option("--dry-run", help="print the steps, or what each rank holds")
     ] = False,
     as_json: AsJson = False,
+    slurm: Annotated[bool, typer.Option("--slurm", help="only write sbatch scripts")] = False,
+    gpus_per_node: Annotated[int, typer.Option(min=1, help="of the scripts' machines")] = 8,
 ) -> None:
     """Walk a recipe's road: finished steps are skipped, a killed one goes on where it was."""
     from flywright.recipe.run import find_recipe, read_recipe, stage_rows, step_names
@@ -102,6 +104,13 @@ def run(
         print("\n".join(step_names(chosen)))
         return
     root = out or Path("runs") / path.stem
+    if slurm:
+        from flywright.recipe.slurm import write_scripts
+
+        told = [f"--set={one}" for one in settings] + ([] if seed is None else [f"--seed={seed}"])
+        told += [f"--until={until}"] if until else []
+        print(f"bash {write_scripts(path, root, chosen.mesh, told, gpus_per_node)}")
+        return
     walk(chosen, root, until)
     _table(stage_rows(root), False, "every stage, on the same held-out prompts")
     print(f"chat with it:  flywright chat {root / 'policy'}")

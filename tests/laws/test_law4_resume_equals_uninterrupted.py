@@ -17,6 +17,7 @@ from flywright.model import Decoder, RewardModel
 from flywright.train import lora
 from flywright.train.loop import fit
 from flywright.train.objectives import dpo, ranking, reward, rpo, sft
+from flywright.train.passes import Passes
 from flywright.train.reference import with_reference
 from flywright.train.settings import LoraSettings, TrainSettings
 
@@ -123,7 +124,7 @@ def whole_training(spec, folder: Path, name: str, pause: float) -> None:
     model = RewardModel.from_decoder(decoder, seed=0) if is_reward else decoder
     data = made()
     if name in ("dpo", "rpo"):
-        data = with_reference(decoder, data, folder / "reference.npy", 200)
+        data = with_reference(Passes([decoder], 200), data, folder / "reference.npy")
     changes = {"precision": "fp32", "checkpoint_every_steps": 2, "batch_ramp": [], "epochs": 2}
     validation = []
     if name == "adapters":
@@ -147,6 +148,10 @@ def in_a_child(spec, folder: Path, name: str, alive_seconds: float | None) -> bo
         finally:
             os._exit(0 if (folder / "weights.safetensors").exists() else 1)
     if alive_seconds is not None:
+        # every other time the first state is waited for, however slow the machine is
+        begun = time.monotonic() + (20 if alive_seconds > 0.2 else 0)
+        while time.monotonic() < begun and not any((folder / "state").glob("step-*")):
+            time.sleep(0.002)
         time.sleep(alive_seconds)
         os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)

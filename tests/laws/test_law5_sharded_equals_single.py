@@ -233,7 +233,7 @@ def _fitted(
         policy = compute_in(torch.float64)
         virtual, zero = sharded.virtual, sharded.zero
         parts = apply_pipeline(model, mesh, placements, virtual, policy, zero)
-        given = {"ranks": Ranks(mesh), "zero": zero}
+        given = {"ranks": Ranks(mesh, sharded)}
     fit(parts, Shuffled(samples(), 0), objective, settings, folder, **given)
     log = folder / "metrics.jsonl"
     lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []

@@ -28,7 +28,7 @@ from flywright.recipe.dry_run import Job, Rank, dry_run, tables
 from flywright.recipe.run import read_recipe, run, step_names
 from flywright.recipe.settings import DocumentSettings, WholeSettings
 from flywright.recipe.step import Work
-from flywright.spec import MeshSpec, ModelSpec
+from flywright.spec import MeshSpec
 from flywright.train.objectives import language_model
 from flywright.train.optim import MasterOptimizer
 from flywright.train.passes import Passes
@@ -246,10 +246,10 @@ def _really(rank: int, job: Job, folder: Path) -> None:
     chunks = [part for part in parts if isinstance(part, Decoder)]
     ranks, objective = Ranks(mesh), language_model()
     optimizer = MasterOptimizer(chunks, train, ranks)
-    passes = Watched(chunks, ranks, train, job.zero)
+    passes = Watched(chunks, job.window, ranks, bf16=True)
     ids = np.arange(job.window) % job.spec.vocab_size
     one = Sample((ids,), (np.arange(job.window) > 0,))
-    batches = passes.batches([one] * job.microbatches * job.mesh.dp)
+    batches = passes.batches(passes.groups([one] * job.microbatches * job.mesh.dp))
     share = lambda model, batch, hidden: (  # noqa: E731
         objective.loss(objective.outputs(model, batch, hidden), batch)[0] / 1000
     )

@@ -16,6 +16,7 @@ from flywright.train import guards
 from flywright.train.loop import fit
 from flywright.train.objectives import reward, sft
 from flywright.train.objectives.reward import predicted_attributes
+from flywright.train.passes import Passes
 from flywright.train.reference import with_reference
 from flywright.train.schedule import learning_rate, steps_of
 from flywright.train.settings import TrainSettings
@@ -82,11 +83,13 @@ def test_rpo_refuses_a_missing_reward(tokenizer):
 def test_cached_reference_of_another_model_is_refused(tokenizer, tiny_spec, tmp_path):
     samples = comparison_examples([pair()] * 3, tokenizer, 100, needs_rewards=False).samples
     model = Decoder(tiny_spec, seed=0)
-    first = with_reference(model, samples, tmp_path / "reference.npy", 100)
-    again = with_reference(model, samples, tmp_path / "reference.npy", 100)
+    first = with_reference(Passes([model], 100), samples, tmp_path / "reference.npy")
+    again = with_reference(Passes([model], 100), samples, tmp_path / "reference.npy")
     np.testing.assert_array_equal(first[0].labels["reference"], again[0].labels["reference"])
     with pytest.raises(GuardError, match="step 0"):
-        with_reference(Decoder(tiny_spec, seed=1), samples, tmp_path / "reference.npy", 100)
+        with_reference(
+            Passes([Decoder(tiny_spec, seed=1)], 100), samples, tmp_path / "reference.npy"
+        )
 
 
 def test_ramp_and_schedules():

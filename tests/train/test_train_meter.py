@@ -16,6 +16,7 @@ from flywright.train.loop import fit
 from flywright.train.meter import seconds_at_peak
 from flywright.train.objectives import dpo, sft
 from flywright.train.objectives.pairs import health
+from flywright.train.passes import Passes
 from flywright.train.reference import with_reference
 from flywright.train.settings import TrainSettings
 
@@ -100,7 +101,7 @@ def test_training_that_drives_the_chosen_answers_away_rings(tiny_spec, tmp_path)
         chosen = pair.documents[0]
         rejected = np.concatenate([chosen[:-1], (chosen[-1:] + 1) % 400])
         made.append(replace(pair, documents=(chosen, rejected)))
-    data = with_reference(model, made, tmp_path / "reference.npy", 200)
+    data = with_reference(Passes([model], 200), made, tmp_path / "reference.npy")
     settings = SETTINGS.model_copy(
         update={"epochs": 30, "learning_rate": 3e-2, "warmup_steps": 0, "weight_decay": 0.0}
     )
@@ -113,7 +114,9 @@ def test_training_that_drives_the_chosen_answers_away_rings(tiny_spec, tmp_path)
 
 def test_a_policy_that_is_not_the_reference_never_takes_a_step(tiny_spec, tmp_path):
     """NeMo-Aligner 227: the reference was another model, and training went on."""
-    data = with_reference(Decoder(tiny_spec, seed=1), pairs(), tmp_path / "reference.npy", 200)
+    data = with_reference(
+        Passes([Decoder(tiny_spec, seed=1)], 200), pairs(), tmp_path / "reference.npy"
+    )
     model = Decoder(tiny_spec, seed=0)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with pytest.raises(GuardError, match="step 0"):

@@ -27,6 +27,7 @@ from flywright.train.alarms import STEPS, Watch
 from flywright.train.loop import fit
 from flywright.train.objectives import Objective, dpo, sft
 from flywright.train.objectives.base import trained_logprobs
+from flywright.train.passes import Passes
 from flywright.train.reference import pair_reference, with_reference
 from flywright.train.settings import TrainSettings
 
@@ -104,7 +105,7 @@ def test_pain_04_accumulation_does_not_change_the_update(tiny_spec, tmp_path):
 def test_pain_05_policy_and_reference_are_one_at_step_0(tokenizer, tiny_spec, tmp_path):
     """NeMo-Aligner 227, 228."""
     model = Decoder(tiny_spec, seed=0)
-    data = with_reference(model, pairs(tokenizer), tmp_path / "reference.npy", 200)
+    data = with_reference(Passes([model], 200), pairs(tokenizer), tmp_path / "reference.npy")
     fitted = fit(model, Shuffled(data, 0), dpo(0.1, 0.0), SETTINGS, tmp_path)
     first = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
     assert abs(first["loss"] - np.log(2)) < 1e-6 and abs(first["margin"]) < 1e-5
@@ -239,22 +240,22 @@ def test_pain_15_pairs_are_packed_and_their_prompt_stands_once(tokenizer):
 def test_pain_16_the_reference_survives_any_order(tokenizer, tiny_spec, tmp_path, monkeypatch):
     """trl 6291, 7083; open-instruct 1144, 1182: values of other rows after a reshuffle."""
     model, made, cache = Decoder(tiny_spec, seed=0), pairs(tokenizer), tmp_path / "reference.npy"
-    with_reference(model, made[:5], cache, 200)
+    with_reference(Passes([model], 200), made[:5], cache)
     asked: list[int] = []
 
-    def counted(model, samples, *rest):
+    def counted(passes, samples, *rest):
         asked.append(len(samples))
-        return pair_reference(model, samples, *rest)
+        return pair_reference(passes, samples, *rest)
 
     monkeypatch.setattr("flywright.train.reference.pair_reference", counted)
-    again = with_reference(model, made[::-1], cache, 200)
+    again = with_reference(Passes([model], 200), made[::-1], cache)
     assert asked == [4, 3]  # four are checked, the three new ones computed
-    expected = pair_reference(model, made[::-1], 200)
+    expected = pair_reference(Passes([model], 200), made[::-1])
     found = np.stack([sample.labels["reference"] for sample in again])
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     cache.write_bytes(cache.read_bytes()[:50])
     with pytest.raises(GuardError, match="remove it"):
-        with_reference(model, made, cache, 200)
+        with_reference(Passes([model], 200), made, cache)
 
 
 def test_pain_19_a_resumed_run_trains_on_the_rest_of_the_epoch(tiny_spec, tmp_path):
@@ -311,7 +312,7 @@ def test_pain_24_the_sft_term_holds_the_chosen_answers_up(tokenizer, tiny_spec, 
 
     def chosen(objective: Objective, name: str) -> float:
         model = Decoder(tiny_spec, seed=0)
-        data = with_reference(model, pairs(tokenizer), tmp_path / f"{name}.npy", 200)
+        data = with_reference(Passes([model], 200), pairs(tokenizer), tmp_path / f"{name}.npy")
         return fit(model, Shuffled(data, 0), objective, settings, tmp_path / name).last[
             "chosen_gain_per_token"
         ]

@@ -23,6 +23,7 @@ from flywright.model.decoder import InitialTensors
 from flywright.records import Comparison, Conversation, Dialogue, Lineage
 from flywright.tokenizer import chat
 from flywright.train.objectives import dpo, ranking, sft
+from flywright.train.passes import Passes
 from flywright.train.reference import with_reference
 from train import rows_of
 
@@ -121,7 +122,7 @@ def test_dpo_loss_rewards_and_gradients(tokenizer, tiny_spec, tmp_path):
     reference = Decoder(tiny_spec, seed=0)
     samples = comparison_examples(comparisons(), tokenizer, 128, needs_rewards=False).samples
     trainer, (inputs,) = peer_of("dpo", reference, samples, tokenizer, tmp_path, PADDED)
-    samples = with_reference(reference, samples, tmp_path / "reference.npy", 1000)
+    samples = with_reference(Passes([reference], 1000), samples, tmp_path / "reference.npy")
     model, batch = moved(reference), collate(samples)
     trainer.model.load_state_dict(model.state_dict())
     objective = dpo(BETA, 0.0)

@@ -4,8 +4,17 @@ model = load("runs/x/policy")          # Decoder, or RewardModel for a reward fo
 logits_BTV = model(ids_BT)
 """
 
-from flywright.model.decoder import Decoder
+from flywright.model.decoder import Decoder, InitialTensors
 from flywright.model.reward import RewardModel
-from flywright.model.weights import load, load_decoder, read_spec, save
+from flywright.model.weights import load, load_decoder, open_meta, read_spec, save
 
-__all__ = ["Decoder", "RewardModel", "load", "load_decoder", "read_spec", "save"]
+__all__ = [
+    "Decoder",
+    "InitialTensors",
+    "RewardModel",
+    "load",
+    "load_decoder",
+    "open_meta",
+    "read_spec",
+    "save",
+]

@@ -4,9 +4,9 @@ transformers and vLLM open such a folder as it is, and theirs open here. `save` 
 folder that the caller makes whole and renames; nothing here is training state.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from flywright.records import ATTRIBUTES, REWARD_WEIGHTS
 from flywright.spec import ModelSpec
 
 Model = Decoder | RewardModel
+AnyModel = TypeVar("AnyModel", Decoder, RewardModel, Model)
 Tensors = dict[str, Tensor]
 _HEAD = "lm_head.weight"
 
@@ -99,21 +100,31 @@ def load(folder: Path | str, dtype: torch.dtype | None = None) -> Model:
     In its own dtype these are the mapped files themselves: pages are read when they are used, and
     changed pages are private.
     """
-    model, tensors = open_meta(folder, dtype)
-    for name, parameter in model.state_dict().items():  # one at a time: never two whole copies
-        tensors[name] = tensors[name].to(parameter.dtype)
-    model.load_state_dict(tensors, assign=True)
+    return materialise(*open_meta(folder, dtype))
+
+
+def materialise(model: AnyModel, tensors: Mapping[str, Tensor]) -> AnyModel:
+    """A model on the meta device with its tensors, in its own dtypes, on one process."""
+    found = {}  # a tied head is not among them
+    for name, parameter in model.named_parameters():  # one at a time: never two whole copies
+        found[name] = tensors[name].to(parameter.dtype)
+    model.load_state_dict(found, strict=False, assign=True)
     if isinstance(model, Decoder):
         model.tie()
     return model
 
 
-def load_decoder(folder: Path | str, dtype: torch.dtype | None = None) -> Decoder:
-    """`load` for a language model's folder. Raises UserError for a reward model's too."""
-    model = load(folder, dtype)
+def open_decoder(folder: Path | str, dtype: torch.dtype | None = None) -> tuple[Decoder, Tensors]:
+    """`open_meta` for a language model's folder. Raises UserError for a reward model's too."""
+    model, tensors = open_meta(folder, dtype)
     if not isinstance(model, Decoder):
         raise UserError(f"{folder}: a reward model rates answers, it cannot write them")
-    return model
+    return model, tensors
+
+
+def load_decoder(folder: Path | str, dtype: torch.dtype | None = None) -> Decoder:
+    """`load` for a language model's folder. Raises UserError for a reward model's too."""
+    return materialise(*open_decoder(folder, dtype))
 
 
 def _reward_model(spec: ModelSpec, config: dict[str, Any]) -> RewardModel:

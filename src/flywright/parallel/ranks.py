@@ -3,21 +3,41 @@
 `Ranks()` is one process alone; everything then is its own word, and no process group is needed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 
+from flywright.parallel.mesh import build_mesh, process_group, started_ranks
+from flywright.spec import MeshSpec
+
 T = TypeVar("T")
+_PATIENT = timedelta(days=30)  # others wait while the first rank gathers data
+
+
+@contextmanager
+def joined(spec: MeshSpec) -> Iterator["Ranks"]:
+    """Join the ranks that torchrun or Slurm started, as many as one phase of the mesh has.
+
+    Raises UserError where they are not, FlywrightError where they cannot reach each other.
+    """
+    dps = {spec.dp, *(dp for _, dp in spec.dp_ramp)}
+    phases = [spec.model_copy(update={"dp": dp}) for dp in dps]
+    now = next((phase for phase in phases if phase.ranks == started_ranks()), spec)
+    with process_group(now) as device:
+        yield Ranks(build_mesh(now, device.type) if now.ranks > 1 else None, spec)
 
 
 class Ranks:
     """A process among the ranks of a mesh (pp, dp, tp), or alone."""
 
-    def __init__(self, mesh: DeviceMesh | None = None):
-        self.mesh = mesh
+    def __init__(self, mesh: DeviceMesh | None = None, spec: MeshSpec | None = None):
+        self.mesh, self.spec = mesh, spec or MeshSpec()
+        self._patient: Any = mesh and dist.new_group(backend="gloo", timeout=_PATIENT)
 
     def size(self, axis: str) -> int:
         """Ranks along an axis."""
@@ -32,6 +52,11 @@ class Ranks:
         """Whether this process speaks for all."""
         return self.mesh is None or dist.get_rank() == 0
 
+    @property
+    def _speaks(self) -> bool:
+        """Whether this is one of the ranks that know a loss, each of another share."""
+        return self.place("tp") == 0 and self.place("pp") == self.size("pp") - 1
+
     def deal(self, groups: Sequence[T]) -> tuple[list[T], int]:
         """This dp rank's of them, dealt in turn, and how many the fullest rank gets."""
         own = list(groups[self.place("dp") :: self.size("dp")])
@@ -45,8 +70,7 @@ class Ranks:
         if self.mesh is None:
             return values
         names = self.agreed(list(values), dist.get_world_size() - 1)
-        speaks = self.place("tp") == 0 and self.place("pp") == self.size("pp") - 1
-        said = [values[name] if speaks else 0.0 for name in names]
+        said = [values[name] if self._speaks else 0.0 for name in names]
         sums = torch.tensor(said, dtype=torch.float64, device=self.mesh.device_type)
         dist.all_reduce(sums)
         return dict(zip(names, sums.tolist(), strict=True))
@@ -69,9 +93,25 @@ class Ranks:
         return bool(said)
 
     def agreed(self, value: T, rank: int = 0) -> T:
-        """What one rank says, on all ranks."""
+        """What one rank says, on all ranks, which wait for it however long it takes."""
         if self.mesh is None:
             return value
         said: list[Any] = [value]
-        dist.broadcast_object_list(said, src=rank)
+        dist.broadcast_object_list(said, src=rank, group=self._patient)
         return said[0]
+
+    def by_first(self, act: Callable[[], T]) -> T | None:
+        """The first rank acts, the others wait until it has; its error ends the others, too."""
+        given = act() if self.first else None
+        self.agreed(None)
+        return given
+
+    def collected(self, own: list[T]) -> list[T]:
+        """What the ranks at the pipeline's end made of what they were dealt, in its order."""
+        if self.mesh is None:
+            return own
+        said: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(said, own if self._speaks else None, group=self._patient)
+        each = [rows for rows in said if rows is not None]
+        total = sum(len(rows) for rows in each)
+        return [each[number % len(each)][number // len(each)] for number in range(total)]

@@ -217,7 +217,9 @@ def _chunks(job: Job, virtual: int, fake: FakeTensorMode) -> tuple[list[Decoder]
     with fake:
         for chunk in chunks:
             chunk.to_empty(device="cpu")
-        state = MasterOptimizer(chunks, job.train, Ranks(mesh)).state()
+        ranks = Ranks()
+        ranks.mesh = mesh  # given at once it would meet the others
+        state = MasterOptimizer(chunks, job.train, ranks).state()
     prepare(chunks, job.train, alone=False)
     return chunks, sum(_local(tensor).nbytes for tensor in state.values())
 

@@ -38,6 +38,7 @@ from flywright.settings import Settings
 from flywright.stats import bootstrap_mean
 from flywright.synth.filters import decontaminate
 from flywright.tokenizer import chat
+from flywright.train.passes import Passes
 from flywright.train.reference import pair_reference
 
 AnyItem = TypeVar("AnyItem")
@@ -218,7 +219,7 @@ def gather_dialogues(
     work.facts = {"dropped": dropped, "contaminated": len(hits), "missing": talks.missing}
 
 
-@stage(version=1)
+@stage(version=2, trains=True)
 def train_reward(
     work: Work, settings: s.Training, base: Artifact, pairs: Artifact, ratings: dict[str, str]
 ) -> None:
@@ -230,13 +231,15 @@ def train_reward(
         regress(work, settings, base.weights, files.read(Path(path), Rating))
     if not ratings:
         rank(work, settings, base.weights, read_jsonl(pairs / "dpo.jsonl", Comparison))
+    if not work.ranks.first:
+        return
     tokenizer, longest = open_tokenizer(base.weights), read_spec(base.weights).context_length
     heldout = read_jsonl(pairs / "heldout.jsonl", Comparison)
     fitting = [pair for pair in heldout if ranking_examples([pair], tokenizer, longest).samples]
     work.facts["intervals"] = stages.weigh_reward(work, fitting)
 
 
-@stage(version=1)
+@stage(version=1, trains=True)
 def tune(work: Work, settings: s.Training, base: Artifact, talks: Artifact) -> None:
     """SFT on real dialogues."""
     records = read_jsonl(talks / "dialogues.jsonl", Dialogue)
@@ -314,7 +317,9 @@ def measure_pairs(
     samples = comparison_examples(heldout, tokenizer, longest, needs_rewards=False).samples
     tokens = settings.train.micro_batch_tokens
     before, after = (
-        pair_reference(load_decoder(each.weights, torch.float32), samples, tokens, work.tick)
+        pair_reference(
+            Passes([load_decoder(each.weights, torch.float32)], tokens), samples, work.tick
+        )
         for each in (first, last)
     )
     gained = (after - before)[:, 0] > (after - before)[:, 1]

@@ -11,6 +11,7 @@ from typing import Any
 
 from flywright.errors import FlywrightError, UserError
 from flywright.files import named_disk_errors, remove_leftovers, write_json
+from flywright.parallel import Ranks, joined
 from flywright.recipe.brought import Brought
 from flywright.recipe.console import Teller
 from flywright.recipe.files_road import FilesSettings, walk
@@ -91,15 +92,28 @@ def _locked(root: Path) -> Iterator[None]:
 def run(recipe: Recipe, root: Path, until: str = "") -> Path:
     """Walk the road in `root`; returns the report's page.
 
-    Finished steps are skipped, a killed one is gone on with. Raises UserError or FlywrightError.
+    Finished steps are skipped, a killed one is gone on with; all ranks of a mesh call this. Raises
+    UserError or FlywrightError.
     """
     walker = _walker(recipe)
     check_until(step_names(recipe), until)
+    with joined(recipe.mesh) as ranks:
+        if ranks.first:
+            return _speak(recipe, walker, root, until, ranks)
+        with suppress(Stop):
+            walker(Road(root, recipe.seed, until=until, ranks=ranks))
+    return root / "report" / "index.html"
+
+
+def _speak(
+    recipe: Recipe, walker: Callable[[Road], Any], root: Path, until: str, ranks: Ranks
+) -> Path:
+    """The walk of the rank that writes and tells."""
     with _locked(root), Teller(root / "log.txt") as teller:
         write_json(root / "settings.json", recipe.model_dump(mode="json"))
         write_json(root / "machine.json", machine())
         with suppress(Stop):
-            walker(Road(root, recipe.seed, until=until, announce=teller))
+            walker(Road(root, recipe.seed, until=until, announce=teller, ranks=ranks))
         page = write_report(root)
         teller.say(f"report: {page}")
     return page

@@ -5,6 +5,7 @@ The same stages' cores as on the road, in a folder of its own; a killed run goes
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from flywright.data.quality import Quality
 from flywright.data.shards import write_shard
 from flywright.errors import UserError
 from flywright.files import digest, write_json
-from flywright.model import Decoder
+from flywright.parallel import Ranks, joined
+from flywright.progress import silent
 from flywright.recipe import files, training
 from flywright.recipe.brought import bytes_of
 from flywright.recipe.console import Teller
@@ -26,7 +28,7 @@ from flywright.recipe.settings import DpoSettings, PretrainSettings, RankLoss, R
 from flywright.recipe.step import Work
 from flywright.records import Comparison, Dialogue, Document, Rating, Record
 from flywright.settings import Settings, load_settings
-from flywright.spec import ModelSpec
+from flywright.spec import MeshSpec, ModelSpec
 from flywright.tokenizer import Tokenizer, train_tokenizer
 
 
@@ -35,6 +37,7 @@ class OwnFolder(Settings):
 
     out: Path
     seed: int = 1
+    mesh: MeshSpec = Field(default=MeshSpec(), exclude=True, description="ranks; any other resumes")
 
 
 class OwnFiles(OwnFolder):
@@ -101,13 +104,18 @@ def _pretrain(work: Work, own: PretrainFile, documents: Iterator[Document]) -> N
         raise UserError(f"model.vocab_size: the tokenizer has {tokenizer.vocab_size} pieces")
     shards = own.data if own.data.is_dir() else work / "shards"
     refuse_other_tokenizer(shards, tokenizer)
+    work.ranks.by_first(lambda: _write_shards(shards, documents, tokenizer))
+    start = training.new_decoder(own.model, own.seed)
+    context = own.model.context_length
+    training.train_on_blend(work, own, shards, start, context, tokenizer, ramped=True)
+
+
+def _write_shards(shards: Path, documents: Iterator[Document], tokenizer: Tokenizer) -> None:
     texts: dict[str, list[str]] = {}
     for document in documents:
         texts.setdefault(f"{document.group}.{document.source}", []).append(document.text)
     for name, lines in texts.items():
         write_shard(shards / f"{name}.npy", lines, tokenizer)
-    start = lambda: Decoder(own.model, own.seed)  # noqa: E731
-    training.train_on_blend(work, own, shards, start, own.model.context_length, tokenizer)
 
 
 def _reward(work: Work, own: RewardFile, records: Iterator[Any]) -> None:
@@ -148,11 +156,24 @@ def train_one(verb: str, path: Path, overrides: list[str]) -> str:
     Raises UserError where `data` is of no form that the verb reads, or `out` holds another step's
     work: nothing is overwritten.
     """
-    kind, wanted, function = _VERBS[verb]
-    own = load_settings(kind, path, overrides)
-    reading = None
-    if isinstance(own, OwnFiles) and not (verb == "pretrain" and own.data.is_dir()):
-        reading = files.read(own.data, *wanted)
+    own = load_settings(_VERBS[verb][0], path, overrides)
+    with joined(own.mesh) as ranks:
+        ranks.by_first(lambda: _claim(verb, own))
+        with Teller(own.out / "log.txt") if ranks.first else nullcontext() as teller:
+            _do(verb, own, ranks, teller)
+    where = own.out if verb in ("data", "tokenizer") else own.out / "weights"
+    return f"{verb}: done, {where}"
+
+
+def _reading(verb: str, own: OwnFolder) -> Reading | None:
+    if not isinstance(own, OwnFiles) or (verb == "pretrain" and own.data.is_dir()):
+        return None
+    return files.read(own.data, *_VERBS[verb][1])
+
+
+def _claim(verb: str, own: OwnFolder) -> None:
+    """The folder is this step's; another's work in it is not written over."""
+    _reading(verb, own)  # of a form that the verb reads, before anything is written
     inputs = [getattr(own, name, None) for name in ("data", "model", "tokenizer")]
     read = [bytes_of(path) for path in inputs if isinstance(path, Path)]
     said = {"verb": verb, "fingerprint": digest(verb, own.model_dump(mode="json"), read)}
@@ -161,9 +182,14 @@ def train_one(verb: str, path: Path, overrides: list[str]) -> str:
         why = "holds another step's work, or its files have changed since"
         raise UserError(f"{own.out}: {why}; choose another `out` or remove it")
     write_json(begun, {**said, "settings": own.model_dump(mode="json")})
-    with Teller(own.out / "log.txt") as teller:
-        records = _told(reading, own, teller.say) if reading else iter(())
-        work = Work(verb, own.out, own.seed, teller.begin(verb))
-        function(work, own, records)
-    where = own.out if verb in ("data", "tokenizer") else work / "weights"
-    return f"{verb}: done, {where}"
+
+
+def _do(verb: str, own: OwnFolder, ranks: Ranks, teller: Teller | None) -> None:
+    reading = _reading(verb, own)
+    say = teller.say if teller else (lambda _line: None)
+    records = _told(reading, own, say) if reading else iter(())
+    tick = teller.begin(verb) if teller else silent
+    trains = verb not in ("data", "tokenizer")
+    if trains or ranks.first:
+        work = Work(verb, own.out, own.seed, tick, ranks if trains else Ranks())
+        _VERBS[verb][2](work, own, records)

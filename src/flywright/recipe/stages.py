@@ -22,7 +22,8 @@ from flywright.evals.judge_pairs import judge_accuracy
 from flywright.evals.pairs import pair_accuracy, rated_pairs
 from flywright.evals.run import evaluate
 from flywright.files import atomic_folder
-from flywright.model import Decoder, load_decoder, read_spec, save
+from flywright.model import load_decoder, read_spec, save
+from flywright.model.weights import open_decoder
 from flywright.recipe import settings as s
 from flywright.recipe import training
 from flywright.recipe.answerers import Answerer, opened, reward_scorer
@@ -111,22 +112,24 @@ def adopt_shards(work: Work, settings: s.DocumentSettings, own: OwnShards) -> No
         work.tokens += len(open_shard(path))
 
 
-@stage(version=1)
+@stage(version=2, trains=True)
 def pretrain(
     work: Work, settings: s.PretrainSettings, model: dict, tokenizer: Artifact, shards: Artifact
 ) -> None:
     """A new Nemotron, trained on the blend with a batch ramp."""
     spec, encoder = ModelSpec(**model), Tokenizer.load(tokenizer / "tokenizer")
-    start = lambda: Decoder(spec, work.seed)  # noqa: E731
-    training.train_on_blend(work, settings, shards.folder, start, spec.context_length, encoder)
+    start = training.new_decoder(spec, work.seed)
+    training.train_on_blend(
+        work, settings, shards.folder, start, spec.context_length, encoder, ramped=True
+    )
 
 
-@stage(version=1)
+@stage(version=1, trains=True)
 def continue_pretraining(
     work: Work, settings: s.PretrainSettings, base: Artifact, shards: Artifact
 ) -> None:
     """The base, trained on: another distribution, and a rate that falls steeply (SPEC 2)."""
-    start = lambda: load_decoder(base.weights)  # noqa: E731
+    start = lambda: open_decoder(base.weights)  # noqa: E731
     encoder, context = training.open_tokenizer(base.weights), read_spec(base.weights).context_length
     training.train_on_blend(work, settings, shards.folder, start, context, encoder)
 
@@ -154,11 +157,12 @@ def gather_ratings(work: Work, settings: s.RewardSettings, split: str, source: S
     write_jsonl(work / "heldout.jsonl", source.rated_heldout(split, settings.heldout_ratings))
 
 
-@stage(version=1)
+@stage(version=2, trains=True)
 def train_reward(work: Work, settings: s.RewardSettings, base: Artifact, ratings: Artifact) -> None:
     """A five-attribute reward model on the base; its pair accuracy beside a length-only rule."""
     training.regress(work, settings, base.weights, read_jsonl(ratings / "ratings.jsonl", Rating))
-    weigh_reward(work, rated_pairs(list(read_jsonl(ratings / "heldout.jsonl", Rating))))
+    if work.ranks.first:
+        weigh_reward(work, rated_pairs(list(read_jsonl(ratings / "heldout.jsonl", Rating))))
 
 
 def weigh_reward(work: Work, pairs: list[Comparison]) -> dict[str, Any]:
@@ -339,13 +343,13 @@ def _agreement(pairs: Iterable[Comparison], llm: Completer) -> dict[str, dict]:
 # ---------------------------------------------------------------- alignment
 
 
-@stage(version=1)
+@stage(version=1, trains=True)
 def tune_on_code(work: Work, settings: s.Training, base: Artifact, code: Artifact) -> None:
     """Code SFT: the first of two SFT stages, coding only (SPEC 8.1)."""
     training.supervise(work, settings, base.weights, read_jsonl(code / "code.jsonl", Dialogue))
 
 
-@stage(version=1)
+@stage(version=1, trains=True)
 def tune(
     work: Work, settings: s.SftSettings, policy: Artifact, talks: Artifact, code: Artifact
 ) -> None:
@@ -357,7 +361,7 @@ def tune(
     training.supervise(work, settings, policy.weights, [*general, *some])
 
 
-@stage(version=1)
+@stage(version=1, trains=True)
 def optimize(work: Work, settings: s.DpoSettings, policy: Artifact, pairs: Artifact) -> None:
     """DPO with its SFT term, or one RPO iteration; the reference is the policy that it starts from.
 

@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from flywright.errors import UserError
 from flywright.files import digest, fsync_tree, named_disk_errors, seed_from, write_json
+from flywright.parallel import Ranks
 from flywright.progress import Tick, silent
 
 BEGUN, MANIFEST = "begun.json", "manifest.json"
@@ -53,6 +54,7 @@ class Work:
     folder: Path
     seed: int
     tick: Tick = silent
+    ranks: Ranks = field(default_factory=Ranks)
     tokens: int = 0
     items: int = 0
     facts: dict[str, Any] = field(default_factory=dict)
@@ -64,13 +66,19 @@ class Work:
 
 Stage = Callable[..., None]
 _VERSIONS: dict[Stage, int] = {}
+_TRAINS: set[Stage] = set()
 
 
-def stage(version: int) -> Callable[[Stage], Stage]:
-    """Mark a function as a stage; raise its version by hand when what it makes changes."""
+def stage(version: int, trains: bool = False) -> Callable[[Stage], Stage]:
+    """Mark a function as a stage; raise its version by hand when what it makes changes.
+
+    All ranks of a mesh do one that `trains` together; the first rank does the others.
+    """
 
     def mark(function: Stage) -> Stage:
         _VERSIONS[function] = version
+        if trains:
+            _TRAINS.add(function)
         return function
 
     return mark
@@ -105,8 +113,10 @@ class Road:
         until: str = "",
         plan_only: bool = False,
         announce: Announce | None = None,
+        ranks: Ranks | None = None,
     ):
         self.root = root
+        self._ranks = ranks or Ranks()
         self.seed = seed
         self.names: list[str] = []
         self._until = until
@@ -142,16 +152,32 @@ class Road:
         settings: BaseModel,
         inputs: tuple[Any, ...],
     ) -> None:
-        if _recorded(artifact.folder / MANIFEST) == artifact.fingerprint:
+        ranks = self._ranks
+        if ranks.agreed(_recorded(artifact.folder / MANIFEST) == artifact.fingerprint):
             self._announce.skipped(artifact.name)
             return
-        _begin(artifact)
+        ranks.by_first(lambda: _begin(artifact))
         tick = self._announce.begin(artifact.name)
         seed = seed_from(self.seed, artifact.name)
-        work = Work(artifact.name, artifact.folder, seed, tick)
+        together = ranks if function in _TRAINS else Ranks()
+        work = Work(artifact.name, artifact.folder, seed, tick, together)
         started = time.time()
-        function(work, settings, *inputs)
+        if together is ranks or ranks.first:
+            function(work, settings, *inputs)
         seconds = time.time() - started
+        ranks.by_first(lambda: self._record(artifact, work, version, settings, inputs, started))
+        self._announce.finished(artifact.name, seconds)
+
+    def _record(
+        self,
+        artifact: Artifact,
+        work: Work,
+        version: int,
+        settings: BaseModel,
+        inputs: tuple[Any, ...],
+        started: float,
+    ) -> None:
+        """The manifest, with which the step is done."""
         manifest = {
             "name": artifact.name,
             "number": len(self.names),
@@ -162,7 +188,7 @@ class Road:
             "seed": self.seed,
             "started": datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-            "seconds": round(seconds, 2),
+            "seconds": round(time.time() - started, 2),
             "tokens": work.tokens,
             "items": work.items,
             "facts": work.facts,
@@ -170,11 +196,10 @@ class Road:
         fsync_tree(artifact.folder)
         write_json(artifact.folder / MANIFEST, manifest)
         (artifact.folder / BEGUN).unlink()
-        self._announce.finished(artifact.name, seconds)
 
     def link(self, name: str, artifact: Artifact) -> None:
         """Point `root`/`name` to the artifact's weights folder (a relative symbolic link)."""
-        if self._plan_only:
+        if self._plan_only or not self._ranks.first:
             return
         target = artifact.weights.relative_to(self.root)
         temporary = self.root / f".{name}.tmp"

@@ -1,8 +1,9 @@
 """What every training stage does around the loop: load, guard, fit, save the weights folder."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,7 +21,11 @@ from flywright.data.loader import Loader, Shuffled
 from flywright.data.shards import open_shard
 from flywright.errors import UserError
 from flywright.files import atomic_folder, folder_hash, seed_from, write_json
-from flywright.model import Decoder, RewardModel, load_decoder, read_spec, save
+from flywright.model import Decoder, InitialTensors, RewardModel, read_spec, save
+from flywright.model.sharding import DECODER, REWARD
+from flywright.model.shards import join_parts, write_parts
+from flywright.model.weights import materialise, open_decoder, write_config
+from flywright.parallel import Ranks, apply_pipeline, compute_in, fill, save_sharded
 from flywright.recipe.answerers import REVISION
 from flywright.recipe.settings import (
     DpoSettings,
@@ -31,6 +36,7 @@ from flywright.recipe.settings import (
 )
 from flywright.recipe.step import Work
 from flywright.records import ATTRIBUTES, Comparison, Dialogue, Rating
+from flywright.spec import ModelSpec
 from flywright.tokenizer import Tokenizer, chat
 from flywright.train import guards, lora
 from flywright.train.loop import fit
@@ -45,8 +51,12 @@ from flywright.train.objectives import (
     sft,
 )
 from flywright.train.objectives.base import Model
+from flywright.train.passes import Passes
 from flywright.train.reference import with_reference
 from flywright.train.state import remove_state
+
+# a model on the meta device, and its tensors: each rank takes what it holds
+Start = Callable[[], tuple[Model, Mapping[str, torch.Tensor]]]
 
 
 def open_tokenizer(folder: Path) -> Tokenizer:
@@ -76,40 +86,70 @@ def _guarded(
 
 def _fit(
     work: Work,
-    open_model: Callable[[], Model],
+    start: Start,
     loader: Loader,
     objective: Objective,
     settings: Training,
     tokenizer: Tokenizer,
     validation: Sequence[Sample] = (),
+    ramped: bool = False,
 ) -> None:
     """Fit and save weights/ with the tokenizer; a step killed after saving is not trained again.
 
     With adapters, adapter/ holds them as peft reads them, and weights/ the base that they were
     merged into.
     """
-    done = work / "trained.json"
-    if not done.exists():
-        train, model = settings.train, open_model().to(_device())
+    done, ranks = work / "trained.json", work.ranks
+    if not ranks.agreed(done.exists()):
+        train, parts = settings.train, _parts(start, ranks, settings.train.precision == "bf16")
         if train.lora:
-            lora.put_on(model, train.lora, work.seed)
-        fitted = fit(
-            model, loader, objective, train, work.folder, validation=validation, tick=work.tick
-        )
+            if ranks.mesh is not None:
+                raise UserError("train.lora: adapters are trained by one process, without a mesh")
+            lora.put_on(parts[0], train.lora, work.seed)
+        held = {"ranks": ranks, "ramped": ramped, "validation": validation, "tick": work.tick}
+        fitted = fit(parts, loader, objective, train, work.folder, **held)
         if train.lora:
             with atomic_folder(work / "adapter") as folder:
-                lora.save_adapter(model, train.lora, folder)
-            model = open_model().float()
-            lora.merge(model, work / "adapter")
-        with atomic_folder(work / "weights") as folder:
-            save(model.cpu(), folder, chat.end_ids(tokenizer), pad_id=tokenizer.pad_id)
-            tokenizer.save(folder)
+                lora.save_adapter(parts[0], train.lora, folder)
+            parts = [materialise(*start()).float()]
+            lora.merge(parts[0], work / "adapter")
+        _save(parts, ranks, work / "weights", tokenizer)
         said = {"tokens": fitted.tokens, "items": fitted.samples, "last": fitted.last}
-        write_json(done, said | {"alarms": list(fitted.alarms)})
-    remove_state(work / "state")
+        ranks.by_first(lambda: write_json(done, said | {"alarms": list(fitted.alarms)}))
+    ranks.by_first(lambda: remove_state(work / "state"))
     said = json.loads(done.read_text())
     work.tokens, work.items = said["tokens"], said["items"]
     work.facts |= {"last": said["last"], "alarms": said["alarms"]}
+
+
+def _parts(start: Start, ranks: Ranks, bf16: bool) -> list[Model]:
+    """A model on one process; or this rank's chunks of it, fp32 shards of their own slices."""
+    model, tensors = start()
+    if ranks.mesh is None:
+        return [materialise(model, tensors).to(_device())]
+    placements = REWARD if isinstance(model, RewardModel) else DECODER
+    policy, spec = compute_in(torch.bfloat16 if bf16 else torch.float32), ranks.spec
+    parts = apply_pipeline(model.float(), ranks.mesh, placements, spec.virtual, policy, spec.zero)
+    for part in parts:
+        fill(part, tensors, ranks.mesh.device_type)
+    return cast("list[Model]", parts)
+
+
+def _save(parts: Sequence[Model], ranks: Ranks, out: Path, tokenizer: Tokenizer) -> None:
+    """The weights folder; over a mesh each pipeline stage writes its own files of it."""
+    ends, pad_id = chat.end_ids(tokenizer), tokenizer.pad_id
+
+    def finish(folder: Path, files: list[Any]) -> None:
+        join_parts(folder, files)
+        write_config(parts[0], folder, ends, pad_id)
+        tokenizer.save(folder)
+
+    if ranks.mesh is not None:
+        save_sharded(parts, ranks.mesh, out, write_parts, finish)
+        return
+    with atomic_folder(out) as folder:
+        save(parts[0].cpu(), folder, ends, pad_id=pad_id)
+        tokenizer.save(folder)
 
 
 def _device() -> torch.device:
@@ -118,7 +158,7 @@ def _device() -> torch.device:
 
 def _train(
     work: Work,
-    open_model: Callable[[], Model],
+    start: Start,
     samples: list[Sample],
     objective: Objective,
     settings: Training,
@@ -132,18 +172,22 @@ def _train(
     order = np.random.default_rng(seed_from(work.seed, "validation")).permutation(len(samples))
     kept = [samples[n] for n in sorted(order[aside:])]
     loader, validation = Shuffled(kept, work.seed), [samples[n] for n in order[:aside]]
-    _fit(work, open_model, loader, objective, settings, tokenizer, validation)
+    _fit(work, start, loader, objective, settings, tokenizer, validation)
 
 
 def train_on_blend(
     work: Work,
     settings: PretrainSettings,
     shards: Path,
-    open_model: Callable[[], Decoder],
+    start: Start,
     context: int,
     tokenizer: Tokenizer,
+    ramped: bool = False,
 ) -> None:
-    """Language modelling on a folder of token shards ("group.source.npy"); `context` in tokens."""
+    """Language modelling on a folder of token shards ("group.source.npy"); `context` in tokens.
+
+    ramped: the number of ranks follows mesh.dp_ramp.
+    """
     if settings.train.validation_share:
         raise UserError("train.validation_share: pretraining has none; measure by `flywright eval`")
     arrays = {path.stem: open_shard(path) for path in sorted(shards.glob("*.npy"))}
@@ -152,7 +196,7 @@ def train_on_blend(
     if window > context:
         raise UserError(f"window: {window} tokens, the model's context has {context}")
     loader = BlendedWindows(arrays, phases, window, work.seed)
-    _fit(work, open_model, loader, language_model(), settings, tokenizer)
+    _fit(work, start, loader, language_model(), settings, tokenizer, ramped=ramped)
 
 
 def regress(work: Work, settings: Training, base: Path, ratings: Iterable[Rating]) -> None:
@@ -162,7 +206,7 @@ def regress(work: Work, settings: Training, base: Path, ratings: Iterable[Rating
     given = np.stack([sample.labels["attributes"] for sample in samples])
     rated = ~np.isnan(given)
     means = (np.where(rated, given, 0).sum(0) / np.maximum(rated.sum(0), 1)).tolist()
-    start = lambda: _reward_model(work, base, rated.sum(0) > 0, means)  # noqa: E731
+    start = _reward_model(work, base, rated.sum(0) > 0, means)
     _train(work, start, samples, reward(), settings, tokenizer)
 
 
@@ -173,18 +217,33 @@ def rank(work: Work, settings: Training, base: Path, comparisons: Iterable[Compa
     examples = ranking_examples(comparisons, tokenizer, context, needs_strength=by != "plain")
     samples = _guarded(work, examples, settings)
     first = np.arange(len(ATTRIBUTES)) == 0  # so that the weighted sum ranks as helpfulness does
-    start = lambda: _reward_model(work, base, first)  # noqa: E731
+    start = _reward_model(work, base, first)
     _train(work, start, samples, ranking(by), settings, tokenizer)
 
 
 def _reward_model(
     work: Work, base: Path, trained: np.ndarray, means: Sequence[float] = (0.0,) * len(ATTRIBUTES)
-) -> RewardModel:
+) -> Start:
     """A new head on a base. An attribute that nothing is known of is 0, and stays it."""
-    model = RewardModel.from_decoder(load_decoder(base), work.seed, means)
-    with torch.no_grad():
-        model.score.weight[torch.from_numpy(~trained)] = 0
-    return model
+
+    def start() -> tuple[Model, Mapping[str, torch.Tensor]]:
+        decoder, stored = open_decoder(base)
+        model, tensors = RewardModel.start(decoder.spec, stored, work.seed, means)
+        tensors["score.weight"][torch.from_numpy(~trained)] = 0
+        return model, tensors
+
+    return start
+
+
+def new_decoder(spec: ModelSpec, seed: int) -> Start:
+    """A model before its first step."""
+
+    def start() -> tuple[Model, Mapping[str, torch.Tensor]]:
+        with torch.device("meta"):
+            model = Decoder(spec)
+        return model, InitialTensors(model, spec, seed)
+
+    return start
 
 
 def supervise(work: Work, settings: Training, policy: Path, dialogues: Iterable[Dialogue]) -> None:
@@ -192,7 +251,7 @@ def supervise(work: Work, settings: Training, policy: Path, dialogues: Iterable[
     tokenizer, context = open_tokenizer(policy), read_spec(policy).context_length
     examples = dialogue_examples(dialogues, tokenizer, context)
     samples = _guarded(work, examples, settings, tokenizer)
-    _train(work, lambda: load_decoder(policy), samples, sft(), settings, tokenizer)
+    _train(work, lambda: open_decoder(policy), samples, sft(), settings, tokenizer)
 
 
 def optimize_preference(
@@ -204,12 +263,14 @@ def optimize_preference(
     needs_rewards = objective.name == "rpo"
     examples = comparison_examples(list(comparisons), tokenizer, context, needs_rewards)
     samples = _guarded(work, examples, settings, tokenizer)
-    computes_in = torch.bfloat16 if train.precision == "bf16" else torch.float32
-    reference = load_decoder(policy, computes_in).to(_device())
+    bf16 = train.precision == "bf16"
+    computes_in = torch.bfloat16 if bf16 else torch.float32
+    reference = _parts(lambda: open_decoder(policy, computes_in), work.ranks, bf16)
+    passes = Passes(reference, train.micro_batch_tokens, work.ranks, bf16)
     cache = work / f"reference-{folder_hash(policy, REVISION)}-{train.precision}.npy"
-    samples = with_reference(reference, samples, cache, train.micro_batch_tokens, work.tick)
-    del reference  # not a second copy of the weights while training goes on
-    start = lambda: load_decoder(policy)  # noqa: E731 - fp32 masters, not the rounded weights
+    samples = with_reference(passes, samples, cache, work.tick)
+    del reference, passes  # not a second copy of the weights while training goes on
+    start = lambda: open_decoder(policy)  # noqa: E731 - fp32 masters, not the rounded weights
     _train(work, start, samples, objective, settings, tokenizer)
 
 

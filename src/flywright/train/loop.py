@@ -15,7 +15,8 @@ from torch.utils.checkpoint import checkpoint
 
 from flywright.data.batch import Batch, Sample, total_tokens
 from flywright.data.loader import Loader
-from flywright.parallel import Ranks
+from flywright.errors import FlywrightError, PhaseEnds, Preempted
+from flywright.parallel import Preemption, Ranks, Watchdog
 from flywright.plan import peak_flops
 from flywright.progress import ALARM, Tick, silent
 from flywright.train.alarms import Watch
@@ -50,7 +51,7 @@ def fit(
     folder: Path,
     *,
     ranks: Ranks | None = None,
-    zero: int = 1,
+    ramped: bool = False,
     validation: Sequence[Sample] = (),
     hooks: Sequence[Hook] = (),
     tick: Tick = silent,
@@ -61,10 +62,10 @@ def fit(
     weights, and all ranks call this together. What is trained is left in fp32, with the master
     weights: what is saved is not rounded. With `validation` samples their loss is taken at each
     checkpoint and at the end, and the weights of the least one are those that the model is left
-    with.
+    with. `ramped`: dp follows the mesh's dp_ramp as samples are consumed.
 
     hooks: (when(step), call(model, step)) pairs, called after a step. Raises GuardError when the
-    loss is not finite.
+    loss is not finite; Preempted and PhaseEnds after saving the state.
     """
     folder.mkdir(parents=True, exist_ok=True)
     ranks = ranks or Ranks()
@@ -72,27 +73,31 @@ def fit(
     optimizer = MasterOptimizer(parts, settings, ranks)  # before anything is rounded
     prepare(parts, settings, alone=ranks.mesh is None)
     optimizer.write_to_model()  # a head that stays precise is the masters' own
-    passes = Passes(parts, ranks, settings, zero)
+    bf16 = settings.precision == "bf16"
+    passes = Passes(parts, settings.micro_batch_tokens, ranks, bf16)
     model_spec = parts[0].spec
     peak = peak_flops(passes.device.type, passes.computes_in == torch.bfloat16)
+    peak *= ranks.size("pp") * ranks.size("tp")  # they compute one replica's batches together
     total = settings.samples or max(1, round(settings.epochs * len(loader)))
     sizes = steps_of(settings, total)
     values: dict[str, float] = {}
-    with States(folder / "state", settings.keep_states, ranks) as states:
+    preemption, watchdog = Preemption(), Watchdog(ranks.spec.timeout_seconds)
+    with preemption, States(folder / "state", settings.keep_states, ranks) as states:
         progress = states.read_newest(optimizer.state()) or Progress()
+        _refuse_other_phase(ranks, progress, ramped)
         optimizer.write_to_model()
         log = folder / "metrics.jsonl" if ranks.first else None
         meter = Meter(log, progress.step, open_sinks(settings.log_to, folder) if log else ())
         watch = Watch()
         alarms = [told for line in meter.earlier for told in watch.alarms(line["step"], line)]
         for step in range(progress.step, len(sizes)):
-            with meter.time("data"):
-                samples = loader.take(progress.samples, sizes[step])
-                batches = passes.batches(samples)
             rate = learning_rate(settings, step, progress.samples, total)
-            values = _train_step(
-                passes, batches, objective, optimizer, (rate, settings.clip), meter
-            )
+            how = rate, settings.clip
+            with watchdog.step(step):
+                with meter.time("data"):
+                    samples = loader.take(progress.samples, sizes[step])
+                    batches = passes.batches(passes.groups(samples))
+                values = _train_step(passes, batches, objective, optimizer, how, meter)
             tokens = total_tokens(samples)
             progress = progress.after(len(samples), tokens)
             ends = progress.step == len(sizes)
@@ -116,11 +121,31 @@ def fit(
                 if when(progress.step):
                     call(parts[0], progress.step)
             tick(progress.step, len(sizes), f"loss {values['loss']:.4f}, {speed:,.0f} tokens/s")
+            if not ends and (wanted := _wanted_elsewhere(ranks, progress, ramped, preemption)):
+                states.save(progress, optimizer.state())
+                states.settle()
+                raise wanted
         meter.close()
         if validation:
             states.read_best(optimizer.weights())
     optimizer.release()
     return Fitted(progress.step, progress.samples, progress.tokens, values, tuple(alarms))
+
+
+def _wanted_elsewhere(
+    ranks: Ranks, progress: Progress, ramped: bool, preemption: Preemption
+) -> FlywrightError | None:
+    """Why the ranks stop here, all of them, and others go on from the state."""
+    dp = ranks.spec.phase(progress.samples).dp if ramped else ranks.size("dp")
+    if dp != ranks.size("dp"):
+        return PhaseEnds(progress.step, progress.samples, dp)
+    return Preempted(progress.step) if ranks.anyone(preemption.wanted) else None
+
+
+def _refuse_other_phase(ranks: Ranks, progress: Progress, ramped: bool) -> None:
+    dp = ranks.spec.phase(progress.samples).dp if ramped else ranks.spec.dp
+    if ranks.mesh is not None and dp != ranks.size("dp"):
+        raise PhaseEnds(progress.step, progress.samples, dp)
 
 
 def prepare(parts: Sequence[Model], settings: TrainSettings, alone: bool) -> None:
@@ -144,7 +169,7 @@ def prepare(parts: Sequence[Model], settings: TrainSettings, alone: bool) -> Non
 def _validate(objective: Objective, passes: Passes, samples: Sequence[Sample]) -> float:
     """The objective's mean loss over samples that are not trained on."""
     sums = {"loss": 0.0, "count": 0.0}
-    batches = passes.batches(samples)
+    batches = passes.batches(passes.groups(samples))
 
     def share(model: Model, batch: Batch, hidden_ND: Tensor) -> Tensor:
         loss = objective.loss(objective.outputs(model, batch, hidden_ND), batch)[0]

@@ -15,7 +15,6 @@ from flywright.data.batch import Batch, Sample, collate, micro_batches
 from flywright.parallel import Pipeline, Ranks, exchange
 from flywright.train.meter import Meter
 from flywright.train.objectives.base import Model, batch_hidden, through
-from flywright.train.settings import TrainSettings
 
 # (model or its last chunk, micro-batch, hidden states) -> its share of the global loss
 Share = Callable[[Model, Batch, Tensor], Tensor]
@@ -24,19 +23,26 @@ Share = Callable[[Model, Batch, Tensor], Tensor]
 class Passes:
     """A model, or this rank's chunks of it, and the way of micro-batches through them.
 
-    zero: as MeshSpec has it; `collect()` takes the gradients of a micro-batch.
+    A micro-batch holds `most_tokens` at most; `bf16`: a mesh's fp32 weights are gathered in that.
     """
 
     def __init__(
-        self, parts: Sequence[Model], ranks: Ranks, settings: TrainSettings, zero: int = 1
+        self,
+        parts: Sequence[Model],
+        most_tokens: int,
+        ranks: Ranks | None = None,
+        bf16: bool = False,
     ):
-        self.parts, self.ranks = parts, ranks
-        self.settings, self._zero = settings, zero
+        self.parts, self.ranks = parts, ranks or Ranks()
+        self._most_tokens = most_tokens
+        stored = next(parts[0].parameters()).dtype
+        self.computes_in = torch.bfloat16 if bf16 else stored
         self._now: Sequence[Batch] = ()
         self._share: Share | None = None
         self._pipeline: Pipeline | None = None
-        if ranks.mesh is not None and ranks.size("pp") > 1:
-            self._pipeline = Pipeline(parts, ranks.mesh["pp"], self._chunk, self._last)
+        mesh = self.ranks.mesh
+        if mesh is not None and self.ranks.size("pp") > 1:
+            self._pipeline = Pipeline(parts, mesh["pp"], self._chunk, self._last)
 
     @property
     def device(self) -> torch.device:
@@ -46,23 +52,25 @@ class Passes:
             return self.parts[0].model.embed_tokens.weight.device
         return torch.device(mesh.device_type)
 
-    @property
-    def computes_in(self) -> torch.dtype:
-        """The dtype of activations."""
-        bf16 = self.settings.precision == "bf16"
-        return torch.bfloat16 if bf16 else next(self.parts[0].parameters()).dtype
+    def groups(self, samples: Sequence[Sample]) -> list[list[Sample]]:
+        """The micro-batches of a global batch, of all ranks."""
+        return micro_batches(samples, self._most_tokens)
 
-    def batches(self, samples: Sequence[Sample]) -> list[Batch]:
-        """This rank's micro-batches of a global batch."""
-        groups = micro_batches(samples, self.settings.micro_batch_tokens)
+    @property
+    def at_once(self) -> int:
+        """Micro-batches that keep all ranks at work, where no step says how many there are."""
+        return 4 * self.ranks.size("dp") * self.ranks.size("pp")
+
+    def batches(self, groups: Sequence[Sequence[Sample]]) -> list[Batch]:
+        """This rank's of the micro-batches, as it computes them."""
         own, count = self.ranks.deal(groups)
         tokens = 0
         if self._pipeline is not None:
             count = self._pipeline.round_up(count)
             longest = max(sum(sample.tokens for sample in group) for group in groups)
-            tokens = max(longest, self.settings.micro_batch_tokens)
+            tokens = max(longest, self._most_tokens)
         own += [[] for _ in range(count - len(own))]
-        return [self._collated(group, tokens, samples[0]) for group in own]
+        return [self._collated(group, tokens, groups[0][0]) for group in own]
 
     def _collated(self, group: Sequence[Sample], tokens: int, like: Sample) -> Batch:
         split = self.ranks.size("tp")  # the sequence's own: its parts must be equal
@@ -76,7 +84,7 @@ class Passes:
         collect: Callable[[], None] | None = None,
         meter: Meter | None = None,
     ) -> None:
-        """Each micro-batch forward, and backward where gradients are to be collected."""
+        """Each micro-batch forward, and backward where `collect` takes its gradients."""
         self._share = share
         time = meter.time if meter else (lambda _part: nullcontext())
         if self._pipeline is not None:
@@ -87,7 +95,7 @@ class Passes:
             return
         model = self.parts[0]
         for number, batch in enumerate(batches):
-            exchange(model, self._zero > 1 or number == len(batches) - 1)
+            exchange(model, self.ranks.spec.zero > 1 or number == len(batches) - 1)
             with time("forward"):
                 loss = share(model, batch, batch_hidden(model, batch))
             if collect:

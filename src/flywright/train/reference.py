@@ -13,56 +13,60 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from flywright.data.batch import Sample, collate, micro_batches
+from flywright.data.batch import Batch, Sample
 from flywright.errors import GuardError
 from flywright.files import atomic_file
 from flywright.progress import Tick, silent
 from flywright.train.guards import refuse_moved_reference
 from flywright.train.objectives.base import Model, trained_logprobs
+from flywright.train.passes import Passes
 
 _CHECKED = 4  # pairs that are computed again when a cache is read
 _ROW = np.dtype([("key", "S32"), ("logprobs", "<f4", 2)])
 
 
-@torch.inference_mode()
-def pair_reference(
-    model: Model, samples: Sequence[Sample], most_tokens: int, tick: Tick = silent
-) -> np.ndarray:
-    """Log-probabilities [P, 2] of each pair's answers under `model`, fp32."""
+@torch.no_grad()
+def pair_reference(passes: Passes, samples: Sequence[Sample], tick: Tick = silent) -> np.ndarray:
+    """Log-probabilities [P, 2] of each pair's answers under the model of `passes`, fp32.
+
+    The same on all ranks of a mesh, each of which computes its share.
+    """
     rows: list[np.ndarray] = [np.zeros((0, 2), dtype=np.float32)]
-    done = 0
-    for group in micro_batches(samples, most_tokens):
-        batch = collate(group).to(model.model.embed_tokens.weight.device)
-        sums_D = batch.document_sums(trained_logprobs(model, batch))
-        rows.append(sums_D.reshape(-1, 2).float().cpu().numpy())
-        done += len(group)
-        tick(done, len(samples), "reference log-probabilities")
+    own: list[np.ndarray] = []
+
+    def share(model: Model, batch: Batch, hidden_ND: torch.Tensor) -> torch.Tensor:
+        sums_D = batch.document_sums(trained_logprobs(model, batch, hidden_ND))
+        own.append(sums_D.reshape(-1, 2).float().cpu().numpy())
+        return sums_D.sum()
+
+    groups = passes.groups(samples)
+    for start in range(0, len(groups), passes.at_once):
+        now = groups[start : start + passes.at_once]
+        passes.run(passes.batches(now), share)
+        rows += passes.ranks.collected(own)
+        own.clear()
+        done = min(len(groups), start + passes.at_once)
+        tick(done, len(groups), "reference log-probabilities")
     return np.concatenate(rows)
 
 
 def with_reference(
-    model: Model,
-    samples: Sequence[Sample],
-    cache: Path,
-    most_tokens: int,
-    tick: Tick = silent,
+    passes: Passes, samples: Sequence[Sample], cache: Path, tick: Tick = silent
 ) -> list[Sample]:
     """Samples with label "reference" [2]: from `cache`, after a check, and the rest computed.
 
     Raises GuardError if the cached values are not this model's.
     """
     keys = [_key(sample) for sample in samples]
-    known = _read(cache)
+    known = passes.ranks.agreed(_read(cache) if passes.ranks.first else {})
     stored = [n for n, key in enumerate(keys) if key in known][:_CHECKED]
     if stored:
-        _recheck(model, [samples[n] for n in stored], [known[keys[n]] for n in stored], most_tokens)
+        _recheck(passes, [samples[n] for n in stored], [known[keys[n]] for n in stored])
     missing = {key: n for n, key in enumerate(keys) if key not in known}
     if missing:
-        fresh = pair_reference(model, [samples[n] for n in missing.values()], most_tokens, tick)
+        fresh = pair_reference(passes, [samples[n] for n in missing.values()], tick)
         known |= dict(zip(missing, list(fresh), strict=True))
-        table = np.array([(key, tuple(pair)) for key, pair in known.items()], dtype=_ROW)
-        with atomic_file(cache) as temporary, temporary.open("wb") as stream:
-            np.save(stream, table)
+        passes.ranks.by_first(lambda: _write(cache, known))
     return [
         replace(sample, labels={**sample.labels, "reference": known[key]})
         for sample, key in zip(samples, keys, strict=True)
@@ -87,10 +91,14 @@ def _read(cache: Path) -> dict[bytes, np.ndarray]:
         raise GuardError(f"{cache}: not a reference cache: remove it ({error})") from None
 
 
-def _recheck(
-    model: Model, samples: Sequence[Sample], values: Sequence[np.ndarray], most_tokens: int
-) -> None:
-    again = pair_reference(model, samples, most_tokens)
+def _write(cache: Path, known: dict[bytes, np.ndarray]) -> None:
+    table = np.array([(key, tuple(pair)) for key, pair in known.items()], dtype=_ROW)
+    with atomic_file(cache) as temporary, temporary.open("wb") as stream:
+        np.save(stream, table)
+
+
+def _recheck(passes: Passes, samples: Sequence[Sample], values: Sequence[np.ndarray]) -> None:
+    again = pair_reference(passes, samples)
     tokens = np.array([[mask.sum() for mask in sample.masks] for sample in samples])
     gap = float((np.abs(again - np.stack(values)) / tokens).max())
-    refuse_moved_reference(gap, next(model.parameters()).dtype)
+    refuse_moved_reference(gap, passes.computes_in)

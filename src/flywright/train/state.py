@@ -66,15 +66,16 @@ class States:
     def __exit__(self, kind: type[BaseException] | None, *_error: object) -> None:
         self._writer.shutdown(wait=kind is None or self._group is None)
         if kind is None:
-            self._wait()
+            self.settle()
 
-    def _wait(self) -> None:
+    def settle(self) -> None:
+        """Wait until what was saved is written."""
         if self._writing is not None:
             self._writing.result()
 
     def save(self, progress: Progress, tensors: Tensors, *, best: bool = False) -> None:
         """Write step-NNNNNNNN, and drop all but the newest few; or the least validation loss's."""
-        self._wait()
+        self.settle()
         name = _BEST if best else f"step-{progress.step:08d}"
         copied = {key: tensor.detach().cpu().clone() for key, tensor in tensors.items()}
         self._writing = self._writer.submit(self._write, name, progress, copied)
@@ -126,7 +127,7 @@ class States:
 
     def read_best(self, tensors: Tensors) -> None:
         """Fill `tensors` from the step with the least validation loss."""
-        self._wait()
+        self.settle()
         try:
             _read(self._root / _BEST, tensors)
         except _UNREADABLE as error:
