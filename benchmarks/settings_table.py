@@ -12,7 +12,6 @@ ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "recipes" / "README.md"
 RECIPES = ("nemotron-4-340b", "nemotron-4-15b", "align", "real", "laptop")
 STAGES = ("pretrain", "continued", "reward", "code_sft", "sft", "dpo", "rpo")
-BIG_NAMES = {"batch": "batch_size", "continued": "continue"}
 FIELDS = (
     ("learning_rate", "rate"), ("schedule", ""), ("batch_size", "batch"), ("epochs", "epochs"),
     ("optimizer", ""), ("beta", "beta"), ("sft_weight", "w_sft"),
@@ -21,11 +20,9 @@ START, END = "<!-- settings -->", "<!-- /settings -->"
 
 
 def stage_values(recipe: dict[str, Any], stage: str) -> dict[str, Any]:
-    """What a recipe says of a stage, whichever of the two forms it has."""
-    table = recipe.get("align", {}).get(stage) or recipe.get(stage)
-    table = table or recipe.get(BIG_NAMES.get(stage, ""), {})
-    flat = {**table, **table.get("train", {})}
-    return {BIG_NAMES.get(name, name): value for name, value in flat.items()}
+    """What a recipe says of a stage."""
+    table = recipe.get(stage, {})
+    return {**table, **table.get("train", {})}
 
 
 def cell(values: dict[str, Any]) -> str:

@@ -81,16 +81,23 @@ def run(
     seed: Annotated[int | None, typer.Option(help="the run's seed")] = None,
     settings: Overrides = [],  # noqa: B006
     until: Annotated[str, typer.Option(help="stop after this step")] = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the steps")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="print the steps, or what each rank holds")
+    ] = False,
+    as_json: AsJson = False,
     slurm: Annotated[bool, typer.Option("--slurm", help="only write sbatch scripts")] = False,
     gpus_per_node: Annotated[int, typer.Option(min=1, help="of the scripts' machines")] = 8,
 ) -> None:
     """Walk a recipe's road: finished steps are skipped, a killed one goes on where it was."""
     from flywright.recipe.run import find_recipe, read_recipe, stage_rows, step_names
     from flywright.recipe.run import run as walk
+    from flywright.recipe.settings import AlignSettings
 
     path = find_recipe(recipe)
     chosen = read_recipe(path, settings, seed)
+    if dry_run and chosen.mesh.ranks > 1 and not isinstance(chosen, AlignSettings):
+        _rehearse(chosen, path.stem, as_json)
+        return
     if dry_run:
         print("\n".join(step_names(chosen)))
         return
@@ -105,6 +112,20 @@ def run(
     walk(chosen, root, until)
     _table(stage_rows(root), False, "every stage, on the same held-out prompts")
     print(f"chat with it:  flywright chat {root / 'policy'}")
+
+
+def _rehearse(recipe: Any, name: str, as_json: bool) -> None:
+    """What each kind of rank holds and sends; status 1 where it does not fit."""
+    from flywright.recipe.dry_run import dry_run, tables
+
+    ranks, fault = dry_run(recipe)
+    if as_json:
+        _table([rank.as_dict() for rank in ranks], True)
+    else:
+        for title, rows in tables(ranks):
+            _table(rows, False, f"{name} on {recipe.device}, {title}")
+    if fault:
+        _fail(f"{name} {fault}", 1)
 
 
 def _training_verb(verb: str, text: str) -> None:

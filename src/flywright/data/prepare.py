@@ -74,6 +74,13 @@ def prepare(
     return {shard: Counter(found) for shard, found in json.loads(counts.read_text()).items()}
 
 
+def refuse_other_tokenizer(shards: Path, tokenizer: Tokenizer) -> None:
+    """Raise UserError where the shards in a folder say that they are of other tokens."""
+    made_with = shards / TOKENIZER
+    if made_with.exists() and made_with.read_text() != tokenizer.hash:
+        raise UserError(f"{shards}: its shards were made with another tokenizer")
+
+
 def _same_inputs(path: Path, jobs: list[Job], tokenizer: str) -> None:
     """Raise UserError where work began with other files (by size and time) or another tokenizer."""
     pieces = [(*piece, Path(piece.path).stat()) for *_, part in jobs for piece in part]

@@ -16,7 +16,14 @@ from typing import Any
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_module
+from torch.distributed.tensor import (
+    DTensor,
+    Partial,
+    Replicate,
+    Shard,
+    distribute_module,
+    distribute_tensor,
+)
 from torch.distributed.tensor.parallel import (
     ColwiseParallel,
     ParallelStyle,
@@ -25,6 +32,7 @@ from torch.distributed.tensor.parallel import (
     parallelize_module,
 )
 from torch.distributed.tensor.placement_types import Placement
+from torch.nn import functional as F
 
 from flywright.errors import UserError
 
@@ -58,6 +66,31 @@ class _Moved(ParallelStyle):
         return output.redistribute(placements=(self._leaves or self._computes,)).to_local()
 
 
+class _Vocabulary(ParallelStyle):
+    """An embedding's rows, each rank its own; by hand, because DTensor's own would compute a
+    gradient of all rows on every rank.
+    """
+
+    def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
+        rows = distribute_tensor(module.get_parameter("weight"), device_mesh, (Shard(0),))
+        module.register_parameter("weight", nn.Parameter(rows))
+        module.forward = partial(_embedded, module, device_mesh)
+        return module
+
+
+def _embedded(module: nn.Module, mesh: DeviceMesh, ids_BT: Tensor) -> Tensor:
+    """[B, T / tp, D]: rows that are others' count as 0, and the ranks' are summed."""
+    weight = module.get_parameter("weight")
+    assert isinstance(weight, DTensor)
+    rows_VD = weight.to_local()
+    own_BT = ids_BT - mesh.get_local_rank() * len(rows_VD)
+    others_BT = (own_BT < 0) | (own_BT >= len(rows_VD))
+    found_BTD = F.embedding(own_BT.masked_fill(others_BT, 0), rows_VD)
+    found_BTD = found_BTD.masked_fill(others_BT[..., None], 0)
+    partly = DTensor.from_local(found_BTD, mesh, (Partial(),), run_check=False)
+    return partly.redistribute(placements=(_SPLIT,)).to_local()
+
+
 _SPLIT, _WHOLE = Shard(SEQUENCE), Replicate()
 _STYLES: dict[str, ParallelStyle] = {
     "gather": _Moved(_SPLIT, _WHOLE, None),
@@ -65,7 +98,7 @@ _STYLES: dict[str, ParallelStyle] = {
     "row": RowwiseParallel(output_layouts=_SPLIT),
     "sequence": SequenceParallel(),
     "heads": SequenceParallel(sequence_dim=1, use_local_output=True),  # of [B, H, T, K]
-    "vocab": RowwiseParallel(input_layouts=_WHOLE, output_layouts=_SPLIT),
+    "vocab": _Vocabulary(),
     "whole": _Moved(_SPLIT, _SPLIT, _WHOLE),
     "head": ColwiseParallel(output_layouts=_WHOLE),
     "replicate": _Moved(_WHOLE, _WHOLE, _WHOLE),

@@ -4,13 +4,16 @@ A Source like any other (sources.py); the base folder and the endpoint that answ
 """
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
 from flywright.ask import Completer
 from flywright.data.formats import open_records
+from flywright.data.prepare import INPUTS
 from flywright.errors import UserError
-from flywright.files import digest, file_hash
+from flywright.files import digest, file_hash, folder_hash
 from flywright.recipe import files
 from flywright.recipe.settings import BroughtSettings
 from flywright.recipe.sources import Source
@@ -27,12 +30,10 @@ class Brought(Source):
     def __init__(self, own: BroughtSettings):
         self._own = own
         paths = [Path(path) for path in own.model_dump().values() if path]
-        for path in paths:
-            if not path.is_file():
-                raise UserError(f"[files]: {path}: no such file")
-        self.fingerprint = digest(
-            "brought/1", own.model_dump(), [file_hash(path) for path in paths]
-        )
+        missing = ", ".join(str(path) for path in paths if not path.exists())
+        if missing:
+            raise UserError(f"[files]: {missing}: no such file")
+        self.fingerprint = digest("brought/1", own.model_dump(), [bytes_of(path) for path in paths])
 
     def documents(self) -> Iterator[Document]:
         """Documents for closed Q&A."""
@@ -89,6 +90,29 @@ class Brought(Source):
     def generator(self) -> Completer:
         """There is none of its own."""
         raise UserError("generator.model: name the URL of an endpoint, or a weights folder")
+
+
+@dataclass(frozen=True)
+class OwnShards:
+    """Token shards and their tokenizer: known by what they hold, wherever they lie."""
+
+    folder: Path
+    tokenizer: Path
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of both."""
+        return digest("shards/1", bytes_of(self.folder), bytes_of(self.tokenizer))
+
+
+def bytes_of(path: Path) -> str:
+    """What a file or folder holds; shards are known by what they were made of, not read again."""
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder")
+    made_of = path / INPUTS
+    if path.is_dir() and not made_of.exists():
+        return folder_hash(path)
+    return file_hash(made_of if made_of.exists() else path)
 
 
 def prompts(path: str) -> Iterable[Prompt]:

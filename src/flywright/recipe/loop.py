@@ -15,6 +15,7 @@ from flywright.files import folder_hash
 from flywright.recipe import settings as s
 from flywright.recipe import stages
 from flywright.recipe.answerers import REVISION, Answerer, generator
+from flywright.recipe.brought import OwnShards
 from flywright.recipe.sources import Source, TextSource
 from flywright.recipe.step import Artifact, Road, Stage
 from flywright.settings import Settings
@@ -36,8 +37,12 @@ def pretrained(
 ) -> tuple[Artifact, Artifact, Artifact, Artifact]:
     """Documents, shards, the base after the first phase, and the base."""
     documents = road.do(stages.gather_documents, "documents", recipe.documents, source)
-    tokenizer = road.do(stages.make_tokenizer, "tokenizer", recipe.documents, documents)
-    shards = road.do(stages.make_shards, "shards", recipe.documents, documents, tokenizer)
+    if isinstance(recipe, s.WholeSettings) and recipe.files.shards:
+        own = OwnShards(Path(recipe.files.shards), Path(recipe.files.tokenizer))
+        tokenizer = shards = road.do(stages.adopt_shards, "shards", recipe.documents, own)
+    else:
+        tokenizer = road.do(stages.make_tokenizer, "tokenizer", recipe.documents, documents)
+        shards = road.do(stages.make_shards, "shards", recipe.documents, documents, tokenizer)
     shape = recipe.model.model_dump(mode="json")
     first = road.do(stages.pretrain, "pretrain", recipe.pretrain, shape, tokenizer, shards)
     base = road.do(stages.continue_pretraining, "continue", recipe.continued, first, shards)

@@ -16,7 +16,7 @@ from flywright.recipe.brought import Brought
 from flywright.recipe.console import Teller
 from flywright.recipe.files_road import FilesSettings, walk
 from flywright.recipe.loop import weak_to_strong
-from flywright.recipe.settings import AlignSettings, RecipeSettings
+from flywright.recipe.settings import AlignSettings, RecipeSettings, WholeSettings
 from flywright.recipe.sources import open_source
 from flywright.recipe.step import Road, Stop, check_until
 from flywright.report import write_report
@@ -36,7 +36,11 @@ def find_recipe(name: str) -> Path:
 
 
 Recipe = RecipeSettings | AlignSettings | FilesSettings
-_ROADS: dict[str, type[Recipe]] = {"files": FilesSettings, "align": AlignSettings}
+_ROADS: dict[str, type[Recipe]] = {
+    "files": FilesSettings,
+    "align": AlignSettings,
+    "whole": WholeSettings,
+}
 
 
 def read_recipe(path: Path, overrides: list[str], seed: int | None) -> Recipe:
@@ -55,7 +59,7 @@ def _walker(recipe: Recipe) -> Callable[[Road], Any]:
     """The recipe's road, with the source of its material opened."""
     if isinstance(recipe, FilesSettings):
         return lambda road: walk(road, recipe)
-    if isinstance(recipe, AlignSettings):
+    if isinstance(recipe, AlignSettings | WholeSettings):
         source = Brought(recipe.files)
     else:
         source = open_source(recipe.source, recipe.seed)

@@ -3,14 +3,14 @@
 `flywright run recipe.toml --set sft.train.learning_rate=1e-4` changes one of them for a run.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from flywright.errors import UserError
 from flywright.sandbox import SandboxSettings
 from flywright.settings import Settings
-from flywright.spec import MeshSpec, ModelSpec
+from flywright.spec import MeshSpec, ModelSpec, preset
 from flywright.synth import GeneticSettings, SynthSettings
 from flywright.train.settings import TrainSettings
 
@@ -156,12 +156,17 @@ class RunSettings(Settings):
 
 
 class BaseFromScratch(Settings):
-    """A base that is trained here, in two phases."""
+    """A base that is trained here, in two phases; `model` may be a preset's name."""
 
     documents: DocumentSettings
     model: ModelSpec
     pretrain: PretrainSettings
     continued: PretrainSettings
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _preset(cls, value: Any) -> Any:
+        return preset(value) if isinstance(value, str) else value
 
 
 class RoadSettings(RunSettings):
@@ -214,3 +219,18 @@ class AlignSettings(RoadSettings):
     base: BaseSettings
     files: BroughtSettings
     documents: DocumentSettings = DocumentSettings(vocab_size=1)
+
+
+class WholeFiles(BroughtSettings):
+    """The user's own files, and what a base is pretrained on: `documents`, or shards of them."""
+
+    shards: str = Field(default="", description="the folder that `flywright data` made")
+    tokenizer: str = Field(default="", description="the folder that the shards were made with")
+
+
+class WholeSettings(RecipeSettings):
+    """A recipe with road = "whole": every stage, on files of one's own."""
+
+    road: Literal["whole"]
+    source: Literal[""] = ""
+    files: WholeFiles

@@ -14,14 +14,15 @@ from pydantic import Field
 
 from flywright.data.documents import DocumentFiles
 from flywright.data.formats import Reading
-from flywright.data.prepare import INPUTS, TOKENIZER, prepare
+from flywright.data.prepare import prepare, refuse_other_tokenizer
 from flywright.data.quality import Quality
 from flywright.data.shards import write_shard
 from flywright.errors import UserError
-from flywright.files import digest, file_hash, folder_hash, write_json
+from flywright.files import digest, write_json
 from flywright.parallel import Ranks, joined
 from flywright.progress import silent
 from flywright.recipe import files, training
+from flywright.recipe.brought import bytes_of
 from flywright.recipe.console import Teller
 from flywright.recipe.settings import DpoSettings, PretrainSettings, RankLoss, RpoLoss, Training
 from flywright.recipe.step import Work
@@ -102,9 +103,7 @@ def _pretrain(work: Work, own: PretrainFile, documents: Iterator[Document]) -> N
     if tokenizer.vocab_size > own.model.vocab_size:
         raise UserError(f"model.vocab_size: the tokenizer has {tokenizer.vocab_size} pieces")
     shards = own.data if own.data.is_dir() else work / "shards"
-    made_with = shards / TOKENIZER
-    if made_with.exists() and made_with.read_text() != tokenizer.hash:
-        raise UserError(f"{shards}: its shards were made with another tokenizer")
+    refuse_other_tokenizer(shards, tokenizer)
     work.ranks.by_first(lambda: _write_shards(shards, documents, tokenizer))
     start = training.new_decoder(own.model, own.seed)
     context = own.model.context_length
@@ -151,16 +150,6 @@ def _told(reading: Reading, own: OwnFolder, say: Callable[[str], None]) -> Itera
     say(reading.line)
 
 
-def _bytes_of(path: Path) -> str:
-    """What a file or folder holds; shards are known by what they were made of, not read again."""
-    if not path.exists():
-        raise UserError(f"{path}: no such file or folder")
-    made_of = path / INPUTS
-    if path.is_dir() and not made_of.exists():
-        return folder_hash(path)
-    return file_hash(made_of if made_of.exists() else path)
-
-
 def train_one(verb: str, path: Path, overrides: list[str]) -> str:
     """Run one training verb; returns a line that says where the weights are.
 
@@ -186,7 +175,7 @@ def _claim(verb: str, own: OwnFolder) -> None:
     """The folder is this step's; another's work in it is not written over."""
     _reading(verb, own)  # of a form that the verb reads, before anything is written
     inputs = [getattr(own, name, None) for name in ("data", "model", "tokenizer")]
-    read = [_bytes_of(path) for path in inputs if isinstance(path, Path)]
+    read = [bytes_of(path) for path in inputs if isinstance(path, Path)]
     said = {"verb": verb, "fingerprint": digest(verb, own.model_dump(mode="json"), read)}
     begun = own.out / "settings.json"
     if begun.exists() and json.loads(begun.read_text())["fingerprint"] != said["fingerprint"]:

@@ -14,7 +14,8 @@ from typing import Any
 from flywright.ask import Completer, Sampling
 from flywright.ask.ledger import Ledger, Ledgered, LedgeredScorer
 from flywright.data.filters import clean
-from flywright.data.shards import write_shard
+from flywright.data.prepare import refuse_other_tokenizer
+from flywright.data.shards import open_shard, write_shard
 from flywright.errors import UserError
 from flywright.evals.compare import by_kind, compare
 from flywright.evals.judge_pairs import judge_accuracy
@@ -26,6 +27,7 @@ from flywright.model.weights import open_decoder
 from flywright.recipe import settings as s
 from flywright.recipe import training
 from flywright.recipe.answerers import Answerer, opened, reward_scorer
+from flywright.recipe.brought import OwnShards
 from flywright.recipe.overlap import overlap
 from flywright.recipe.sources import Source, TextSource
 from flywright.recipe.step import Artifact, Work, stage
@@ -96,6 +98,18 @@ def make_shards(
         work.tick(done, len(texts), name)
     work.tokens = sum(sizes.values())
     work.facts = {"tokens": sizes}
+
+
+@stage(version=1)
+def adopt_shards(work: Work, settings: s.DocumentSettings, own: OwnShards) -> None:
+    """Shards that `flywright data` made, where they lie, and their tokenizer."""
+    tokenizer = Tokenizer.load(own.tokenizer)
+    refuse_other_tokenizer(own.folder, tokenizer)
+    tokenizer.save(work / "tokenizer")
+    for path in sorted(own.folder.glob("*.npy")):
+        (work / path.name).unlink(missing_ok=True)
+        (work / path.name).symlink_to(path.resolve())
+        work.tokens += len(open_shard(path))
 
 
 @stage(version=2, trains=True)

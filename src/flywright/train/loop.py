@@ -71,7 +71,7 @@ def fit(
     ranks = ranks or Ranks()
     parts = [model] if isinstance(model, Model) else list(model)
     optimizer = MasterOptimizer(parts, settings, ranks)  # before anything is rounded
-    _prepare(parts, settings, alone=ranks.mesh is None)
+    prepare(parts, settings, alone=ranks.mesh is None)
     optimizer.write_to_model()  # a head that stays precise is the masters' own
     bf16 = settings.precision == "bf16"
     passes = Passes(parts, settings.micro_batch_tokens, ranks, bf16)
@@ -148,7 +148,7 @@ def _refuse_other_phase(ranks: Ranks, progress: Progress, ramped: bool) -> None:
         raise PhaseEnds(progress.step, progress.samples, dp)
 
 
-def _prepare(parts: Sequence[Model], settings: TrainSettings, alone: bool) -> None:
+def prepare(parts: Sequence[Model], settings: TrainSettings, alone: bool) -> None:
     """The dtype that is computed in, but for a head that stays precise; and recomputing layers.
 
     Over a mesh the shards stay as they are, and what is gathered of them is rounded.
