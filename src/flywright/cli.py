@@ -123,7 +123,7 @@ def _rehearse(recipe: Any, name: str, as_json: bool) -> None:
         _table([rank.as_dict() for rank in ranks], True)
     else:
         for title, rows in tables(ranks):
-            _table(rows, False, f"{name} on {recipe.device}, {title}")
+            _table(rows, False, f"{name} on {recipe.mesh.device}, {title}")
     if fault:
         _fail(f"{name} {fault}", 1)
 

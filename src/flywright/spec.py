@@ -137,6 +137,7 @@ class MeshSpec(Settings):
         default=[], description="[samples consumed, dp until then], before dp: a job for each"
     )
     timeout_seconds: int = Field(default=1800, gt=0, description="of a step, then it is a hang")
+    device: str = Field(default="H100", description="that each rank has, for a dry run")
 
     @property
     def ranks(self) -> int:

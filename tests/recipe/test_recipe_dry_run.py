@@ -96,7 +96,7 @@ def test_the_whole_road_and_the_mesh_is_no_part_of_it(tmp_path):
     names = step_names(chosen)
     assert names[:4] == ["documents", "shards", "pretrain", "continue"]
     assert "tokenizer" not in names and "1-rpo3" in names and names[-1] == "judges"
-    assert "mesh" not in chosen.model_dump() and "device" not in chosen.model_dump()
+    assert "mesh" not in chosen.model_dump()
     from_texts = step_names(read_recipe(path, [*changes, "files.shards="], None))
     assert from_texts[:3] == ["documents", "tokenizer", "shards"]
 
@@ -162,7 +162,7 @@ def test_what_dp_ranks_share_out_is_not_held():
 def test_what_does_not_fit_fails_with_its_largest_part():
     large = SMALL.replace("ffn_size=256", "ffn_size=1_000_000_000").replace("layers=8", "layers=2")
     changes = [f"model={large}", "mesh.pp=1", "mesh.dp=1", "mesh.dp_ramp=[]", "mesh.tp=2"]
-    changes += ["device=A100", f"pretrain.window={WINDOW}"]
+    changes += ["mesh.device=A100", f"pretrain.window={WINDOW}"]
     words = [word for change in changes for word in ("--set", change)]
     done = command("nemotron-4-340b", "--dry-run", "--json", *words)
     assert done.returncode == 1 and "does not fit: pipeline rank 0" in done.stderr

@@ -121,7 +121,7 @@ def dry_run(recipe: RecipeSettings | FilesSettings) -> tuple[list[Rank], str]:
     # each walk in a process of its own: torch remembers a process group's names
     with multiprocessing.get_context("fork").Pool(processes, maxtasksperchild=1) as pool:
         ranks = pool.starmap(walk, walks, chunksize=1)
-    return ranks, _fault(ranks, recipe.device)
+    return ranks, _fault(ranks, recipe.mesh.device)
 
 
 def _fault(ranks: list[Rank], name: str) -> str:

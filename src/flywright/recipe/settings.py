@@ -150,9 +150,8 @@ class RunSettings(Settings):
     name: str
     seed: int = 1
     notes: list[str] = Field(default=[], description="what the report has to say of this run")
-    # where it runs is no part of what is made: neither goes into a fingerprint
+    # where it runs is no part of what is made: it goes into no fingerprint
     mesh: MeshSpec = Field(default=MeshSpec(), exclude=True)
-    device: str = Field(default="H100", exclude=True, description="what a rank of the mesh is")
 
 
 class BaseFromScratch(Settings):
