@@ -1,6 +1,6 @@
 """What a mesh costs on two cores: `python benchmarks/parallel.py`.
 
-The same training steps (a Nemotron of some 34M parameters, 16 windows of 512 tokens a step) by one
+The same training steps (a Nemotron of some 34M parameters, 8 windows of 512 tokens a step) by one
 process with two threads, and by two processes with one thread each over gloo: tensor and sequence
 parallel, fully sharded data (ZeRO 1 and 3), and an interleaved pipeline. Each is the real training
 loop; the time of a step is the median of those after the first two, the row the median of three
@@ -34,7 +34,7 @@ from flywright.train.settings import TrainSettings
 SPEC = ModelSpec(
     vocab_size=8192, hidden_size=512, layers=8, heads=8, kv_heads=4, head_dim=64, ffn_size=2048
 )
-WINDOW, BATCH, STEPS, SKIPPED, RUNS = 512, 16, 8, 2, 3
+WINDOW, BATCH, STEPS, SKIPPED, RUNS = 512, 8, 6, 2, 3
 MESHES = {
     "tp 2, sequence parallel": MeshSpec(tp=2),
     "dp 2, ZeRO 1": MeshSpec(dp=2, zero=1),

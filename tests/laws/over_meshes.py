@@ -111,12 +111,22 @@ def new_model(of: str, spec: ModelSpec) -> Decoder | RewardModel:
     return decoder(spec)
 
 
-def over(of: str, spec: ModelSpec, now: MeshSpec, ramp: MeshSpec | None = None) -> dict[str, Any]:
-    """A new model, or this rank's chunks of it, and its ranks, for `fit`; on one process alone."""
+def over(
+    of: str,
+    spec: ModelSpec,
+    now: MeshSpec,
+    ramp: MeshSpec | None = None,
+    dtype: torch.dtype = torch.float64,
+) -> dict[str, Any]:
+    """A new model, or this rank's chunks of it, and its ranks, for `fit`; on one process alone.
+
+    dtype: what a mesh computes in; weights are fp64 with it, else fp32.
+    """
     model, ramp = new_model(of, spec), ramp or now
+    model = model if dtype == torch.float64 else model.float()
     if now.ranks == 1:
         return {"model": model, "ranks": Ranks(None, ramp)}
-    mesh, policy = build_mesh(now), compute_in(torch.float64)
+    mesh, policy = build_mesh(now), compute_in(dtype)
     placements = REWARD if isinstance(model, RewardModel) else DECODER
     parts = apply_pipeline(model, mesh, placements, now.virtual, policy, now.zero)
     return {"model": parts, "ranks": Ranks(mesh, ramp)}

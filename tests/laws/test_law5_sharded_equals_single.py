@@ -34,6 +34,7 @@ from flywright.model.sharding import DECODER, REWARD
 from flywright.parallel import apply, build_mesh
 from flywright.spec import MeshSpec, ModelSpec
 from flywright.train.loop import fit
+from flywright.train.objectives import reward
 from flywright.train.settings import TrainSettings
 
 
@@ -135,12 +136,13 @@ STEPS = 3
 GAPLESS = {"score.bias", "model.norm.bias"}  # they move both rewards of a pair alike
 
 
-def _training_case(of: str, mesh: MeshSpec, spec: ModelSpec = SPEC) -> Case:
+def _training_case(of: str, mesh: MeshSpec, spec: ModelSpec = SPEC, **changed: Any) -> Case:
     objective, samples = OBJECTIVES[of]
     objective = replace(objective, start=lambda means, dtype: None)  # another reference than at 0
     settings = TrainSettings(
-        learning_rate=1e-2, batch_size=5, samples=5 * STEPS, micro_batch_tokens=24, precision="fp32"
-    )
+        learning_rate=1e-2, batch_size=5, samples=5 * STEPS, micro_batch_tokens=24,
+        precision="fp32", **changed,
+    )  # fmt: skip
 
     def trained(folder: Path, now: MeshSpec) -> dict[str, torch.Tensor]:
         given = over(of, spec, now)
@@ -196,7 +198,28 @@ def test_every_objective_over_a_mesh_trains_as_on_one_process(mesh: str, tmp_pat
 
 @pytest.mark.parametrize("mesh", ["pp2", "zero2", "zero3"])
 def test_other_meshes_train_as_one_process(mesh: str, tmp_path: Path) -> None:
-    spread(_training_case("sft", MESHES[mesh]), tmp_path)
+    """Layers are computed again in backward: they find the weights that were let go."""
+    spread(_training_case("sft", MESHES[mesh], recompute=True), tmp_path)
+
+
+@pytest.mark.parametrize("mesh", ["tp2", "zero3", "pp2-interleaved"])
+def test_bf16_over_a_mesh_is_near_bf16_on_one(mesh: str, tmp_path: Path) -> None:
+    """What is computed in is rounded alike; what is kept, the fp32 weights, is not rounded."""
+    settings = TrainSettings(learning_rate=1e-3, batch_size=5, samples=15, micro_batch_tokens=24)
+
+    def case(folder: Path) -> None:
+        for now in (MeshSpec(), MESHES[mesh]):
+            given = over("reward", SPEC, now, dtype=torch.bfloat16)
+            out = folder / ("meshed" if now.ranks > 1 else f"alone-{dist.get_rank()}")
+            samples = OBJECTIVES["reward"][1]()
+            fit(given.pop("model"), Shuffled(samples, 0), reward(), settings, out, **given)
+        if dist.get_rank() == 0:
+            ours, alone = told(folder / "meshed"), told(folder / "alone-0")
+            for after, before in zip(ours, alone, strict=True):
+                assert after["loss"] == pytest.approx(before["loss"], rel=2e-2)
+                assert after["grad_norm"] == pytest.approx(before["grad_norm"], rel=5e-2)
+
+    spread(case, tmp_path)
 
 
 @pytest.mark.slow
