@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -35,6 +36,8 @@ from flywright.parallel import apply, build_mesh
 from flywright.spec import MeshSpec, ModelSpec
 from flywright.train.loop import fit
 from flywright.train.objectives import reward
+from flywright.train.passes import Passes
+from flywright.train.reference import pair_reference
 from flywright.train.settings import TrainSettings
 
 
@@ -144,17 +147,29 @@ def _training_case(of: str, mesh: MeshSpec, spec: ModelSpec = SPEC, **changed: A
         precision="fp32", **changed,
     )  # fmt: skip
 
+    seen: list[np.ndarray] = []
+
     def trained(folder: Path, now: MeshSpec) -> dict[str, torch.Tensor]:
         given = over(of, spec, now)
         model = given.pop("model")
-        fit(model, Shuffled(samples(), 0), objective, settings, folder, **given)
+        made = samples()
+        if of in ("dpo", "rpo"):
+            parts = model if isinstance(model, list) else [model]
+            passes = Passes(parts, settings.micro_batch_tokens, given["ranks"])
+            seen.append(pair_reference(passes, made))
+        given["validation"] = made[:4]
+        fit(model, Shuffled(made, 0), objective, settings, folder, **given)
         return weights(model)
 
     def case(folder: Path) -> None:
+        seen.clear()
         alone = folder / f"alone-{dist.get_rank()}"
         expected, ours = trained(alone, MeshSpec()), trained(folder / "sharded", mesh)
         if dist.get_rank() == 0:
             assert_same_steps(told(folder / "sharded"), told(alone))
+            assert "validation_loss" in told(alone)[-1]
+        if seen:  # of the reference, on every rank
+            np.testing.assert_allclose(seen[1], seen[0], rtol=1e-6)
         for name, weight in ours.items():
             torch.testing.assert_close(weight, expected[name], rtol=0, atol=TIGHT)
         held: list[Any] = [None] * dist.get_world_size()

@@ -145,12 +145,14 @@ def test_a_small_mesh_is_told_rank_by_rank():
     assert "8 ranks" in title and {"pp rank 0", "pp rank 1"} < set(rows[0])
 
 
+@pytest.mark.slow
 def test_recomputing_keeps_less_and_asks_more():
     (plain, _), (again, _) = (dry_run(recipe(recompute=on))[0] for on in (False, True))
     assert again.activations < plain.activations / 4
     assert again.tp_collectives > plain.tp_collectives
 
 
+@pytest.mark.slow
 def test_what_dp_ranks_share_out_is_not_held():
     one, two, three = (dry_run(recipe(pp=1, tp=1, dp=4, zero=z))[0][0] for z in (1, 2, 3))
     assert one.gradients == 4 * one.parameters and one.weights == 2 * one.parameters

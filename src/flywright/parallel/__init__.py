@@ -7,7 +7,7 @@ Nothing here knows a model; gloo on CPU and NCCL on GPUs run the same code.
 
 from flywright.parallel.apply import apply, apply_pipeline, compute_in
 from flywright.parallel.folder import fill, save_sharded
-from flywright.parallel.fsdp import exchange
+from flywright.parallel.fsdp import exchange, let_go
 from flywright.parallel.mesh import build_mesh, process_group
 from flywright.parallel.pipeline import Pipeline
 from flywright.parallel.ranks import Ranks, joined
@@ -26,6 +26,7 @@ __all__ = [
     "exchange",
     "fill",
     "joined",
+    "let_go",
     "local_rows",
     "process_group",
     "save_sharded",

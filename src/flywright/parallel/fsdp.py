@@ -48,3 +48,9 @@ def exchange(module: nn.Module, wanted: bool) -> None:
     if isinstance(module, FSDPModule):
         module.set_requires_gradient_sync(wanted)
         module.set_reshard_after_backward(wanted)
+
+
+def let_go(module: nn.Module) -> None:
+    """Free what a forward without a backward left gathered: parameters are shards again."""
+    for part in sharded_parts(module):
+        part.reshard()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from flywright.data.batch import Batch, Sample, collate, micro_batches
-from flywright.parallel import Pipeline, Ranks, exchange
+from flywright.parallel import Pipeline, Ranks, exchange, let_go
 from flywright.train.meter import Meter
 from flywright.train.objectives.base import Model, batch_hidden, through
 
@@ -92,16 +92,18 @@ class Passes:
                 self._through_pipeline(self._pipeline, batches, collect is not None)
             if collect:
                 collect()
-            return
-        model = self.parts[0]
-        for number, batch in enumerate(batches):
-            exchange(model, self.ranks.spec.zero > 1 or number == len(batches) - 1)
-            with time("forward"):
-                loss = share(model, batch, batch_hidden(model, batch))
-            if collect:
-                with time("backward"):
-                    loss.backward()
-                    collect()
+        else:
+            model = self.parts[0]
+            for number, batch in enumerate(batches):
+                exchange(model, self.ranks.spec.zero > 1 or number == len(batches) - 1)
+                with time("forward"):
+                    loss = share(model, batch, batch_hidden(model, batch))
+                if collect:
+                    with time("backward"):
+                        loss.backward()
+                        collect()
+        for part in self.parts if collect is None else ():
+            let_go(part)
 
     def _through_pipeline(self, pipeline: Pipeline, batches: Sequence[Batch], back: bool) -> None:
         self._now = batches
