@@ -16,8 +16,8 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import Store, TCPStore  # dist's own, with their types
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from flywright.errors import FlywrightError, Preempted, UserError
-from flywright.parallel.watch import name_failure
+from flywright.errors import FlywrightError, PhaseEnds, Preempted, UserError
+from flywright.parallel.watch import name_failure, record
 from flywright.spec import MeshSpec
 
 AXES = ("pp", "dp", "tp")
@@ -48,8 +48,9 @@ def process_group(spec: MeshSpec) -> Iterator[torch.device]:
         _join(device, timedelta(seconds=spec.timeout_seconds))
     try:
         yield device
-    except Preempted:
+    except (Preempted, PhaseEnds) as error:  # all ranks have agreed on it
         _leave()
+        record(str(error))
         raise
     except Exception as error:  # without leaving: that could wait for ranks that hang
         raise name_failure(error) from None
