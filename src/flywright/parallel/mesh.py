@@ -35,7 +35,8 @@ def process_group(spec: MeshSpec) -> Iterator[torch.device]:
     """Join the ranks that torchrun or Slurm started; gives this rank's device.
 
     One rank needs no group, and there is none. NCCL where CUDA is, else gloo; a collective that
-    takes longer than `timeout_seconds` fails. An error inside is told with its rank and host.
+    takes longer than twice `timeout_seconds` fails: a step's Watchdog, which tells more, is to come
+    first. An error inside is told with its rank and host.
     Raises UserError where the ranks started are not pp x dp x tp, FlywrightError where they
     cannot reach each other.
     """
@@ -45,7 +46,7 @@ def process_group(spec: MeshSpec) -> Iterator[torch.device]:
     _refuse_other_size(spec, started)
     device = _device(int(launch.get("LOCAL_RANK", 0)))
     if started > 1:
-        _join(device, timedelta(seconds=spec.timeout_seconds))
+        _join(device, timedelta(seconds=2 * spec.timeout_seconds))
     try:
         yield device
     except (Preempted, PhaseEnds) as error:  # all ranks have agreed on it
