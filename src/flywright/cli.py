@@ -4,7 +4,10 @@ Exit status: 0 done, 1 failed, 2 bad usage or input; errors are one line on stde
 """
 
 import json
+import os
+import signal
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -23,6 +26,7 @@ app = typer.Typer(
 
 Overrides = Annotated[list[str], typer.Option("--set", help="dotted.key=value over the file's")]
 CacheGib = Annotated[float, typer.Option(min=0, help="keys and values of an engine, GiB")]
+LINGER_SECONDS = 10.0
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 
 
@@ -43,8 +47,21 @@ def main() -> None:
 
 
 def _fail(line: str, status: int) -> NoReturn:
+    if os.environ.get("RANK", "0") != "0":
+        _let_the_first_tell(status)
     print(f"flywright: {line}", file=sys.stderr)
     raise SystemExit(status)
+
+
+def _let_the_first_tell(status: int) -> None:
+    """Most lines are all ranks': the first tells, and as it ends torchrun or srun ends the others.
+
+    A rank that is left alone tells its own.
+    """
+    if status in (0, 75):  # all have agreed
+        raise SystemExit(status)
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(status))
+    time.sleep(LINGER_SECONDS)
 
 
 def _table(rows: list[dict[str, Any]], as_json: bool, title: str = "") -> None:
@@ -109,7 +126,8 @@ def run(
         told += [f"--until={until}"] if until else []
         print(f"bash {write_scripts(path, root, chosen.mesh, told, gpus_per_node)}")
         return
-    walk(chosen, root, until)
+    if walk(chosen, root, until) is None:
+        return  # another rank tells
     _table(stage_rows(root), False, "every stage, on the same held-out prompts")
     print(f"chat with it:  flywright chat {root / 'policy'}")
 
@@ -135,7 +153,8 @@ def _training_verb(verb: str, text: str) -> None:
     ) -> None:
         from flywright.recipe.single import train_one
 
-        print(train_one(verb, settings_file, settings))
+        if told := train_one(verb, settings_file, settings):
+            print(told)
 
     app.command(verb, help=text)(command)
 

@@ -3,6 +3,7 @@
 Nothing half-written can be taken for done. Also the hashes that fingerprints and record ids use.
 """
 
+import fcntl
 import hashlib
 import json
 import os
@@ -121,6 +122,22 @@ def remove_leftovers(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """One run a folder. Raises FlywrightError where another one is at work."""
+    with named_disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        stream = (folder / ".lock").open("w")
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        stream.close()
+        raise FlywrightError(f"{folder}: another run is at work there") from None
+    with stream:
+        remove_leftovers(folder)
+        yield
 
 
 def read_json(path: Path, missing_ok: bool = False) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from flywright.errors import UserError
 from flywright.recipe.slurm import write_scripts
 from flywright.spec import MeshSpec
 
+TOY = Path(__file__).parents[1] / "road" / "toy.toml"
 SRUN = """
 import os, signal, subprocess, sys, time
 arguments = sys.argv[1:]
@@ -81,6 +82,8 @@ sys.exit(now if isinstance(now, int) else 1)
 class Slurm:
     """The stand-ins on a PATH of their own, and the controller that runs what is queued."""
 
+    nodes, patience_seconds = "node1,node2", 60
+
     def __init__(self, folder: Path):
         self.seen = folder / "seen"
         (folder / "bin").mkdir()
@@ -121,7 +124,7 @@ class Slurm:
                 ["bash", script],
                 env=self.env | {
                     "SLURM_JOB_ID": number, "SLURM_NTASKS": str(nodes * tasks),
-                    "SLURM_JOB_NODELIST": "node1,node2", "DOING": json.dumps(doing),
+                    "SLURM_JOB_NODELIST": self.nodes, "DOING": json.dumps(doing),
                     "SLURM_RESTART_COUNT": str(len(statuses)),
                 },
                 stdout=subprocess.DEVNULL,
@@ -129,7 +132,7 @@ class Slurm:
             warned = doing.get(number, [])[len(statuses) :][:1] == ["wait"]
             if warned:
                 self._warn(job, f"{number}-{len(statuses)}-*.json", nodes * tasks)
-            ended = job.wait(60)
+            ended = job.wait(self.patience_seconds)
             assert not warned or (self.seen / f"saved-{number}-{len(statuses)}").exists()
             statuses.append(ended)
             if not again.exists():
@@ -145,6 +148,64 @@ class Slurm:
     def told(self, job: int, restart: int) -> list[dict]:
         paths = sorted(self.seen.glob(f"{job}-{restart}-*.json"))
         return [json.loads(path.read_text()) for path in paths]
+
+
+# the real program, which only tells when it ended with status 75
+REAL = """
+import os, pathlib
+from flywright.cli import main
+try:
+    main()
+except SystemExit as end:
+    if end.code == 75:
+        job = os.environ["SLURM_JOB_ID"] + "-" + os.environ["SLURM_RESTART_COUNT"]
+        (pathlib.Path(os.environ["SEEN"]) / f"saved-{job}").touch()
+    raise
+"""
+
+
+class RealSlurm(Slurm):
+    """The jobs run flywright itself; a warning comes when the first training state stands."""
+
+    nodes, patience_seconds = "localhost", 590
+
+    def __init__(self, folder: Path):
+        super().__init__(folder)
+        path = folder / "bin" / "flywright"
+        path.write_text(f"#!{sys.executable}\n{REAL}")
+        self.env |= {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+        self._out = folder / "out"
+
+    def _warn(self, job: subprocess.Popen, _started: str, _ranks: int) -> None:
+        while not list(self._out.glob("steps/*/state/step-*")) and job.poll() is None:
+            time.sleep(0.005)
+        job.send_signal(signal.SIGUSR1)
+
+
+@pytest.mark.slow
+def test_a_real_ramp_over_two_jobs_and_a_preemption_is_one_training(tmp_path: Path) -> None:
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    options = ["--until=pretrain", "--set=pretrain.train.checkpoint_every_steps=1"]
+    mesh = MeshSpec(dp=2, dp_ramp=[(100, 1)])
+    set_mesh = ["--set=mesh.dp=2", "--set=mesh.dp_ramp=[[100,1]]"]
+    submit = write_scripts(TOY, out, mesh, options + set_mesh)
+    assert RealSlurm(tmp_path).run(submit, {"1": ["wait"]}) == {"1": [0, 0], "2": [0]}
+    log = (out / "log.txt").read_text()
+    assert [log.count(f"+ {step}: ") for step in ("documents", "shards", "pretrain")] == [1, 1, 1]
+
+    shutil.copytree(out / "steps", whole / "steps")
+    shutil.rmtree(next((whole / "steps").glob("pretrain@*")))
+    command = [sys.executable, "-m", "flywright.cli", "run", str(TOY), "--out", str(whole)]
+    subprocess.run(command + options, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    ramped, alone = (
+        [json.loads(line) for line in next(run.glob("steps/pretrain@*/metrics.jsonl")).open()]
+        for run in (out, whole)
+    )
+    assert [line["step"] for line in ramped] == [line["step"] for line in alone]
+    assert [line["tokens"] for line in ramped] == [line["tokens"] for line in alone]
+    losses, expected = ([line["loss"] for line in lines] for lines in (ramped, alone))
+    assert losses[:15] == expected[:15]  # one rank: bit for bit, also where it was preempted
+    assert losses[15:] == pytest.approx(expected[15:], rel=1e-4)
 
 
 @pytest.fixture
@@ -230,12 +291,11 @@ def test_ranks_that_do_not_fill_machines_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_command_line_writes_scripts_and_runs_nothing(tmp_path: Path) -> None:
-    recipe = Path(__file__).parents[1] / "road" / "toy.toml"
-    command = [sys.executable, "-m", "flywright.cli", "run", str(recipe), "--slurm"]
+    command = [sys.executable, "-m", "flywright.cli", "run", str(TOY), "--slurm"]
     command += ["--out", str(tmp_path / "out"), "--set", "mesh.dp=4", "--seed", "0"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == f"bash {tmp_path}/out/slurm/submit.sh\n"
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["slurm"]
     script = (tmp_path / "out" / "slurm" / "phase-1.sh").read_text()
     assert "--nodes=1\n#SBATCH --ntasks-per-node=4\n" in script
-    assert f"run {recipe} --out {tmp_path}/out --set=mesh.dp=4 --seed=0 &" in script
+    assert f"run {TOY} --out {tmp_path}/out --set=mesh.dp=4 --seed=0 &" in script

@@ -16,8 +16,8 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import Store, TCPStore  # dist's own, with their types
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from flywright.errors import FlywrightError, Preempted, UserError
-from flywright.parallel.watch import name_failure
+from flywright.errors import FlywrightError, PhaseEnds, Preempted, UserError
+from flywright.parallel.watch import name_failure, record
 from flywright.spec import MeshSpec
 
 AXES = ("pp", "dp", "tp")
@@ -35,7 +35,8 @@ def process_group(spec: MeshSpec) -> Iterator[torch.device]:
     """Join the ranks that torchrun or Slurm started; gives this rank's device.
 
     One rank needs no group, and there is none. NCCL where CUDA is, else gloo; a collective that
-    takes longer than `timeout_seconds` fails. An error inside is told with its rank and host.
+    takes longer than twice `timeout_seconds` fails: a step's Watchdog, which tells more, is to come
+    first. An error inside is told with its rank and host.
     Raises UserError where the ranks started are not pp x dp x tp, FlywrightError where they
     cannot reach each other.
     """
@@ -45,11 +46,12 @@ def process_group(spec: MeshSpec) -> Iterator[torch.device]:
     _refuse_other_size(spec, started)
     device = _device(int(launch.get("LOCAL_RANK", 0)))
     if started > 1:
-        _join(device, timedelta(seconds=spec.timeout_seconds))
+        _join(device, timedelta(seconds=2 * spec.timeout_seconds))
     try:
         yield device
-    except Preempted:
+    except (Preempted, PhaseEnds) as error:  # all ranks have agreed on it
         _leave()
+        record(str(error))
         raise
     except Exception as error:  # without leaving: that could wait for ranks that hang
         raise name_failure(error) from None

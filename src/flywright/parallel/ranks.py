@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 
+from flywright.errors import FlywrightError, UserError
 from flywright.parallel.mesh import build_mesh, process_group, started_ranks
 from flywright.spec import MeshSpec
 
@@ -101,9 +102,17 @@ class Ranks:
         return said[0]
 
     def by_first(self, act: Callable[[], T]) -> T | None:
-        """The first rank acts, the others wait until it has; its error ends the others, too."""
-        given = act() if self.first else None
-        self.agreed(None)
+        """The first rank acts, the others wait until it has; its error ends all with one status."""
+        given, error = None, None
+        try:
+            given = act() if self.first else None
+        except Exception as caught:
+            error = caught
+        told = self.agreed(error and (str(error), isinstance(error, UserError)))
+        if error:
+            raise error
+        if told:
+            raise (UserError if told[1] else FlywrightError)(told[0])
         return given
 
     def collected(self, own: list[T]) -> list[T]:

@@ -6,6 +6,7 @@ with Preemption() as preemption:
 """
 
 import faulthandler
+import json
 import os
 import signal
 import socket
@@ -15,6 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 from flywright.errors import FlywrightError
@@ -57,7 +59,7 @@ class Watchdog:
         faulthandler.dump_traceback(file=STDERR)
         if self._say is not _to_stderr:
             self._say(line)
-        _record(FlywrightError(line))
+        record(line)
         time.sleep(self._linger)
         os._exit(1)
 
@@ -95,7 +97,7 @@ def name_failure(error: Exception) -> FlywrightError:
     else:
         traceback.print_exception(error)
         error = FlywrightError(f"{_here()}: {type(error).__name__}: {error}")
-    _record(error)
+    record(str(error))
     return error
 
 
@@ -103,8 +105,8 @@ def _here() -> str:
     return f"rank {os.environ.get('RANK', 0)} on {socket.gethostname()}"
 
 
-def _record(error: Exception) -> None:
-    if "TORCHELASTIC_ERROR_FILE" in os.environ:
-        from torch.distributed.elastic.multiprocessing.errors import get_error_handler
-
-        get_error_handler().record_exception(error)
+def record(line: str) -> None:
+    """Put it where torchrun's summary tells it; torch's own recorder would add a traceback."""
+    if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        said = {"message": line, "extraInfo": {"timestamp": str(int(time.time()))}}
+        Path(path).write_text(json.dumps({"message": said}))

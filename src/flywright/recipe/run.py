@@ -1,17 +1,16 @@
 """What `flywright run RECIPE` does: find the recipe, lock the folder, walk the road, report."""
 
-import fcntl
 import json
 import os
 import platform
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from flywright.errors import FlywrightError, UserError
-from flywright.files import named_disk_errors, remove_leftovers, write_json
-from flywright.parallel import Ranks, joined
+from flywright.errors import UserError
+from flywright.files import locked, write_json
+from flywright.parallel import joined
 from flywright.recipe.brought import Brought
 from flywright.recipe.console import Teller
 from flywright.recipe.files_road import FilesSettings, walk
@@ -73,50 +72,32 @@ def step_names(recipe: Recipe) -> list[str]:
     return road.names
 
 
-@contextmanager
-def _locked(root: Path) -> Iterator[None]:
-    """One run a folder. Raises FlywrightError where another one is at work."""
-    with named_disk_errors(root):
-        root.mkdir(parents=True, exist_ok=True)
-        stream = (root / ".lock").open("w")
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        stream.close()
-        raise FlywrightError(f"{root}: another run is at work there") from None
-    with stream:
-        remove_leftovers(root)
-        yield
-
-
-def run(recipe: Recipe, root: Path, until: str = "") -> Path:
-    """Walk the road in `root`; returns the report's page.
+def run(recipe: Recipe, root: Path, until: str = "") -> Path | None:
+    """Walk the road in `root`; the first rank writes, tells, and returns the report's page.
 
     Finished steps are skipped, a killed one is gone on with; all ranks of a mesh call this. Raises
     UserError or FlywrightError.
     """
     walker = _walker(recipe)
     check_until(step_names(recipe), until)
-    with joined(recipe.mesh) as ranks:
-        if ranks.first:
-            return _speak(recipe, walker, root, until, ranks)
-        with suppress(Stop):
-            walker(Road(root, recipe.seed, until=until, ranks=ranks))
-    return root / "report" / "index.html"
-
-
-def _speak(
-    recipe: Recipe, walker: Callable[[Road], Any], root: Path, until: str, ranks: Ranks
-) -> Path:
-    """The walk of the rank that writes and tells."""
-    with _locked(root), Teller(root / "log.txt") as teller:
-        write_json(root / "settings.json", recipe.model_dump(mode="json"))
-        write_json(root / "machine.json", machine())
+    with joined(recipe.mesh) as ranks, ExitStack() as stack:
+        teller = ranks.by_first(lambda: _begin(stack, recipe, root))
         with suppress(Stop):
             walker(Road(root, recipe.seed, until=until, announce=teller, ranks=ranks))
+        if teller is None:
+            return None
         page = write_report(root)
         teller.say(f"report: {page}")
-    return page
+        return page
+
+
+def _begin(stack: ExitStack, recipe: Recipe, root: Path) -> Teller:
+    """The folder is this run's, as long as `stack` is open."""
+    stack.enter_context(locked(root))
+    teller = stack.enter_context(Teller(root / "log.txt"))
+    write_json(root / "settings.json", recipe.model_dump(mode="json"))
+    write_json(root / "machine.json", machine())
+    return teller
 
 
 def machine() -> dict[str, str]:

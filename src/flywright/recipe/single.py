@@ -5,7 +5,7 @@ The same stages' cores as on the road, in a folder of its own; a killed run goes
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from flywright.data.prepare import prepare, refuse_other_tokenizer
 from flywright.data.quality import Quality
 from flywright.data.shards import write_shard
 from flywright.errors import UserError
-from flywright.files import digest, write_json
+from flywright.files import digest, locked, write_json
 from flywright.parallel import Ranks, joined
 from flywright.progress import silent
 from flywright.recipe import files, training
@@ -151,18 +151,17 @@ def _told(reading: Reading, own: OwnFolder, say: Callable[[str], None]) -> Itera
 
 
 def train_one(verb: str, path: Path, overrides: list[str]) -> str:
-    """Run one training verb; returns a line that says where the weights are.
+    """Run one training verb; returns a line that says where the weights are, of the first rank.
 
     Raises UserError where `data` is of no form that the verb reads, or `out` holds another step's
-    work: nothing is overwritten.
+    work, FlywrightError where another is at work there: nothing is overwritten.
     """
     own = load_settings(_VERBS[verb][0], path, overrides)
-    with joined(own.mesh) as ranks:
-        ranks.by_first(lambda: _claim(verb, own))
-        with Teller(own.out / "log.txt") if ranks.first else nullcontext() as teller:
-            _do(verb, own, ranks, teller)
+    with joined(own.mesh) as ranks, ExitStack() as stack:
+        teller = ranks.by_first(lambda: _claim(verb, own, stack))
+        _do(verb, own, ranks, teller)
     where = own.out if verb in ("data", "tokenizer") else own.out / "weights"
-    return f"{verb}: done, {where}"
+    return f"{verb}: done, {where}" if teller else ""
 
 
 def _reading(verb: str, own: OwnFolder) -> Reading | None:
@@ -171,9 +170,10 @@ def _reading(verb: str, own: OwnFolder) -> Reading | None:
     return files.read(own.data, *_VERBS[verb][1])
 
 
-def _claim(verb: str, own: OwnFolder) -> None:
-    """The folder is this step's; another's work in it is not written over."""
+def _claim(verb: str, own: OwnFolder, stack: ExitStack) -> Teller:
+    """The folder is this step's, as long as `stack` is open; another's work is not written over."""
     _reading(verb, own)  # of a form that the verb reads, before anything is written
+    stack.enter_context(locked(own.out))
     inputs = [getattr(own, name, None) for name in ("data", "model", "tokenizer")]
     read = [bytes_of(path) for path in inputs if isinstance(path, Path)]
     said = {"verb": verb, "fingerprint": digest(verb, own.model_dump(mode="json"), read)}
@@ -182,6 +182,7 @@ def _claim(verb: str, own: OwnFolder) -> None:
         why = "holds another step's work, or its files have changed since"
         raise UserError(f"{own.out}: {why}; choose another `out` or remove it")
     write_json(begun, {**said, "settings": own.model_dump(mode="json")})
+    return stack.enter_context(Teller(own.out / "log.txt"))
 
 
 def _do(verb: str, own: OwnFolder, ranks: Ranks, teller: Teller | None) -> None:

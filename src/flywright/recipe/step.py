@@ -162,8 +162,8 @@ class Road:
         together = ranks if function in _TRAINS else Ranks()
         work = Work(artifact.name, artifact.folder, seed, tick, together)
         started = time.time()
-        if together is ranks or ranks.first:
-            function(work, settings, *inputs)
+        act = lambda: function(work, settings, *inputs)  # noqa: E731 - by all, or by one
+        act() if together is ranks else ranks.by_first(act)
         seconds = time.time() - started
         ranks.by_first(lambda: self._record(artifact, work, version, settings, inputs, started))
         self._announce.finished(artifact.name, seconds)

@@ -103,14 +103,15 @@ def fit(
             ends = progress.step == len(sizes)
             if ends or progress.step % settings.checkpoint_every_steps == 0:
                 if validation:
-                    with meter.time("validation"):
+                    with watchdog.step(step), meter.time("validation"):
                         loss = _validate(objective, passes, validation)
                     values["validation_loss"] = loss
                     if progress.best is None or loss < progress.best:
                         progress = replace(progress, best=loss)
                         states.save(progress, optimizer.state(), best=True)
                 if not ends:
-                    states.save(progress, optimizer.state())
+                    with watchdog.step(step):
+                        states.save(progress, optimizer.state())
             line = {"tokens": progress.tokens, **values, "learning_rate": rate}
             at_peak = seconds_at_peak(model_spec, batches, peak, settings.lora is not None)
             speed = meter.log(progress.step, tokens, line, at_peak)
@@ -121,10 +122,12 @@ def fit(
                 if when(progress.step):
                     call(parts[0], progress.step)
             tick(progress.step, len(sizes), f"loss {values['loss']:.4f}, {speed:,.0f} tokens/s")
-            if not ends and (wanted := _wanted_elsewhere(ranks, progress, ramped, preemption)):
-                states.save(progress, optimizer.state())
-                states.settle()
-                raise wanted
+            with watchdog.step(step):  # others may hang where these meet, too
+                wanted = _wanted_elsewhere(ranks, progress, ramped, preemption)
+                if wanted and not ends:
+                    states.save(progress, optimizer.state())
+                    states.settle()
+                    raise wanted
         meter.close()
         if validation:
             states.read_best(optimizer.weights())
