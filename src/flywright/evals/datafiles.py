@@ -1,10 +1,11 @@
-"""Find a data set's files, and what must be in their rows."""
+"""Find a data set's files, and what must be in their rows; a problem of one as a prompt."""
 
 from pathlib import Path
 from typing import Any
 
 from flywright.data.rows import OPENERS
 from flywright.errors import UserError
+from flywright.records import Check, Conversation, Lineage, Prompt
 
 
 def find(path: Path, folder: str, *names: str) -> Path:
@@ -30,3 +31,9 @@ def field(path: Path, row: dict[str, Any], name: str) -> Any:
     if name not in row:
         raise UserError(f"{path}: a row has no {name!r}: {str(row)[:80]}")
     return row[name]
+
+
+def problem(task: str, name: str, asked: str, *checks: Check) -> Prompt:
+    """A problem that people wrote, as its task's prompt."""
+    conversation, lineage = Conversation.of(asked), Lineage(source=task, answer_by="human")
+    return Prompt(id=name, conversation=conversation, task=task, checks=checks, lineage=lineage)
