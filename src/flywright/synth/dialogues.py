@@ -61,10 +61,7 @@ async def _play(
 
 
 async def dialogues(
-    maker: Maker,
-    prompts: Sequence[Prompt],
-    user: Completer | None = None,
-    verify: bool = True,
+    maker: Maker, prompts: Sequence[Prompt], user: Completer | None = None, verify: bool = True
 ) -> list[Dialogue]:
     """One dialogue a prompt, in the order of the prompts.
 

@@ -52,12 +52,8 @@ def text_of(record: Document | Prompt | Dialogue | Comparison) -> str:
 
 def noted(lineage: Lineage, filter_name: str, **scores: float) -> Lineage:
     """The lineage of a record that passed a filter."""
-    return lineage.model_copy(
-        update={
-            "filters": (*lineage.filters, filter_name),
-            "scores": {**lineage.scores, **scores},
-        }
-    )
+    filters, scores = (*lineage.filters, filter_name), {**lineage.scores, **scores}
+    return lineage.model_copy(update={"filters": filters, "scores": scores})
 
 
 @dataclass(frozen=True)
