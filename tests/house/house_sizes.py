@@ -14,9 +14,9 @@ BUDGETS = {
     "model tokenizer": 2790,  # the design says 2,500: .nemo import alone takes 640
     "train data": 3530,  # the design says 3,000: 30 forms of files alone take 560
     "parallel plan": 2000,
-    "generate serve": 3000,
-    "ask synth judge": 3500,
-    "evals": 2500,
+    "generate serve": 2110,
+    "ask synth judge": 2830,
+    "evals": 985,
 }
 # ground, world, sandbox, annotate, report, recipe and the door. The design gave them 1,500 lines,
 # which the small world, the sandbox, the report and the roads on files of one's own each come near

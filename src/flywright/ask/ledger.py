@@ -16,6 +16,7 @@ import json
 import os
 import zlib
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def _unsealed(raw: bytes) -> dict[str, Any] | None:
     return line if check == zlib.crc32(canonical_json(line).encode()) else None
 
 
-class Ledger:
+class Ledger(AbstractContextManager["Ledger"], AbstractAsyncContextManager["Ledger"]):
     """Replies by key in one file; only keys and file offsets stay in memory.
 
     Opening repairs a torn tail and skips damaged lines (`damaged` counts them; their calls are paid
@@ -86,14 +87,8 @@ class Ledger:
     def __len__(self) -> int:
         return len(self._places)
 
-    def __enter__(self) -> "Ledger":
-        return self
-
     def __exit__(self, *_error: object) -> None:
         self.close()
-
-    async def __aenter__(self) -> "Ledger":
-        return self
 
     async def __aexit__(self, *_error: object) -> None:
         """Calls still under way end here; every reply that came is on the disk."""
@@ -156,16 +151,13 @@ class Ledger:
     async def _write_all(self) -> None:
         while self._unwritten:
             batch, self._unwritten = self._unwritten, []
+            failed: FlywrightError | None = None
             try:
                 await asyncio.to_thread(self._append, [(key, raw) for key, raw, _ in batch])
             except FlywrightError as error:
-                for _, _, landed in batch:
-                    if not landed.done():
-                        landed.set_exception(error)
-                continue
-            for _, _, landed in batch:
-                if not landed.done():
-                    landed.set_result(None)
+                failed = error
+            for landed in (landed for _, _, landed in batch if not landed.done()):
+                landed.set_exception(failed) if failed else landed.set_result(None)
 
     def _append(self, lines: list[tuple[str, bytes]]) -> None:
         """Write at the end and fsync; on a full disk cut back to what was whole.

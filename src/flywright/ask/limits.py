@@ -7,6 +7,7 @@ deadline, retries and a concurrency that feels its way (AIMD) to another one.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 from anyio import CapacityLimiter
@@ -49,55 +50,44 @@ async def gather(
     return [results[index] for index in range(len(items))]
 
 
+@dataclass(eq=False)
 class Limited:
     """A Completer with a deadline, retries, adaptive concurrency and a budget.
 
     deadline_seconds: for one question with all its retries, without waiting for a free place.
     retries: how often a retryable AskError is tried again, 0.5 s, 1 s, 2 s ... apart, jittered, or
-    as far apart as the answerer says. max_calls, max_tokens: the budget in all, 0 = none.
+    as far apart as the answerer says. concurrency: how many calls may be in flight, at most and at
+    first. max_calls, max_tokens: the budget in all, 0 = none.
     Raises AskError: retryable when late or out of retries; not retryable when the budget is spent.
     """
 
-    def __init__(
-        self,
-        completer: Completer,
-        deadline_seconds: float = 120.0,
-        retries: int = 5,
-        concurrency: int = 64,
-        max_calls: int = 0,
-        max_tokens: int = 0,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    ):
-        self.model = completer.model
-        self.calls = 0
-        self.tokens = 0
-        self._completer = completer
-        self._deadline_seconds = deadline_seconds
-        self._retries = retries
-        self._most = concurrency
-        self._room = float(concurrency)  # one more after a round of successes, half after a failure
-        self._places = CapacityLimiter(concurrency)
-        self._max_calls = max_calls
-        self._max_tokens = max_tokens
-        self._sleep = sleep
+    completer: Completer
+    deadline_seconds: float = 120.0
+    retries: int = 5
+    concurrency: int = 64
+    max_calls: int = 0
+    max_tokens: int = 0
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
-    @property
-    def concurrency(self) -> int:
-        """How many calls may be in flight just now."""
-        return int(self._places.total_tokens)
+    def __post_init__(self):
+        self.model = self.completer.model
+        self.calls = self.tokens = 0
+        self._most = self.concurrency
+        self._room = float(self._most)  # one more after a round of successes, half after a failure
+        self._places = CapacityLimiter(self._most)
 
     async def complete(self, prompt: Conversation | str, sampling: Sampling) -> Completion:
         """The answerer's reply within the limits."""
-        reply = await self._insist(lambda: self._completer.complete(prompt, sampling))
+        reply = await self._insist(lambda: self.completer.complete(prompt, sampling))
         self.tokens += reply.prompt_tokens + reply.completion_tokens
         return reply
 
     async def logprobs(self, context: str, continuations: list[str]) -> list[float]:
         """The answerer's log-probabilities within the limits."""
-        return await self._insist(lambda: self._completer.logprobs(context, continuations))
+        return await self._insist(lambda: self.completer.logprobs(context, continuations))
 
     async def _insist(self, call: Callable[[], Awaitable[Result]]) -> Result:
-        left_seconds = self._deadline_seconds
+        left_seconds = self.deadline_seconds
         attempt = 0
         while True:
             async with self._places:
@@ -107,9 +97,9 @@ class Limited:
                 except AskError as error:
                     pause_seconds = error.retry_after_seconds or self._pause_seconds(attempt)
                     left_seconds -= time.monotonic() - started + pause_seconds
-                    if not error.retryable or attempt == self._retries or left_seconds <= 0:
+                    if not error.retryable or attempt == self.retries or left_seconds <= 0:
                         raise
-            await self._sleep(pause_seconds)
+            await self.sleep(pause_seconds)
             attempt += 1
 
     async def _attempt(self, call: Callable[[], Awaitable[Result]], seconds: float) -> Result:
@@ -121,7 +111,7 @@ class Limited:
                 return await call()
         except TimeoutError:
             overloaded = True
-            limit = f"{self._deadline_seconds:g} s"
+            limit = f"{self.deadline_seconds:g} s"
             raise AskError(f"{self.model}: no answer within {limit}", retryable=True) from None
         except AskError as error:
             overloaded = error.retryable
@@ -129,13 +119,13 @@ class Limited:
         finally:
             grown = min(float(self._most), self._room + 1 / self._room)
             self._room = max(1.0, self._room / 2) if overloaded else grown
-            self._places.total_tokens = int(self._room)
+            self.concurrency = self._places.total_tokens = int(self._room)
 
     def _count_call(self) -> None:
-        if self._max_calls and self.calls >= self._max_calls:
-            raise AskError(f"{self.model}: the budget of {self._max_calls} calls is spent")
-        if self._max_tokens and self.tokens >= self._max_tokens:
-            raise AskError(f"{self.model}: the budget of {self._max_tokens} tokens is spent")
+        if self.max_calls and self.calls >= self.max_calls:
+            raise AskError(f"{self.model}: the budget of {self.max_calls} calls is spent")
+        if self.max_tokens and self.tokens >= self.max_tokens:
+            raise AskError(f"{self.model}: the budget of {self.max_tokens} tokens is spent")
         self.calls += 1
 
     def _pause_seconds(self, attempt: int) -> float:

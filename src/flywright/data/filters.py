@@ -38,13 +38,11 @@ def mostly_symbols(document: Document) -> str | None:
 RULES: tuple[Rule, ...] = (too_short, repeats_itself, mostly_symbols)
 
 
-def clean(
-    documents: Iterable[Document], dropped: Counter[str], rules: tuple[Rule, ...] = RULES
-) -> Iterator[Document]:
+def clean(documents: Iterable[Document], dropped: Counter[str]) -> Iterator[Document]:
     """Documents that pass every rule and were not seen before; `dropped` counts the others."""
     seen: set[str] = set()
     for document in documents:
-        reason = next((found for rule in rules if (found := rule(document))), None)
+        reason = next((found for rule in RULES if (found := rule(document))), None)
         key = digest(" ".join(document.text.split()).casefold())
         if reason is None and key in seen:
             reason = "duplicate"

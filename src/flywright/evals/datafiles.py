@@ -1,28 +1,31 @@
-"""Find a data set's files, and what must be in their rows."""
+"""Find a data set's files, and what must be in their rows; a problem of one as a prompt."""
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from flywright.data.rows import OPENERS
 from flywright.errors import UserError
+from flywright.records import Check, Conversation, Lineage, Prompt
+
+
+class NotThere(UserError):  # noqa: N818 - reads as what happened
+    """None of a data set's files is there."""
 
 
 def find(path: Path, folder: str, *names: str) -> Path:
     """`path` itself if it is a file, else the first of `names` in it or in its `folder`.
 
-    Raises UserError naming what was looked for.
+    Raises NotThere naming what was looked for.
     """
     path = Path(path)
     if path.is_file():
         return path
-    for parent in (path / folder, path):
-        for name in names:
-            for suffix in ("", *OPENERS):
-                candidate = parent / (name + suffix)
-                if candidate.is_file():
-                    return candidate
+    for parent, name, suffix in product((path / folder, path), names, ("", *OPENERS)):
+        if (candidate := parent / (name + suffix)).is_file():
+            return candidate
     packed = ", ".join(OPENERS)
-    raise UserError(f"{path}: found neither {folder}/{names[0]} nor a packed one ({packed})")
+    raise NotThere(f"{path}: found neither {folder}/{names[0]} nor a packed one ({packed})")
 
 
 def field(path: Path, row: dict[str, Any], name: str) -> Any:
@@ -30,3 +33,9 @@ def field(path: Path, row: dict[str, Any], name: str) -> Any:
     if name not in row:
         raise UserError(f"{path}: a row has no {name!r}: {str(row)[:80]}")
     return row[name]
+
+
+def problem(task: str, name: str, asked: str, *checks: Check) -> Prompt:
+    """A problem that people wrote, as its task's prompt."""
+    conversation, lineage = Conversation.of(asked), Lineage(source=task, answer_by="human")
+    return Prompt(id=name, conversation=conversation, task=task, checks=checks, lineage=lineage)

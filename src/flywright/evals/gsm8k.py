@@ -6,9 +6,9 @@ from pathlib import Path
 from flywright.data.rows import read_rows
 from flywright.errors import UserError
 from flywright.evals import verifiable
-from flywright.evals.datafiles import field, find
+from flywright.evals.datafiles import field, find, problem
 from flywright.evals.items import Task
-from flywright.records import Check, Conversation, Lineage, Prompt
+from flywright.records import Check, Prompt
 
 REQUEST = "\n\nReason step by step, and end with the final number on a line of its own."
 
@@ -20,13 +20,8 @@ def load(path: Path) -> Iterator[Prompt]:
         _, mark, final = str(field(path, row, "answer")).rpartition("####")
         if not mark:
             raise UserError(f"{path}: problem {number} has no #### before its final answer")
-        yield Prompt(
-            id=f"gsm8k/{number}",
-            conversation=Conversation.of(field(path, row, "question") + REQUEST),
-            task="gsm8k",
-            checks=(Check(kind="number", args={"answer": final.strip().replace(",", "")}),),
-            lineage=Lineage(source="gsm8k", answer_by="human"),
-        )
+        right = Check(kind="number", args={"answer": final.strip().replace(",", "")})
+        yield problem("gsm8k", f"gsm8k/{number}", field(path, row, "question") + REQUEST, right)
 
 
 GSM8K = Task("gsm8k", load, verifiable.score, max_tokens=512, request=REQUEST)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from flywright.data.rows import read_rows
 from flywright.errors import UserError
-from flywright.evals.datafiles import field, find
+from flywright.evals.datafiles import field, find, problem
 from flywright.evals.items import Item, Task, item_of
 from flywright.judge.truth import extract_code
-from flywright.records import Check, Conversation, Lineage, Prompt
+from flywright.records import Check, Prompt
 from flywright.sandbox import Job, Sandbox
 
 REQUEST = "Complete this Python function. Answer with the whole function in one code block.\n\n"
@@ -25,13 +25,8 @@ def load(path: Path) -> Iterator[Prompt]:
     for row in read_rows(path):
         args = {"entry_point": field(path, row, "entry_point")}
         args |= {"head": field(path, row, "prompt"), "test": field(path, row, "test")}
-        yield Prompt(
-            id=field(path, row, "task_id"),
-            conversation=Conversation.of(f"{REQUEST}```python\n{args['head']}```"),
-            task="humaneval",
-            checks=(Check(kind="code", args=args),),
-            lineage=Lineage(source="humaneval", answer_by="human"),
-        )
+        asked, tests = f"{REQUEST}```python\n{args['head']}```", Check(kind="code", args=args)
+        yield problem("humaneval", field(path, row, "task_id"), asked, tests)
 
 
 def _start(head: str, entry_point: str) -> int:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from flywright.data.rows import read_rows
-from flywright.evals.datafiles import field, find
+from flywright.evals.datafiles import field, find, problem
 from flywright.evals.items import Item, Task, item_of
 from flywright.judge.instructions import follows, follows_loosely
-from flywright.records import Check, Conversation, Lineage, Prompt
+from flywright.records import Check, Prompt
 from flywright.sandbox import Sandbox
 
 _REPEAT = "combination:repeat_prompt"
@@ -33,16 +33,11 @@ def load(path: Path) -> Iterator[Prompt]:
     for row in read_rows(path):
         text = field(path, row, "prompt")
         ids, arguments = field(path, row, "instruction_id_list"), field(path, row, "kwargs")
-        yield Prompt(
-            id=f"ifeval/{field(path, row, 'key')}",
-            conversation=Conversation.of(text),
-            task="ifeval",
-            checks=tuple(
-                Check(kind=kind, args=_arguments(kind, given, text))
-                for kind, given in zip(ids, arguments, strict=True)
-            ),
-            lineage=Lineage(source="ifeval", answer_by="human"),
+        checks = (
+            Check(kind=kind, args=_arguments(kind, given, text))
+            for kind, given in zip(ids, arguments, strict=True)
         )
+        yield problem("ifeval", f"ifeval/{field(path, row, 'key')}", text, *checks)
 
 
 async def score(prompt: Prompt, answer: str, _sandbox: Sandbox | None = None) -> list[Item]:

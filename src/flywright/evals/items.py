@@ -76,14 +76,3 @@ def stage_mean(groups: Mapping[str, Sequence[float]]) -> dict[str, dict[str, flo
 def metric_name(item: Item) -> str:
     """The metric's name in results; items of the far split are reported apart."""
     return f"{item.metric}_far" if item.split == FAR else item.metric
-
-
-def grouped(
-    items: Sequence[Item], key: Callable[[Item], str]
-) -> dict[str, dict[str, dict[str, float]]]:
-    """Group -> metric -> {mean, low, high, n}."""
-    names = sorted({key(item) for item in items})
-    return {
-        name: mean_by((i for i in items if key(i) == name), lambda item: item.metric)
-        for name in names
-    }

@@ -3,6 +3,7 @@
 results = await pair_accuracy(scorer, comparisons)      # {"pair_accuracy": {...}, ...}
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,18 +45,18 @@ async def pair_accuracy(
     scored = await rewards(scorer, pairs, tick)
     right = [float(chosen > rejected) for chosen, rejected in scored]
     longer = [length_only(pair) for pair in pairs]
-    by_kind = {}
-    for kind in sorted({pair.task for pair in pairs}):
-        rows = [index for index, pair in enumerate(pairs) if pair.task == kind]
-        by_kind[kind] = {
-            "pair_accuracy": bootstrap_mean([right[row] for row in rows]).as_dict(),
-            "length_only": bootstrap_mean([longer[row] for row in rows]).as_dict(),
-        }
+
+    def both(rows: Sequence[int]) -> dict[str, Any]:
+        values = {"pair_accuracy": right, "length_only": longer}
+        return {n: bootstrap_mean([v[row] for row in rows]).as_dict() for n, v in values.items()}
+
+    kinds: dict[str, list[int]] = defaultdict(list)
+    for row, pair in enumerate(pairs):
+        kinds[pair.task].append(row)
     return {
-        "pair_accuracy": bootstrap_mean(right).as_dict(),
-        "length_only": bootstrap_mean(longer).as_dict(),
+        **both(range(len(pairs))),
         "gain": paired_difference(right, longer).as_dict(),
-        "by_kind": by_kind,
+        "by_kind": {kind: both(kinds[kind]) for kind in sorted(kinds)},
     }
 
 

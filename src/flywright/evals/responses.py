@@ -7,7 +7,6 @@ Lines hold who they answer ("id", "task_id", "key" or "prompt") and the answer (
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from flywright.data.rows import read_rows
 from flywright.errors import UserError
@@ -29,7 +28,8 @@ def match(path: Path, prompts: Sequence[Prompt]) -> tuple[list[Prompt], dict[str
         answer = next((row[name] for name in _ANSWERS if isinstance(row.get(name), str)), None)
         if answer is None:
             raise UserError(f"{path}:{number}: none of {', '.join(_ANSWERS)} holds an answer")
-        prompt = _prompt(row, known)
+        named = (known.get(str(row[name])) for name in _NAMES if name in row)
+        prompt = next(filter(None, named), None)
         if prompt is None:
             raise UserError(f"{path}:{number}: answers no prompt of the task")
         found.setdefault(prompt, []).append(answer)
@@ -51,10 +51,3 @@ def _lookup(prompts: Sequence[Prompt]) -> dict[str, str]:
             known[prompt.conversation.last] = prompt.id
         known.setdefault(prompt.id.rpartition("/")[2], prompt.id)
     return {**known, **{prompt.id: prompt.id for prompt in prompts}}
-
-
-def _prompt(row: dict[str, Any], known: dict[str, str]) -> str | None:
-    for name in _NAMES:
-        if name in row and str(row[name]) in known:
-            return known[str(row[name])]
-    return None

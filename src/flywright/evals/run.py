@@ -6,6 +6,7 @@ Killed at any moment and run again, it asks only for what is missing and ends wi
 seeds belong to prompts, the final files are sorted, and nothing in them tells of time or order.
 """
 
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -14,7 +15,7 @@ from typing import Any
 
 from flywright.ask import Completer, Ledger, Ledgered, LedgeredScorer, Sampling, Scorer, gather
 from flywright.errors import UserError
-from flywright.evals.items import Item, Task, grouped, item_of, mean_by, metric_name
+from flywright.evals.items import Item, Task, item_of, mean_by, metric_name
 from flywright.evals.verifiable import PROMPTS
 from flywright.files import digest, read_json, seed_from, write_json
 from flywright.judge.reward import reward_of
@@ -31,17 +32,16 @@ Answer = Callable[[Prompt, Ledger], Awaitable[str]]
 
 @dataclass(frozen=True)
 class Results:
-    """What results.json holds. metrics: name -> {mean, low, high, n}; far items under NAME_far."""
+    """What results.json holds. metrics: name -> {mean, low, high, n}; far items under NAME_far.
+
+    by_task: the same of each task, near and far items together.
+    """
 
     model: str
     metrics: dict[str, dict[str, float]]
     by_task: dict[str, dict[str, dict[str, float]]]
     fingerprints: dict[str, str]
     sandbox: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """The JSON form."""
-        return asdict(self)
 
 
 async def evaluate(
@@ -68,9 +68,8 @@ async def evaluate(
         return (await Ledgered(completer, ledger).complete(prompt.conversation, seeded)).text
 
     asked = {"model": completer.model, "sampling": sampling.key()}
-    return await _run(
-        answer, prompts, asked, _Judges(task, scorer, sandbox), Path(out), labels or {}, tick
-    )
+    judges = _Judges(task, scorer, sandbox)
+    return await _run(answer, prompts, asked, judges, Path(out), labels or {}, tick)
 
 
 async def score_answers(
@@ -139,9 +138,18 @@ async def _run(
     fingerprints = _fingerprints(prompts, asked, judges)
     items = _finished(out, fingerprints)
     items = items or await _asked(answer, prompts, judges, out / LEDGER, tick)
-    results = summarise(items, asked["model"], fingerprints, judges.sandbox)
+    by_task = defaultdict(list)
+    for item in items:
+        by_task[item.task].append(item)
+    results = Results(
+        model=asked["model"],
+        metrics=mean_by(items, metric_name),
+        by_task={task: mean_by(by_task[task], lambda i: i.metric) for task in sorted(by_task)},
+        fingerprints=fingerprints,
+        sandbox=judges.sandbox.isolation if judges.sandbox else "",
+    )
     write_jsonl(out / ITEMS, items)
-    write_json(out / RESULTS, {**labels, **results.as_dict()})
+    write_json(out / RESULTS, {**labels, **asdict(results)})
     (out / LEDGER).unlink(missing_ok=True)
     return results
 
@@ -164,19 +172,6 @@ async def _asked(
 
         found = await gather(items_of, prompts, CONCURRENT, tick, "answers")
     return sorted(chain(*found), key=lambda item: item.key)
-
-
-def summarise(
-    items: Sequence[Item], model: str, fingerprints: dict[str, str], sandbox: Sandbox | None
-) -> Results:
-    """Means with intervals: over all near items, by task."""
-    return Results(
-        model=model,
-        metrics=mean_by(items, metric_name),
-        by_task=grouped(items, lambda item: item.task),
-        fingerprints=fingerprints,
-        sandbox=sandbox.isolation if sandbox else "",
-    )
 
 
 def read_results(folder: Path) -> dict[str, Any]:

@@ -52,13 +52,11 @@ async def run_tasks(
 
 
 def _entry(results: Results) -> dict[str, Any]:
-    stderr = {
-        name: (value["high"] - value["low"]) / (2 * 1.96) for name, value in results.metrics.items()
-    }
+    found = results.metrics
     return {
-        "metrics": results.metrics,
-        "stderr": stderr,
-        "n": max(int(value["n"]) for value in results.metrics.values()),
+        "metrics": found,
+        "stderr": {name: (one["high"] - one["low"]) / (2 * 1.96) for name, one in found.items()},
+        "n": max(int(one["n"]) for one in found.values()),
         "hashes": results.fingerprints,
         "model": results.model,
         "sandbox": results.sandbox,

@@ -2,10 +2,12 @@
 
 import difflib
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
 from flywright.errors import UserError
+from flywright.evals.datafiles import NotThere
 from flywright.evals.gsm8k import GSM8K
 from flywright.evals.humaneval import HUMANEVAL
 from flywright.evals.ifeval import IFEVAL
@@ -40,9 +42,6 @@ def benchmark_texts(data: Path) -> Iterator[tuple[str, str]]:
     It is what training data is compared with for decontamination.
     """
     for name in PUBLIC:
-        try:
+        with suppress(NotThere):
             for prompt in TASKS[name].load(Path(data)):
                 yield name, prompt.conversation.last.replace(TASKS[name].request, "")
-        except UserError as error:
-            if "found neither" not in str(error):
-                raise

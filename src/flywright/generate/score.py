@@ -87,11 +87,7 @@ class RewardScorer:
     """
 
     def __init__(
-        self,
-        model: RewardModel,
-        tokenizer: Tokenizer,
-        model_name: str = "",
-        max_batch: int = 32,
+        self, model: RewardModel, tokenizer: Tokenizer, model_name: str = "", max_batch: int = 32
     ):
         missing = set(ATTRIBUTES) - set(model.labels)
         if missing:

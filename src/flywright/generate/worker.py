@@ -97,8 +97,6 @@ class Gathering(Generic[Item, Result]):
         try:
             results = self._compute([item for item, _ in wanted])
         except Exception as error:
-            for _, future in wanted:
-                settle(future, error)
-            return
+            results = [error] * len(wanted)
         for (_, future), result in zip(wanted, results, strict=True):
             settle(future, result)

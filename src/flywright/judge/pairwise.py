@@ -5,6 +5,7 @@ verdict = await prefer(judge, conversation, first, second)     # .preference 1, 
 
 import asyncio
 import re
+from collections.abc import Iterable
 
 from flywright.ask import Completer, Sampling
 from flywright.judge.prompts import fill, transcript
@@ -42,9 +43,12 @@ async def prefer(
         judge.complete(question(conversation, first, second), sampling),
         judge.complete(question(conversation, second, first), sampling),
     )
-    labels = [parse_label(reply.text) for reply in replies]
-    preference = {("A", "B"): 1, ("B", "A"): -1}.get((labels[0], labels[1]), 0)
-    detail = "/".join(label or "?" for label in labels)
+    return _verdict(judge, [parse_label(reply.text) or "?" for reply in replies])
+
+
+def _verdict(judge: Completer, labels: Iterable[str]) -> Verdict:
+    detail = "/".join(labels)
+    preference = {"A/B": 1, "B/A": -1}.get(detail, 0)
     return Verdict(judge=judge.model, preference=preference, detail=detail)
 
 
@@ -55,17 +59,15 @@ async def likelier(
     judge finds likelier to come next, in both orders. It never ties and is never unreadable.
     """
 
-    async def letter(answers: dict[str, str]) -> str:
-        text = fill("likelier", conversation=transcript(conversation), **answers).strip()
-        plain = text.replace("<extra_id_", "<extra id ")  # a raw context is parsed for these
+    async def letter(a: str, b: str) -> str:
+        text = fill("likelier", conversation=transcript(conversation), first=a, second=b)
+        plain = text.strip().replace(
+            "<extra_id_", "<extra id "
+        )  # a raw context is parsed for these
         scores = await judge.logprobs(plain, [" A", " B"])
         return "AB"[scores[1] > scores[0]]
 
-    labels = await asyncio.gather(
-        letter({"first": first, "second": second}), letter({"first": second, "second": first})
-    )
-    preference = {("A", "B"): 1, ("B", "A"): -1}.get((labels[0], labels[1]), 0)
-    return Verdict(judge=judge.model, preference=preference, detail="/".join(labels))
+    return _verdict(judge, await asyncio.gather(letter(first, second), letter(second, first)))
 
 
 def outcome(verdict: Verdict) -> str:

@@ -65,10 +65,8 @@ class Brought(Source):
     def prompts(self, count: int) -> list[Prompt]:
         """The first `count` prompts that are not held out."""
         held = {files.key(prompt.conversation.last) for prompt in prompts(self._own.heldout)}
-        fresh = (
-            p for p in prompts(self._own.prompts) if files.key(p.conversation.last) not in held
-        )
-        return list(islice(fresh, count))
+        some = prompts(self._own.prompts)
+        return list(islice((p for p in some if files.key(p.conversation.last) not in held), count))
 
     def code_seeds(self) -> list[Prompt]:
         """Coding prompts that Genetic Instruct starts from."""

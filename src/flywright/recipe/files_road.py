@@ -20,6 +20,7 @@ from pydantic import Field
 from flywright.ask import Sampling
 from flywright.data.examples import comparison_examples, ranking_examples
 from flywright.errors import UserError
+from flywright.evals.datafiles import NotThere
 from flywright.evals.items import Item, mean_by
 from flywright.evals.likelihood import CHOICES, bits_per_byte, chance, choose
 from flywright.evals.run import ITEMS, RESULTS, evaluate
@@ -168,10 +169,8 @@ class Files(TextSource):
         """A benchmark's first items; none where its file is not there."""
         try:
             return list(islice(load(self._recipe.data), self._recipe.benchmarks.items))
-        except UserError as error:
-            if "found neither" in str(error):
-                return []
-            raise
+        except NotThere:
+            return []
 
     def benchmark_texts(self) -> Iterator[tuple[str, str]]:
         """(benchmark, text) of all that is measured."""
@@ -264,12 +263,9 @@ def measure(work: Work, settings: Benchmarks, label: dict, source: Files, policy
             sampling = Sampling(max_tokens=settings.max_tokens)
             common = {"out": work / task.name, "task": task, "sampling": sampling}
             asyncio.run(evaluate(completer, asked, tick=work.tick, **common))
-            found = read_jsonl(work / task.name / ITEMS, Item)
-            items += [
-                item.model_copy(update={"metric": _METRICS[item.metric]})
-                for item in found
-                if item.metric in _METRICS
-            ]
+            for item in read_jsonl(work / task.name / ITEMS, Item):
+                if metric := _METRICS.get(item.metric):
+                    items.append(item.model_copy(update={"metric": metric}))
     if not items:
         raise UserError(f"{work.name}: no benchmark's file is there, or no item fits")
     metrics = mean_by(items, lambda item: item.metric)

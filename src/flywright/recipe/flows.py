@@ -68,9 +68,8 @@ async def _dialogues(maker: Maker, own: FlowFile) -> list[Dialogue]:
     held = await dialogues(maker, _prompts_of(own), verify=own.synth.verify)
     if own.reward is None:
         return held
-    return await filters.by_reward(
-        maker, held, reward_scorer(own.reward), own.synth.dialogue_reward
-    )
+    scorer = reward_scorer(own.reward)
+    return await filters.by_reward(maker, held, scorer, own.synth.dialogue_reward)
 
 
 async def _comparisons(maker: Maker, own: FlowFile) -> list:

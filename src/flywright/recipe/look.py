@@ -31,11 +31,8 @@ def look_at(path: Path, model: Path, limit: int) -> dict[str, Any]:
     samples = {n: _sample(one, tokenizer) for n, one in enumerate(islice(reading, limit), start=1)}
     tokens = [row for n, sample in samples.items() for row in _tokens(n, sample, tokenizer)]
     sizes = {n: max(map(len, sample.documents)) for n, sample in samples.items()}
-    over = [
-        f"record {n}: {size:,} tokens, the context has {context:,}: training leaves it out"
-        for n, size in sizes.items()
-        if size > context
-    ]
+    why = f"tokens, the context has {context:,}: training leaves it out"
+    over = [f"record {n}: {size:,} {why}" for n, size in sizes.items() if size > context]
     fitting = {n: sample for n, sample in samples.items() if sizes[n] <= context}
     packed = _packed(fitting, tokenizer) if fitting else {"batch": "no record fits", "packing": []}
     return {"file": reading.line, "tokens": tokens, **packed, "over_length": over}

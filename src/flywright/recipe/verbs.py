@@ -35,12 +35,7 @@ def open_model(model: str, cache_gib: float = 2.0) -> Completer:
 
 
 def run_evaluation(
-    model: str,
-    tasks: str,
-    data: Path | None,
-    out: Path,
-    limit: int | None,
-    responses: Path | None,
+    model: str, tasks: str, data: Path | None, out: Path, limit: int | None, responses: Path | None
 ) -> list[dict[str, Any]]:
     """`flywright eval`: rows of task, metric, mean and interval."""
     if not model and responses is None:

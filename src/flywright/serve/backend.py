@@ -92,7 +92,27 @@ def seeds_for(seed: int | None, count: int) -> list[int]:
     return [first if index == 0 else seed_from(first, index) for index in range(count)]
 
 
-def reply_head(kind: str, prefix: str, model: str) -> dict[str, Any]:
-    """The fields that every answer on OpenAI's wire begins with."""
-    name = f"{prefix}-{uuid.uuid4().hex}"
-    return {"id": name, "object": kind, "created": int(time.time()), "model": model}
+Choice = dict[str, Any]
+
+
+def choice(index: int, said: str, chat: bool, finish: str, logprobs: Any = None) -> Choice:
+    """One answer as OpenAI's wire has it: a message in a chat, else a text."""
+    body = {"message": {"role": "assistant", "content": said}} if chat else {"text": said}
+    return {"index": index, **body, "logprobs": logprobs, "finish_reason": finish}
+
+
+def reply(prefix: str, model: str, choices: list[Choice], read: int, written: int) -> Choice:
+    """A whole answer of OpenAI's wire, with the tokens that were read and written."""
+    chat = "message" in choices[0]
+    return {
+        "id": f"{prefix}-{uuid.uuid4().hex}",
+        "object": "chat.completion" if chat else "text_completion",
+        "created": int(time.time()),
+        "model": model,
+        "choices": choices,
+        "usage": {
+            "prompt_tokens": read,
+            "completion_tokens": written,
+            "total_tokens": read + written,
+        },
+    }

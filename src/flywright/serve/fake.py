@@ -22,7 +22,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from flywright.errors import UserError
 from flywright.files import digest, seed_from
 from flywright.serve import problems
-from flywright.serve.backend import reply_head
+from flywright.serve.backend import choice, reply
 from flywright.serve.bodies import read_object
 from flywright.serve.fake_answers import fake_answer, fake_attributes
 from flywright.serve.problems import Problem
@@ -74,21 +74,16 @@ async def _suffer(struck: set[str]) -> Response | None:
     return None
 
 
-def _choice(chat: bool, text: str, finish: str) -> dict[str, Any]:
-    body = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
-    return {"index": 0, **body, "logprobs": None, "finish_reason": finish}
-
-
 def _reply(tree: dict[str, Any], chat: bool, struck: set[str], seed: int) -> dict[str, Any]:
     if chat:
         messages = tree["messages"]
         asked, context = str(messages[-1].get("content")), digest(messages[:-1])
     else:
         asked, context = str(tree["prompt"]), ""
+    text, finish, logprobs = "", "stop", None
     if chat and messages[-1].get("role") == "assistant":
-        choice = _choice(True, "", "stop")
         rows = fake_attributes(messages, seed).items()
-        choice["logprobs"] = {"content": [{"token": k, "logprob": v} for k, v in rows]}
+        logprobs = {"content": [{"token": k, "logprob": v} for k, v in rows]}
     else:
         # at temperature 0 the seed of the request changes nothing, as with a real model
         drawn = tree.get("seed", 0) if tree.get("temperature") else 0
@@ -96,19 +91,10 @@ def _reply(tree: dict[str, Any], chat: bool, struck: set[str], seed: int) -> dic
         words = re.findall(r"\s*\S+", text)
         limit = tree.get("max_completion_tokens") or tree.get("max_tokens") or 1024
         limit = min(limit, max(1, len(words) // 2)) if "truncate" in struck else limit
-        finish = "length" if len(words) > limit else "stop"
-        choice = _choice(chat, "".join(words[:limit]) if len(words) > limit else text, finish)
-    written = choice.get("text") or choice.get("message", {}).get("content", "")
-    counts = len(asked.split()), len(written.split())
-    return {
-        **reply_head("chat.completion" if chat else "text_completion", "fake", MODEL),
-        "choices": [choice],
-        "usage": {
-            "prompt_tokens": counts[0],
-            "completion_tokens": counts[1],
-            "total_tokens": sum(counts),
-        },
-    }
+        if len(words) > limit:
+            text, finish = "".join(words[:limit]), "length"
+    said = choice(0, text, chat, finish, logprobs)
+    return reply("fake", MODEL, [said], len(asked.split()), len(text.split()))
 
 
 def create_fake_app(faults: Iterable[str] = (), seed: int = 0) -> FastAPI:

@@ -6,18 +6,14 @@ tests assert lines that hold; anything else gets a few sentences.
 
 import random
 import re
-from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from flywright.files import seed_from
 from flywright.records import ATTRIBUTES
+from flywright.settings import read_toml
 
-Answer = Callable[[random.Random, str], str]
-CODE = "```python\ndef solve(values):\n    return sorted(values)[:%s]\n```"
-WORDS = (
-    *("river", "stone", "garden", "letter", "market", "winter", "engine", "planet", "colour"),
-    *("number", "story", "bridge", "music", "forest", "island", "window", "history", "kitchen"),
-)
+_SAID = read_toml(Path(__file__).with_suffix(".toml"))
 
 
 def _list(draw: random.Random, text: str) -> str:
@@ -35,30 +31,16 @@ def _sentences(draw: random.Random, _text: str) -> str:
     return " ".join(_sentence(draw) for _ in range(draw.randint(1, 3)))
 
 
-def _one_of(words: Sequence[Any], around: str) -> Answer:
-    """One of the words in the place of %s."""
-    return lambda draw, _text: around % draw.choice(words)
-
-
-# the first pattern that a prompt matches decides the shape of its answer
-SHAPES: tuple[tuple[str, Answer], ...] = (
-    (r"\bnumbered list\b|\bas a list\b", _list),
-    (r"\bassert lines\b", _asserts),
-    (r"\[\[A\]\]", _one_of("AABBC", "One of them is clearer.\n[[%s]]")),
-    (r"\[\[\d+\]\]", _one_of(range(3, 10), "It serves the user.\n[[%s]]")),
-    (r"Verdict: Yes", _one_of(("Yes", "Yes", "No"), "It was read with care.\nVerdict: %s")),
-    (r"```python|\bcode\b.*\bblock\b", _one_of(range(1, 10), CODE)),
-    (r'"score"', _one_of(range(1, 6), '{"score": %s}')),
-    (r"\bYes\b.*\bNo\b", _one_of(("Yes", "No"), "%s.")),
-    (r"", _sentences),
-)
+_MADE = {"list": _list, "asserts": _asserts, "sentences": _sentences}
 
 
 def fake_answer(text: str, seed: int, context: str = "") -> str:
     """The answer to a prompt's last text, drawn from a hash of seed, text and what came before."""
     draw = random.Random(seed_from(seed, text, context))
-    answer = next(answer for pattern, answer in SHAPES if re.search(pattern, text))
-    return answer(draw, text)
+    shape = next(shape for shape in _SAID["shapes"] if re.search(shape["pattern"], text))
+    if "made" in shape:
+        return _MADE[shape["made"]](draw, text)
+    return shape["around"] % draw.choice(shape["words"])
 
 
 def _count(text: str) -> int:
@@ -69,7 +51,7 @@ def _count(text: str) -> int:
 
 def _item(draw: random.Random, text: str) -> str:
     """A list item; the kind of thing asked for decides whether it is a name or a request."""
-    first, second = draw.sample(WORDS, 2)
+    first, second = draw.sample(_SAID["words"], 2)
     asked = text.splitlines()[0]
     if re.search(r"\b(topics|ideas)\b", asked) and not re.search(
         r"\b(problems|questions)\b", asked
@@ -79,7 +61,7 @@ def _item(draw: random.Random, text: str) -> str:
 
 
 def _sentence(draw: random.Random) -> str:
-    first, second, third = draw.sample(WORDS, 3)
+    first, second, third = draw.sample(_SAID["words"], 3)
     return f"The {first} of the {second} needs a {third}."
 
 

@@ -10,9 +10,9 @@ from typing import Any
 from fastapi import APIRouter, Request
 from pydantic import Field, field_validator
 
-from flywright.ask import Completion, Sampling
+from flywright.ask import Sampling
 from flywright.records import Conversation
-from flywright.serve.backend import Backend, reply_head, seeds_for
+from flywright.serve.backend import Backend, choice, reply, seeds_for
 from flywright.serve.bodies import Body, conversation_of, parse_body
 from flywright.serve.problems import Problem
 from flywright.serve.reward_wire import check_model, hosted_reply, wants_reward
@@ -101,14 +101,6 @@ def room_for(backend: Backend, prompt: Conversation | str, wanted: int | None, d
     return wanted or min(default, room)
 
 
-def usage_of(backend: Backend, prompts: list[Conversation | str], done: list[Completion]) -> dict:
-    """Token counts; each prompt counts once, however many answers it gets."""
-    asked = sum(len(backend.prompt_ids(prompt)) for prompt in prompts)
-    written = sum(c.completion_tokens or len(c.token_ids) for c in done)
-    total = asked + written
-    return {"prompt_tokens": asked, "completion_tokens": written, "total_tokens": total}
-
-
 def router(backend: Backend) -> APIRouter:
     """The routes under /v1 that speak of language models."""
     wire = APIRouter(prefix="/v1")
@@ -130,13 +122,7 @@ def router(backend: Backend) -> APIRouter:
             raise Problem(400, "messages: the last one must be the user's", "messages")
         wanted = asked.max_completion_tokens or asked.max_tokens
         room = room_for(backend, conversation, wanted, backend.settings.default_max_tokens)
-        done = await _answers(backend, [conversation], [room], asked)
-        messages = [{"message": {"role": "assistant", "content": c.text}} for c in done]
-        return {
-            **reply_head("chat.completion", "chatcmpl", backend.model_name),
-            "choices": _choices(messages, done),
-            "usage": usage_of(backend, [conversation], done),
-        }
+        return await _answers(backend, [conversation], [room], asked)
 
     @wire.post("/completions")
     async def text(request: Request) -> dict[str, Any]:
@@ -146,20 +132,15 @@ def router(backend: Backend) -> APIRouter:
         if not 1 <= len(prompts) <= 128:
             raise Problem(400, "prompt: one string, or a list of 1 to 128", "prompt")
         rooms = [room_for(backend, prompt, asked.max_tokens or 16, 16) for prompt in prompts]
-        done = await _answers(backend, list(prompts), rooms, asked)
-        return {
-            **reply_head("text_completion", "cmpl", backend.model_name),
-            "choices": _choices([{"text": c.text} for c in done], done),
-            "usage": usage_of(backend, list(prompts), done),
-        }
+        return await _answers(backend, list(prompts), rooms, asked)
 
     return wire
 
 
 async def _answers(
     backend: Backend, prompts: list[Conversation | str], rooms: list[int], asked: AnswerRequest
-) -> list[Completion]:
-    """`n` answers to each prompt, in order."""
+) -> dict[str, Any]:
+    """`n` answers to each prompt, in order. A prompt's tokens count once, however many it gets."""
     count = asked.n or 1
     seeds = seeds_for(asked.seed, len(prompts) * count)
     asks = [
@@ -167,11 +148,9 @@ async def _answers(
         for index, (prompt, room) in enumerate(zip(prompts, rooms, strict=True))
         for sample in range(count)
     ]
-    return await backend.complete(asks)
-
-
-def _choices(texts: list[dict[str, Any]], done: list[Completion]) -> list[dict[str, Any]]:
-    return [
-        {"index": index, **text, "logprobs": None, "finish_reason": completion.finish}
-        for index, (text, completion) in enumerate(zip(texts, done, strict=True))
-    ]
+    done = await backend.complete(asks)
+    chat = isinstance(asked, ChatRequest)
+    choices = [choice(index, one.text, chat, one.finish) for index, one in enumerate(done)]
+    read = sum(len(backend.prompt_ids(prompt)) for prompt in prompts)
+    written = sum(one.completion_tokens or len(one.token_ids) for one in done)
+    return reply("chatcmpl" if chat else "cmpl", backend.model_name, choices, read, written)

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request
 from pydantic import Field
 
 from flywright.records import ATTRIBUTES, Conversation, weighted_reward
-from flywright.serve.backend import Backend, reply_head
+from flywright.serve.backend import Backend, choice, reply
 from flywright.serve.bodies import Body, conversation_of, parse_body
 from flywright.serve.problems import Problem
 from flywright.tokenizer import chat
@@ -63,17 +63,8 @@ async def hosted_reply(backend: Backend, conversation: Conversation) -> dict[str
         {"token": name, "logprob": value, "bytes": None, "top_logprobs": []}
         for name, value in attributes.items()
     ]
-    choice = {
-        "index": 0,
-        "message": {"role": "assistant", "content": said},
-        "logprobs": {"content": content},
-        "finish_reason": "stop",
-    }
-    return {
-        **reply_head("chat.completion", "reward", backend.reward_name),
-        "choices": [choice],
-        "usage": {"prompt_tokens": used, "completion_tokens": 0, "total_tokens": used},
-    }
+    rated = choice(0, said, True, "stop", {"content": content})
+    return reply("reward", backend.reward_name, [rated], used, 0)
 
 
 def router(backend: Backend) -> APIRouter:

@@ -12,6 +12,7 @@ from flywright.settings import read_toml
 
 _DATA = read_toml(Path(__file__).with_suffix(".toml"))
 RELATIONS = ("at least", "less than")
+SHORT_KINDS = tuple(_DATA["short"])
 
 
 def conflict(first: str, second: str) -> bool:

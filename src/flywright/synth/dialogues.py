@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 from flywright.ask.protocol import Completer, Sampling
 from flywright.files import seed_from
-from flywright.judge.instructions import CHECKERS, follows
-from flywright.records import Check, Conversation, Dialogue, Prompt, record_id
+from flywright.judge.truth import followed
+from flywright.records import Conversation, Dialogue, Prompt, record_id
 from flywright.synth import parse
 from flywright.synth.flow import Dropped
-from flywright.synth.instructions import LASTING
+from flywright.synth.instructions import LASTING, prompt_of
 from flywright.synth.maker import Maker
 from flywright.synth.wording import keyed, template
 
@@ -34,9 +34,8 @@ async def _next_turn(
     return parse.without_politeness(said)
 
 
-def _keep_to(checks: Sequence[Check], answer: str) -> None:
-    verifiable = [check for check in checks if check.kind in CHECKERS]
-    if not all(follows(check.kind, check.args, answer) for check in verifiable):
+def _keep_to(prompt: Prompt, answer: str) -> None:
+    if not all(followed(prompt, answer)):
         raise Dropped("instruction not followed")
 
 
@@ -44,17 +43,17 @@ async def _play(
     maker: Maker, prompt: Prompt, ask: Completer, user: Completer, verify: bool
 ) -> tuple[Conversation, Sampling, str]:
     """The conversation, the answers' sampling, and why it ended early ("" if it did not)."""
-    first = prompt.checks if verify else ()
-    later = first if prompt.task == LASTING else ()
     answer, sampling = await maker.say(ask, prompt.conversation, greedy=True)
-    _keep_to(first, answer)
+    if verify:
+        _keep_to(prompt, answer)
     conversation = prompt.conversation.answered(answer)
     for _ in range(1, maker.settings.user_turns):
         try:
             question = await _next_turn(maker, user, conversation, prompt.id)
             asked = conversation.then("user", question)
             answer, _ = await maker.say(ask, asked, greedy=True)
-            _keep_to(later, answer)
+            if verify and prompt.task == LASTING:
+                _keep_to(prompt, answer)
         except Dropped as drop:
             return conversation, sampling, str(drop)
         conversation = asked.answered(answer)
@@ -62,10 +61,7 @@ async def _play(
 
 
 async def dialogues(
-    maker: Maker,
-    prompts: Sequence[Prompt],
-    user: Completer | None = None,
-    verify: bool = True,
+    maker: Maker, prompts: Sequence[Prompt], user: Completer | None = None, verify: bool = True
 ) -> list[Dialogue]:
     """One dialogue a prompt, in the order of the prompts.
 
@@ -91,9 +87,7 @@ async def dialogues(
     return await maker.run("dialogues", step, prompts)
 
 
-async def two_turn(
-    maker: Maker, prompts: Sequence[Prompt], user: Completer | None = None
-) -> list[Prompt]:
+async def two_turn(maker: Maker, prompts: Sequence[Prompt]) -> list[Prompt]:
     """Prompts of the form user, assistant, user: an answer and what the user asks next."""
     wording = template("second_turn")
 
@@ -101,10 +95,9 @@ async def two_turn(
         answer, _ = await maker.say(ask, prompt.conversation, "two_turn", prompt.id)
         answered = prompt.conversation.answered(answer)
         request = wording.fill(history=transcript(answered))
-        said, sampling = await maker.say(user or ask, request, "two_turn user", prompt.id)
+        said, sampling = await maker.say(ask, request, "two_turn user", prompt.id)
         conversation = answered.then("user", parse.without_politeness(said))
         lineage = maker.lineage("two_turn", wording, sampling, (prompt.id,))
-        name = record_id("two_turn", [message.content for message in conversation.messages])
-        return [Prompt(id=name, conversation=conversation, task="two_turn", lineage=lineage)]
+        return [prompt_of("two_turn", conversation, lineage)]
 
     return await maker.run("two_turn", step, prompts)

@@ -23,7 +23,7 @@ Gram = tuple[str, ...]
 
 _TOKEN = re.compile(r"\w+|[-+*/=<>%^]")  # operators count: 3 + 4 is not 3 - 4
 _PERMUTATIONS, _BANDS = 128, 32
-_LEAST_TOKENS = 3
+_LEAST_TOKENS, _SHINGLE = 3, 3
 
 
 def normal(text: str) -> str:
@@ -52,12 +52,8 @@ def text_of(record: Document | Prompt | Dialogue | Comparison) -> str:
 
 def noted(lineage: Lineage, filter_name: str, **scores: float) -> Lineage:
     """The lineage of a record that passed a filter."""
-    return lineage.model_copy(
-        update={
-            "filters": (*lineage.filters, filter_name),
-            "scores": {**lineage.scores, **scores},
-        }
-    )
+    filters, scores = (*lineage.filters, filter_name), {**lineage.scores, **scores}
+    return lineage.model_copy(update={"filters": filters, "scores": scores})
 
 
 @dataclass(frozen=True)
@@ -75,11 +71,12 @@ class Pool:
     With a threshold of 0 nothing is one.
     """
 
-    def __init__(self, threshold: float, shingle: int = 3):
+    def __init__(self, threshold: float, texts: Iterable[str] = ()):
         self._threshold = threshold
-        self._shingle = shingle
         self._shingles: list[set[Gram]] = []
         self._index = RMinHashLSH(threshold or 1.0, _PERMUTATIONS, _BANDS)
+        for text in texts:
+            self.add(text)
 
     def _signature(self, shingles: set[Gram]) -> RMinHash:
         signature = RMinHash(_PERMUTATIONS, 1)
@@ -90,7 +87,7 @@ class Pool:
         """(number, Jaccard) of the most similar text at or over the threshold, or None."""
         if not self._threshold:
             return None
-        mine = grams(tokens(text), self._shingle)
+        mine = grams(tokens(text), _SHINGLE)
         found = None
         for number in sorted(self._index.query(self._signature(mine))):
             other = self._shingles[number]
@@ -101,7 +98,7 @@ class Pool:
 
     def add(self, text: str) -> None:
         """Remember a text; its number is how many were added before."""
-        shingles = grams(tokens(text), self._shingle)
+        shingles = grams(tokens(text), _SHINGLE)
         self._index.insert(len(self._shingles), self._signature(shingles))
         self._shingles.append(shingles)
 

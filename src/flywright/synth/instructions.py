@@ -66,7 +66,7 @@ def instructed(
         instruction = " ".join(said(check) for check in checks)
         whole = join.text.format(prompt=text, instruction=instruction)
         lineage = Lineage(source=source, template=join.hash, seed=seed, parents=(prompt.id,))
-        made.append(_prompt(source, Conversation.of(whole), checks, lineage))
+        made.append(prompt_of(source, Conversation.of(whole), lineage, checks))
     return made
 
 
@@ -83,14 +83,15 @@ async def revised(maker: Maker, prompts: Sequence[Prompt]) -> list[Prompt]:
         request = join.text.format(instruction=" ".join(said(check) for check in checks))
         conversation = prompt.conversation.answered(answer).then("user", request)
         lineage = maker.lineage(source, join, sampling, (prompt.id,))
-        return [_prompt(source, conversation, checks, lineage)]
+        return [prompt_of(source, conversation, lineage, checks)]
 
     return await maker.run(source, step, [prompt for prompt in prompts if not prompt.checks])
 
 
-def _prompt(
-    source: str, conversation: Conversation, checks: Sequence[Check], lineage: Lineage
+def prompt_of(
+    source: str, conversation: Conversation, lineage: Lineage, checks: Sequence[Check] = ()
 ) -> Prompt:
+    """A prompt of the family `source`, known by its texts."""
     texts = [message.content for message in conversation.messages]
     return Prompt(
         id=record_id(source, texts),

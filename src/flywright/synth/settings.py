@@ -5,23 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from flywright.settings import Settings
-
-SHORT_KINDS = (
-    "punctuation:no_comma",
-    "change_case:english_lowercase",
-    "change_case:english_capital",
-    "startend:end_checker",
-    "startend:quotation",
-    "detectable_format:title",
-    "detectable_format:number_bullet_lists",
-    "detectable_format:number_highlighted_sections",
-    "detectable_content:number_placeholders",
-    "detectable_content:postscript",
-    "keywords:existence",
-    "keywords:forbidden_words",
-    "length_constraints:number_words",
-)
-"""Verifiable instructions that an answer of one sentence can satisfy."""
+from flywright.synth.arguments import SHORT_KINDS
 
 
 class SynthSettings(Settings):

@@ -10,7 +10,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from flywright.errors import UserError
 from flywright.files import digest
 from flywright.records import Conversation
 
@@ -35,16 +34,12 @@ class Template:
 
 
 def _read(name: str) -> str:
-    path = FOLDER / f"{name}.txt"
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise UserError(f"{path}: cannot read: {error.strerror}") from None
+    return (FOLDER / f"{name}.txt").read_text(encoding="utf-8").strip()
 
 
 @cache
 def template(name: str) -> Template:
-    """The template in templates/NAME.txt. Raises UserError if there is none."""
+    """The template in templates/NAME.txt."""
     return Template(name, _read(name))
 
 

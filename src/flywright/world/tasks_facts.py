@@ -97,7 +97,6 @@ TRANSLATE = worded(
 def fact_families(facts: Facts) -> tuple[Family, ...]:
     """All families of this file, for one world's facts."""
     open_qa = (_fact_family(facts, name, hop=False) for name in RELATIONS)
-    hops = (
-        _fact_family(facts, name, hop=True) for name in RELATIONS if RELATIONS[name].hop_questions
-    )
+    asked_over = [name for name in RELATIONS if RELATIONS[name].hop_questions]
+    hops = (_fact_family(facts, name, hop=True) for name in asked_over)
     return (*open_qa, *hops, CLOSED_QA, CLOSED_QA_LONG, TRANSLATE)
