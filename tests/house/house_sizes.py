@@ -9,19 +9,19 @@ FILE_MEDIAN, FILE_MOST = 150, 500
 FUNCTION_MEDIAN, FUNCTION_P90, FUNCTION_MOST = 10, 45, 120
 LINE_LENGTH = 100
 SETTINGS_FIELDS = 25
-PACKAGE_LINES = 22_800  # the design says 18,000; see REST_LINES for what is too large
+PACKAGE_LINES = 23_700  # the design says 18,000; see REST_LINES for what is too large
 BUDGETS = {
-    "model tokenizer": 2790,  # the design says 2,500: .nemo import alone takes 640
-    "train data": 3530,  # the design says 3,000: 30 forms of files alone take 560
-    "parallel plan": 2000,
-    "generate serve": 2110,
-    "ask synth judge": 2830,
-    "evals": 985,
+    "model tokenizer": 2810,  # the design says 2,500: .nemo import alone takes 640
+    "train data": 3580,  # the design says 3,000: 30 forms of files alone take 560
+    "parallel plan": 2410,  # the design says 2,000: the dry run's measuring and strangers' tables
+    "generate serve": 3000,
+    "ask synth judge": 3500,
+    "evals": 2500,
 }
 # ground, world, sandbox, annotate, report, recipe and the door. The design gave them 1,500 lines,
 # which the small world, the sandbox, the report and the roads on files of one's own each come near
 # to or exceed; what is over there goes over in the package.
-REST_LINES = 8250
+REST_LINES = 8800
 
 
 def files_are_short(tree: Tree) -> list[str]:

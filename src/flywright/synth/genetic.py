@@ -55,10 +55,12 @@ class Birth:
 
 @dataclass(frozen=True)
 class Evolution:
-    """Who takes part: the maker's completer instructs, solves and judges, `runner` tests."""
+    """Who takes part: the maker's completer instructs, `coder` solves, `judge`, `runner` test."""
 
     maker: Maker
     settings: GeneticSettings
+    coder: Completer
+    judge: Completer
     runner: Runner
 
     def births(self, population: Sequence[Member], place: tuple[int, ...]) -> list[Birth]:
@@ -68,11 +70,12 @@ class Evolution:
         for number in range(self.settings.brood):
             if rng.random() < self.settings.crossover_share:
                 count = min(self.settings.examples, len(population))
-                method, parents = "crossover", rng.sample(population, count)
+                births.append(
+                    Birth(tuple(rng.sample(population, count)), "crossover", (*place, number))
+                )
             else:
                 method = rng.choice(list(keyed("genetic_methods")))
-                parents = [rng.choice(population)]
-            births.append(Birth(tuple(parents), method, (*place, number)))
+                births.append(Birth((rng.choice(population),), method, (*place, number)))
         return births
 
     async def instruct(self, birth: Birth, ask: Completer) -> list[Member]:
@@ -92,10 +95,10 @@ class Evolution:
         name = f"{wording.hash}/{birth.method}"
         return [Member(record_id("genetic", task), task, parents, name) for task in tasks]
 
-    async def raise_up(self, member: Member, ask: Completer) -> list[tuple[Member, Dialogue]]:
+    async def raise_up(self, member: Member, _ask: Completer) -> list[tuple[Member, Dialogue]]:
         """The member with its code, if it is fit. Raises Dropped with what it failed at."""
         request = template("genetic_code").fill(task=member.task)
-        reply, sampling = await self.maker.say(ask, request, "code", member.id)
+        reply, sampling = await self.maker.say(self.coder, request, "code", member.id)
         code = parse.code(reply)
         function = entry_point(code)
         tests = await self.write_tests(member.task, code)
@@ -108,7 +111,7 @@ class Evolution:
             None,
             sampling,
             member.parents,
-            model=ask.model,
+            model=self.coder.model,
             answer_by="model",
             verdicts=(verdict,),
             filters=(f"passed {len(tests)} tests" if tests else "runs",),
@@ -123,23 +126,25 @@ class Evolution:
             return []
         count = self.settings.tests
         request = template("genetic_tests").fill(task=task, code=code, count=count)
-        said, _ = await self.maker.say(self.maker.ask, request, greedy=True)
+        said, _ = await self.maker.say(self.coder, request, greedy=True)
         return [line for line in parse.asserts(said, count) if _parses(line)]
 
     async def judged(self, task: str, code: str) -> Verdict:
         """The judge's yes. Raises Dropped on anything else."""
         request = template("genetic_judge").fill(task=task, code=code)
-        said, _ = await self.maker.say(self.maker.ask, request, greedy=True)
+        said, _ = await self.maker.say(self.judge, request, greedy=True)
         if not parse.yes(said):
             raise Dropped("judged unfit")
-        return Verdict(judge=self.maker.ask.model, preference=1, detail=said[:200])
+        return Verdict(judge=self.judge.model, preference=1, detail=said[:200])
 
     async def colony(
         self, population: Sequence[Member], generation: int, number: int
     ) -> list[tuple[Member, Dialogue]]:
         """One colony's survivors of one generation."""
         here = list(population)
-        known = Pool(self.maker.settings.near_duplicate, (member.task for member in here))
+        known = Pool(self.maker.settings.near_duplicate)
+        for member in here:
+            known.add(member.task)
         survivors: list[tuple[Member, Dialogue]] = []
         for turn in range(self.settings.rounds):
             births = self.births(here, (generation, number, turn))
@@ -179,16 +184,23 @@ def _is_new(known: Pool, task: str) -> bool:
 
 
 async def genetic(
-    maker: Maker, seeds: Sequence[Prompt], settings: GeneticSettings, runner: Runner
+    maker: Maker,
+    seeds: Sequence[Prompt],
+    settings: GeneticSettings,
+    runner: Runner,
+    coder: Completer | None = None,
+    judge: Completer | None = None,
 ) -> list[Dialogue]:
     """Code samples bred from the seeds' tasks; the seeds themselves are not among them.
 
-    After each generation the colonies are merged, near copies among all of them dropped, and the
-    survivors breed on.
+    coder and judge are the maker's completer where none is given. After each generation the
+    colonies are merged, near copies among all of them dropped, and the survivors breed on.
     """
-    evolution = Evolution(maker, settings, runner)
+    evolution = Evolution(maker, settings, coder or maker.ask, judge or maker.ask, runner)
     population = [Member(seed.id, seed.conversation.last) for seed in seeds]
-    known = Pool(maker.settings.near_duplicate, (member.task for member in population))
+    known = Pool(maker.settings.near_duplicate)
+    for member in population:
+        known.add(member.task)
     made: list[Dialogue] = []
     for generation in range(settings.generations):
         grow = partial(evolution.colony, population, generation)

@@ -90,19 +90,19 @@ async def closed_qa(maker: Maker, documents: Iterable[Document]) -> list[Prompt]
     return await maker.run("closed_qa", step, [cut(d.text, characters) for d in documents])
 
 
-async def math(maker: Maker) -> list[Prompt]:
-    """Mathematics problems at each of settings.school_levels."""
+async def math(maker: Maker, given: Iterable[str] = ()) -> list[Prompt]:
+    """Mathematics problems at each of settings.school_levels; `given` topics join every level."""
     items = [
         {"topic": topic, "school_level": level}
         for level in maker.settings.school_levels
-        for topic in await math_topics(maker, level)
+        for topic in await math_topics(maker, level, given)
     ]
     return await _listed(maker, "math", template("math_problems"), items)
 
 
-async def coding(maker: Maker) -> list[Prompt]:
+async def coding(maker: Maker, given: Iterable[str] = ()) -> list[Prompt]:
     """Python problems on topics x settings.difficulties."""
-    pairs = itertools.product(await python_topics(maker), maker.settings.difficulties)
+    pairs = itertools.product(await python_topics(maker, given), maker.settings.difficulties)
     items = [{"topic": topic, "difficulty": difficulty} for topic, difficulty in pairs]
     return await _listed(maker, "coding", template("python_problems"), items)
 

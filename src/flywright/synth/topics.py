@@ -46,12 +46,12 @@ async def topics(maker: Maker, given: Iterable[str] = ()) -> list[str]:
     return await tree(maker, template("macro_topics"), template("subtopics"), given)
 
 
-async def math_topics(maker: Maker, school_level: str) -> list[str]:
+async def math_topics(maker: Maker, school_level: str, given: Iterable[str] = ()) -> list[str]:
     """Topics of mathematics at one school level."""
     broad, narrow = template("math_topics"), template("math_subtopics")
-    return await tree(maker, broad, narrow, school_level=school_level)
+    return await tree(maker, broad, narrow, given, school_level=school_level)
 
 
-async def python_topics(maker: Maker) -> list[str]:
+async def python_topics(maker: Maker, given: Iterable[str] = ()) -> list[str]:
     """Ideas of Python programming."""
-    return await tree(maker, template("python_topics"), template("python_subtopics"))
+    return await tree(maker, template("python_topics"), template("python_subtopics"), given)
