@@ -20,8 +20,9 @@ BUDGETS = {
 }
 # ground, world, sandbox, annotate, report, recipe and the door. The design gave them 1,500 lines,
 # which the small world, the sandbox, the report and the roads on files of one's own each come near
-# to or exceed; what is over there goes over in the package.
-REST_LINES = 8800
+# to or exceed; what is over there goes over in the package. The dry run is 280 of them, ranks in
+# recipe's steps and Slurm 150.
+REST_LINES = 8810
 
 
 def files_are_short(tree: Tree) -> list[str]:

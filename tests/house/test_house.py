@@ -79,7 +79,7 @@ BAD_TREES: list[tuple[Rule, dict[str, str], str]] = [
     (house_sizes.lines_are_short, {"ask/w.py": DOC + "x = '" + "y" * 100 + "'\n"}, "ask/w.py:2"),
     (
         house_sizes.rooms_keep_their_budget,
-        {f"plan/n{i}.py": DOC + "x = 1\n" * 450 for i in range(5)},
+        {f"plan/n{i}.py": DOC + "x = 1\n" * 450 for i in range(6)},
         "parallel plan",
     ),
     (house_sizes.settings_are_few, {"ask/s.py": MANY_SETTINGS}, "B: 26 settings"),
