@@ -8,10 +8,14 @@ import torch.distributed as dist
 from torch import nn
 
 from flywright.errors import UserError
+from flywright.model import Decoder
+from flywright.model.sharding import DECODER
 from flywright.parallel.mesh import build_mesh
-from flywright.parallel.pipeline import chunk_numbers, cut, layer_range
+from flywright.parallel.pipeline import chunk_numbers, cut, layer_range, runnable
 from flywright.parallel.tensor import tensor_parallel
-from flywright.spec import MeshSpec, PlacementSpec
+from flywright.plan.measure import fake_ranks
+from flywright.plan.schedule import schedule_ops
+from flywright.spec import MeshSpec, ModelSpec, PlacementSpec
 
 PLACEMENTS = PlacementSpec(
     tensor={"body.layers.*": "column"},
@@ -85,6 +89,27 @@ def test_a_weight_without_a_placement_is_refused(alone: None) -> None:
     mesh = build_mesh(MeshSpec())["tp"]
     with pytest.raises(UserError, match=r"no tensor placement for 'body\.embed'"):
         tensor_parallel(Small(), mesh, PLACEMENTS.tensor)
+
+
+def test_heads_that_do_not_divide_are_refused_in_a_line() -> None:
+    spec = ModelSpec(
+        vocab_size=32, hidden_size=16, layers=1, heads=4, kv_heads=2, head_dim=8, ffn_size=24
+    )
+    with torch.device("meta"):
+        model = Decoder(spec)
+    with fake_ranks(4, 0), pytest.raises(UserError, match="2 heads do not divide by tp 4"):
+        tensor_parallel(model, build_mesh(MeshSpec(tp=4))["tp"], DECODER.tensor)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "virtual", "count", "run"),
+    [(12, 8, 36, 36), (12, 8, 18, 18), (12, 8, 5, 12), (4, 1, 6, 6), (4, 1, 3, 4), (2, 2, 7, 8)],
+)
+def test_as_many_micro_batches_as_torch_can_run(
+    ranks: int, virtual: int, count: int, run: int
+) -> None:
+    assert runnable(count, ranks, virtual) == run
+    assert len(schedule_ops(ranks, virtual, run)[0]) == 2 * virtual * run  # torch takes them
 
 
 def test_tied_weights_are_not_parted():

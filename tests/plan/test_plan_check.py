@@ -148,7 +148,7 @@ def test_seconds_follow_from_published_rates() -> None:
         ({"seq": "many"}, "seq 'many' is no whole number"),
         ({"tp": "3"}, "8 GPUs are no multiple of tp 3"),
         ({"iter_s": ""}, "none of iter_s"),
-        ({"iter_s": "0"}, "division by zero"),
+        ({"iter_s": "0"}, "a time of 0.0 s"),
         ({"gpu": "A100", "precision": "fp8"}, "A100 has no fp8"),
     ],
 )
@@ -170,3 +170,40 @@ def test_a_bad_table_is_named(tmp_path: Path) -> None:
         check_rows(path)
     with pytest.raises(UserError, match="cannot read"):
         check_rows(tmp_path / "absent.csv")
+
+
+BRIEF = "layers,hidden,heads,vocab,seq,gbs,gpus,gpu,iter_s,precision\n"
+LINE = "4,512,8,1000,1024,16,8,{gpu},{seconds},{precision}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (BRIEF.encode(), "a head without rows"),
+        (BRIEF.encode() + b"caf\xe9\n", "not UTF-8 text"),
+        (
+            (BRIEF + LINE.format(gpu="B200", seconds=1, precision="NVFP4")).encode(),
+            ":2: .*NVFP4",
+        ),
+        (
+            (BRIEF + LINE.format(gpu="B200", seconds=-1, precision="bf16")).encode(),
+            ":2: .*-1.0 s",
+        ),
+        (
+            (BRIEF + LINE.format(gpu="B200", seconds="nan", precision="")).encode(),
+            ":2: .*nan s",
+        ),
+    ],
+)
+def test_what_cannot_be_read_is_one_line(tmp_path: Path, text: bytes, told: str) -> None:
+    (tmp_path / "rows.csv").write_bytes(text)
+    with pytest.raises(UserError, match=told):
+        check_rows(tmp_path / "rows.csv")
+
+
+def test_rows_of_unknown_devices_are_told_and_left_out(tmp_path: Path) -> None:
+    rows = [LINE.format(gpu=gpu, seconds=1, precision="amp_bf16") for gpu in ("L40S", "H100")]
+    (tmp_path / "rows.csv").write_text(BRIEF + "".join(rows))
+    result = check_rows(tmp_path / "rows.csv")
+    assert [row["device"] for row in result.rows] == ["H100"]
+    assert "rows.csv:2: no device 'L40S'" in result.skipped[0]

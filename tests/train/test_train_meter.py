@@ -150,3 +150,9 @@ def test_a_missing_extra_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "wandb", None)
     with pytest.raises(UserError, match=r"no wandb: pip install 'flywright\[log\]"):
         meter.open_sinks(["wandb"], tmp_path)
+
+
+def test_filling_up_is_not_work(tiny_spec):
+    one = Sample((np.arange(8),), (np.arange(8) > 0,))
+    plain, filled = (seconds_at_peak(tiny_spec, [collate([one], n)], 1.0, False) for n in (8, 512))
+    assert filled == plain

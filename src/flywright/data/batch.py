@@ -53,6 +53,7 @@ class Batch:
     targets_M: torch.Tensor
     document_M: torch.Tensor
     labels: dict[str, torch.Tensor]
+    filled: int = 0  # tokens of the last segment, where it only fills the batch up
 
     @property
     def trained_tokens(self) -> int:
@@ -128,6 +129,7 @@ def collate(samples: Sequence[Sample], tokens: int = 0, like: Sample | None = No
             np.repeat(np.arange(len(ends)), np.array([len(m) for m in trained], np.int64))
         ),
         labels={name: torch.from_numpy(np.asarray(values)) for name, values in labels.items()},
+        filled=max(0, tokens - place),
     )
 
 

@@ -9,7 +9,7 @@ from flywright.parallel.apply import apply, apply_pipeline, compute_in
 from flywright.parallel.folder import fill, save_sharded
 from flywright.parallel.fsdp import exchange, let_go
 from flywright.parallel.mesh import build_mesh, process_group
-from flywright.parallel.pipeline import Pipeline
+from flywright.parallel.pipeline import Pipeline, runnable
 from flywright.parallel.ranks import Ranks, joined
 from flywright.parallel.tensor import local_rows
 from flywright.parallel.watch import Preemption, Watchdog
@@ -29,5 +29,6 @@ __all__ = [
     "let_go",
     "local_rows",
     "process_group",
+    "runnable",
     "save_sharded",
 ]

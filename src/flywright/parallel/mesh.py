@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import Store, TCPStore  # dist's own, with their types
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.distributed_c10d import _set_pg_timeout
 
 from flywright.errors import FlywrightError, PhaseEnds, Preempted, UserError
 from flywright.parallel.watch import name_failure, record
@@ -46,7 +47,7 @@ def process_group(spec: MeshSpec) -> Iterator[torch.device]:
     _refuse_other_size(spec, started)
     device = _device(int(launch.get("LOCAL_RANK", 0)))
     if started > 1:
-        _join(device, timedelta(seconds=2 * spec.timeout_seconds))
+        _join(device, _timeout(spec))
     try:
         yield device
     except (Preempted, PhaseEnds) as error:  # all ranks have agreed on it
@@ -64,7 +65,14 @@ def build_mesh(spec: MeshSpec, device: str = "cpu") -> DeviceMesh:
     Raises UserError where the ranks started are not pp x dp x tp.
     """
     _refuse_other_size(spec, dist.get_world_size())
-    return init_device_mesh(device, (spec.pp, spec.dp, spec.tp), mesh_dim_names=AXES)
+    mesh = init_device_mesh(device, (spec.pp, spec.dp, spec.tp), mesh_dim_names=AXES)
+    for axis in AXES:  # torch gives each a time-out of its own
+        _set_pg_timeout(_timeout(spec), mesh[axis].get_group())
+    return mesh
+
+
+def _timeout(spec: MeshSpec) -> timedelta:
+    return timedelta(seconds=2 * spec.timeout_seconds)
 
 
 def _refuse_other_size(spec: MeshSpec, started: int) -> None:

@@ -70,6 +70,16 @@ def chunk_numbers(rank: int, ranks: int, virtual: int) -> list[int]:
     return [rank + turn * ranks for turn in range(virtual)]
 
 
+def runnable(microbatches: int, ranks: int, virtual: int) -> int:
+    """The next number of micro-batches that torch's schedule can run: one a rank at least, and of
+    an interleaved one whole rounds.
+    """
+    count = max(microbatches, ranks)
+    while virtual > 1 and count % (count // ranks):
+        count += 1
+    return count
+
+
 class Pipeline:
     """This rank's chunks, and the schedules that run micro-batches through them.
 
@@ -84,8 +94,8 @@ class Pipeline:
             chunk.forward = partial(_numbered, forward, chunk)  # FSDP's hooks stand around it
 
     def round_up(self, microbatches: int) -> int:
-        """The next number of micro-batches that the schedule can run: whole rounds of the ranks."""
-        return -(-microbatches // self._mesh.size()) * self._mesh.size()
+        """The next number of micro-batches that the schedule can run."""
+        return runnable(microbatches, self._mesh.size(), len(self._chunks))
 
     def run(self, ids_MN: Tensor, stream: Tensor, backward: bool) -> None:
         """Forward, and backward if asked for, of M micro-batches; what is lost is up to `loss`.

@@ -115,7 +115,10 @@ def tensor_parallel(module: nn.Module, mesh: DeviceMesh, ways: Mapping[str, str]
     _check_all_placed(module, ways)
     plan = {}
     for name, way in _placed(module, ways):
-        _check_divides(name, module.get_submodule(name), way, mesh.size())
+        # a projection into heads is cut between them: what owns it says how wide they are
+        owner = module.get_submodule(name.rpartition(".")[0])
+        unit = getattr(owner, "head_dim", 1) if way == "column" else 1
+        _check_divides(name, module.get_submodule(name), way, mesh.size(), unit)
         plan[name] = _STYLES[way]
         if way == "vocab":  # where a sequence enters
             check = partial(_check_parts, ranks=mesh.size())
@@ -163,9 +166,10 @@ def _check_parts(_module: nn.Module, inputs: tuple[Tensor, ...], *, ranks: int) 
         )
 
 
-def _check_divides(name: str, module: nn.Module, way: str, ranks: int) -> None:
+def _check_divides(name: str, module: nn.Module, way: str, ranks: int, unit: int) -> None:
     if way not in _CUT:
         return
-    size = module.get_parameter("weight").shape[_CUT[way]]
+    size = module.get_parameter("weight").shape[_CUT[way]] // unit
     if size % ranks:
-        raise UserError(f"{name}: {size} does not divide by tp {ranks}")
+        what = f"{size} heads do not divide" if unit > 1 else f"{size} does not divide"
+        raise UserError(f"{name}: {what} by tp {ranks}")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flywright.errors import UserError
+from flywright.plan.devices import UnknownDeviceError
 from flywright.plan.job import Job
 from flywright.plan.memory import memory
 from flywright.plan.rows import NEEDED, TIMES, job_of, seconds_of
@@ -21,6 +22,7 @@ class CheckResult:
     """All rows as `_checked` makes them, and the errors over them."""
 
     rows: list[dict[str, Any]]
+    skipped: list[str]  # rows of devices that are not known, and where they stand
 
     def mape(self, **wanted: str) -> float:
         """Mean |error| of the iteration time over rows with these values; nan over none."""
@@ -37,6 +39,7 @@ class CheckResult:
         softwares = dict.fromkeys(row["software"] for row in self.rows)
         return {
             "rows": self.rows,
+            "skipped": self.skipped,
             "mape": self.mape(),
             "mape_by_software": {name: self.mape(software=name) for name in softwares},
             "worst_mfu_error": self.worst_mfu_error(),
@@ -44,7 +47,10 @@ class CheckResult:
 
 
 def check_rows(path: Path | str) -> CheckResult:
-    """Foretell every row of a CSV. Raises UserError with file and line for a row it cannot read."""
+    """Foretell every row of a CSV of a known device.
+
+    Raises UserError with file and line for a row it cannot read, or where it can foretell none.
+    """
     path = Path(path)
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
@@ -55,9 +61,23 @@ def check_rows(path: Path | str) -> CheckResult:
                 raise UserError(f"{path}: no column {missing[0]!r}")
             if not set(TIMES) & set(columns):
                 raise UserError(f"{path}: no column of {', '.join(TIMES)}")
-            return CheckResult([_checked(row, f"{path}:{reader.line_num}") for row in reader])
+            return _all_checked(reader, path)
     except OSError as error:
         raise UserError(f"{path}: cannot read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not UTF-8 text") from None
+
+
+def _all_checked(reader: csv.DictReader, path: Path) -> CheckResult:
+    found, skipped = [], []
+    for row in reader:
+        try:
+            found.append(_checked(row, f"{path}:{reader.line_num}"))
+        except UnknownDeviceError as error:
+            skipped.append(str(error))
+    if not found:
+        raise UserError(skipped[0] if skipped else f"{path}: a head without rows")
+    return CheckResult(found, skipped)
 
 
 def _foretold(job: Job) -> Time:
@@ -74,8 +94,12 @@ def _checked(row: dict[str, str], where: str) -> dict[str, Any]:
         job = job_of(row)
         seconds = seconds_of(row, job)
         predicted = _foretold(job)
+        if not 0 < seconds < float("inf"):
+            raise ValueError(f"a time of {seconds} s")
         error = predicted.seconds / seconds - 1
         share, gib = (float(row.get(n) or 0) for n in ("published_mfu_pct", "peak_mem_gib"))
+    except UnknownDeviceError as fault:
+        raise UnknownDeviceError(f"{where}: {fault}") from None
     except (ValueError, ZeroDivisionError, UserError) as fault:
         raise UserError(f"{where}: {str(fault).splitlines()[0]}") from None
     return {

@@ -43,6 +43,7 @@ def check(rows: Annotated[Path, Argument(metavar="ROWS.csv")], as_json: AsJson =
     brief = [{name: row[name] for name in shown} for row in result["rows"]]
     _show(result if as_json else brief, as_json)
     if not as_json:
+        print(*result["skipped"], sep="\n")
         print(f"mean absolute error {result['mape']:.1%} of {len(result['rows'])} rows")
 
 

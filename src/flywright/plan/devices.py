@@ -15,11 +15,15 @@ _SIDE = 1024  # of the matrices that a CPU is measured with
 MACHINE_GPUS = 8
 
 
+class UnknownDeviceError(UserError):
+    """hardware.toml has no device of that name."""
+
+
 def device(name: str) -> DeviceSpec:
     """A device by name. Raises UserError that lists the names."""
     known = read_toml(TABLE)
     if name not in known:
-        raise UserError(f"no device {name!r}; known: {', '.join(known)}")
+        raise UnknownDeviceError(f"no device {name!r}; known: {', '.join(known)}")
     return DeviceSpec(name=name, **known[name])
 
 

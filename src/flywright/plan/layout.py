@@ -81,10 +81,10 @@ def given(base: Job, mesh: str, gpus: int | None) -> Job:
     dp = counts.get("dp", max(1, (gpus or inner) // inner))
     if gpus and inner * dp != gpus:
         raise UserError(f"mesh: {mesh} takes {inner * dp} GPUs, not {gpus}")
-    if pp * virtual > base.spec.layers or base.spec.heads % tp:
-        raise UserError(
-            f"mesh: {base.spec.layers} layers and {base.spec.heads} heads do not give {mesh} parts"
-        )
+    spec = base.spec
+    if pp * virtual > spec.layers or spec.heads % tp or spec.kv_heads % tp:
+        heads = f"{spec.heads} heads ({spec.kv_heads} of keys)"
+        raise UserError(f"mesh: {spec.layers} layers and {heads} do not give {mesh} parts")
     shape = MeshSpec(tp=tp, pp=pp, virtual=virtual, dp=dp)
     job = replace(base, mesh=shape, context=context, micro_batch=counts["micro"])
     _ = job.microbatches  # raises where the batch does not divide

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from flywright.errors import UserError
 from flywright.plan.devices import GIB, named_in
-from flywright.plan.job import Job, Recompute
+from flywright.plan.job import Job, Precision, Recompute
 from flywright.plan.software import fully_sharded, software_of
 from flywright.spec import MeshSpec, ModelSpec
 
@@ -46,10 +46,16 @@ def job_of(row: Mapping[str, str | None]) -> Job:
         micro_batch,
         spec.context_length,
         context,
-        precision="fp8" if "8" in _text(row, "precision") else "bf16",
+        precision=_precision(_text(row, "precision")),
         recompute=_recompute(_text(row, "recompute")),
         software=software,
     )
+
+
+def _precision(told: str) -> Precision:
+    if any(map(str.isdigit, told)) and "8" not in told and "16" not in told:
+        raise ValueError(f"precision {told!r} is neither of 16 nor of 8 bits")
+    return "fp8" if "8" in told else "bf16"
 
 
 def seconds_of(row: Mapping[str, str | None], job: Job) -> float:

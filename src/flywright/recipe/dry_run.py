@@ -26,11 +26,11 @@ from flywright.data.batch import Batch, Sample, collate
 from flywright.errors import UserError
 from flywright.model import Decoder, attention, logprobs
 from flywright.model.sharding import DECODER
-from flywright.parallel import Ranks, apply_pipeline, build_mesh, compute_in, exchange
+from flywright.parallel import Ranks, apply_pipeline, build_mesh, compute_in, exchange, runnable
 from flywright.plan import device
 from flywright.plan.devices import GIB
 from flywright.plan.measure import Live, Passes, fake_ranks, measure, replayed
-from flywright.plan.memory import RUNTIME_BYTES
+from flywright.plan.memory import FIT, RUNTIME_BYTES
 from flywright.plan.schedule import schedule_ops
 from flywright.recipe.files_road import FilesSettings
 from flywright.recipe.settings import RecipeSettings
@@ -115,7 +115,10 @@ def dry_run(recipe: RecipeSettings | FilesSettings) -> tuple[list[Rank], str]:
         each = mesh.dp * max(1, train.micro_batch_tokens // window)
         if batch % each:
             raise UserError(f"batch {batch} does not divide by dp {mesh.dp} x its micro-batches")
-        job = Job(recipe.model, mesh, train, window, batch // each)
+        count = batch // each
+        if mesh.pp > 1:
+            count = runnable(count, mesh.pp, mesh.virtual)
+        job = Job(recipe.model, mesh, train, window, count)
         walks += [(job, rank) for rank in sorted({0, mesh.pp // 2, mesh.pp - 1})]
     processes = min(_PROCESSES, len(walks), os.cpu_count() or 1)
     # each walk in a process of its own: torch remembers a process group's names
@@ -127,7 +130,7 @@ def dry_run(recipe: RecipeSettings | FilesSettings) -> tuple[list[Rank], str]:
 def _fault(ranks: list[Rank], name: str) -> str:
     fullest = max(ranks, key=lambda rank: rank.peak)
     most = device(name).memory_gib
-    if fullest.peak <= most * GIB:
+    if fullest.peak <= FIT * most * GIB:
         return ""
     part, size = max(fullest.parts.items(), key=lambda item: item[1])
     return (

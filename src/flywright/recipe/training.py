@@ -1,5 +1,6 @@
 """What every training stage does around the loop: load, guard, fit, save the weights folder."""
 
+import gc
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -269,7 +270,8 @@ def optimize_preference(
     passes = Passes(reference, train.micro_batch_tokens, work.ranks, bf16)
     cache = work / f"reference-{folder_hash(policy, REVISION)}-{train.precision}.npy"
     samples = with_reference(passes, samples, cache, work.tick)
-    del reference, passes  # not a second copy of the weights while training goes on
+    del reference, passes
+    gc.collect()  # of FSDP's circles: not a second copy of the weights while training goes on
     start = lambda: open_decoder(policy)  # noqa: E731 - fp32 masters, not the rounded weights
     _train(work, start, samples, objective, settings, tokenizer)
 

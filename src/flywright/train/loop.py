@@ -125,7 +125,8 @@ def fit(
             with watchdog.step(step):  # others may hang where these meet, too
                 wanted = _wanted_elsewhere(ranks, progress, ramped, preemption)
                 if wanted and not ends:
-                    states.save(progress, optimizer.state())
+                    if progress.step % settings.checkpoint_every_steps:  # else it is saved
+                        states.save(progress, optimizer.state())
                     states.settle()
                     raise wanted
         meter.close()
@@ -147,7 +148,7 @@ def _wanted_elsewhere(
 
 def _refuse_other_phase(ranks: Ranks, progress: Progress, ramped: bool) -> None:
     dp = ranks.spec.phase(progress.samples).dp if ramped else ranks.spec.dp
-    if ranks.mesh is not None and dp != ranks.size("dp"):
+    if dp != ranks.size("dp"):
         raise PhaseEnds(progress.step, progress.samples, dp)
 
 
@@ -172,7 +173,6 @@ def prepare(parts: Sequence[Model], settings: TrainSettings, alone: bool) -> Non
 def _validate(objective: Objective, passes: Passes, samples: Sequence[Sample]) -> float:
     """The objective's mean loss over samples that are not trained on."""
     sums = {"loss": 0.0, "count": 0.0}
-    batches = passes.batches(passes.groups(samples))
 
     def share(model: Model, batch: Batch, hidden_ND: Tensor) -> Tensor:
         loss = objective.loss(objective.outputs(model, batch, hidden_ND), batch)[0]
@@ -180,7 +180,9 @@ def _validate(objective: Objective, passes: Passes, samples: Sequence[Sample]) -
         sums["count"] += objective.count(batch)
         return loss
 
-    passes.run(batches, share)
+    groups = passes.groups(samples)
+    for start in range(0, len(groups), passes.at_once):
+        passes.run(passes.batches(groups[start : start + passes.at_once]), share)
     means = passes.ranks.summed(sums)
     return means["loss"] / (means["count"] or 1.0)
 

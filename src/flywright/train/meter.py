@@ -88,17 +88,19 @@ def seconds_at_peak(
     """Forward and backward over documents as they are packed, attention in full ("mfu") and causal
     ("mfu_causal", SPEC 3.4), at `peak` FLOP/s; nothing where the peak is not known (0).
 
-    The head counts where a token is predicted. Beside adapters weights need no gradient.
+    The head counts where a token is predicted; what only fills a batch up is no work. Beside
+    adapters weights need no gradient.
     """
     if not peak:
         return {}
-    tokens = sum(batch.ids_N.numel() for batch in batches)
+    tokens = sum(batch.ids_N.numel() - batch.filled for batch in batches)
     predicted = sum(batch.trained_tokens for batch in batches)
     head = spec.hidden_size * spec.vocab_size * predicted
     dense = (4 if lora else 6) * (spec.non_embedding_parameters * tokens + head)
     full = causal = 0
     for batch in batches:
-        for length, parent in zip(batch.lengths, batch.parents, strict=True):
+        count = len(batch.lengths) - (batch.filled > 0)
+        for length, parent in zip(batch.lengths[:count], batch.parents, strict=False):
             before = batch.lengths[parent] if parent >= 0 else 0
             full += length * (before + length)
             causal += length * before + length * (length + 1) // 2
