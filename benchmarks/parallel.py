@@ -34,7 +34,7 @@ from flywright.train.settings import TrainSettings
 SPEC = ModelSpec(
     vocab_size=8192, hidden_size=512, layers=8, heads=8, kv_heads=4, head_dim=64, ffn_size=2048
 )
-WINDOW, BATCH, STEPS, SKIPPED, RUNS = 512, 8, 6, 2, 3
+WINDOW, BATCH, STEPS, SKIPPED, RUNS = 512, 8, 5, 2, 3
 MESHES = {
     "tp 2, sequence parallel": MeshSpec(tp=2),
     "dp 2, ZeRO 1": MeshSpec(dp=2, zero=1),
@@ -84,6 +84,7 @@ def measure(name: str, precision: str) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--precision", nargs="*", default=["bf16"], choices=["bf16", "fp32"])
     parser.add_argument("--one", nargs=3, metavar=("MESH", "PRECISION", "FOLDER"))
     told = parser.parse_args()
     if told.one:
@@ -91,7 +92,7 @@ def main() -> None:
         steps(MESHES.get(name, MeshSpec()), precision, Path(folder))
         return
     rows = []
-    for precision in ("bf16", "fp32"):
+    for precision in told.precision:
         speeds: dict[str, list[float]] = {name: [] for name in ["one process", *MESHES]}
         for _ in range(RUNS):
             for name, found in speeds.items():

@@ -275,7 +275,7 @@ def _holds_its_part(folder: Path) -> None:
     chunks = apply_pipeline(model, mesh, DECODER)
     with _Peak() as held:
         fill(chunks[0], tensors, "cpu")
-    assert 0.45 < held.added / _size(folder) < 0.6
+    assert held.added / _size(folder) < 0.6
     write = partial(write_parts, shard_bytes=2 * MiB)
     with _Peak() as held:
         save_sharded(chunks, mesh, folder / "out", write, partial(_finish, chunks))

@@ -3,6 +3,9 @@
 Tensor parallelism comes before sharding, because FSDP shards the DTensors that it leaves.
 """
 
+import logging
+import warnings
+
 import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
@@ -44,6 +47,9 @@ def _put_on(
     policy: MixedPrecisionPolicy | None,
     zero: int,
 ) -> None:
+    # hidden states are indexed, never written to; a norm over two axes is two small sums
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module")
+    logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)
     if mesh["tp"].size() > 1:
         tensor_parallel(module, mesh["tp"], placements.tensor)
     if mesh["dp"].size() > 1 or policy is not None:
