@@ -54,10 +54,9 @@ def _fail(line: str, status: int) -> NoReturn:
 
 
 def _let_the_first_tell(status: int) -> None:
-    """Most lines are all ranks': the first tells, and as it ends torchrun or srun ends the others.
+    """The first rank tells what all know; as it ends, torchrun or srun ends the others.
 
-    A rank that is left alone tells its own.
-    """
+    A rank that is left alone tells its own."""
     if status in (0, 75):  # all have agreed
         raise SystemExit(status)
     signal.signal(signal.SIGTERM, lambda *_: os._exit(status))
@@ -129,7 +128,8 @@ def run(
     if walk(chosen, root, until) is None:
         return  # another rank tells
     _table(stage_rows(root), False, "every stage, on the same held-out prompts")
-    print(f"chat with it:  flywright chat {root / 'policy'}")
+    if (root / "policy").exists():  # not where --until stopped before
+        print(f"chat with it:  flywright chat {root / 'policy'}")
 
 
 def _rehearse(recipe: Any, name: str, as_json: bool) -> None:

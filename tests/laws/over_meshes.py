@@ -7,9 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch.distributed.tensor import DTensor
-from torch.multiprocessing import start_processes
 
 from flywright.data.batch import Sample
 from flywright.model import Decoder, RewardModel
@@ -31,21 +29,6 @@ SPEC = ModelSpec(
     vocab_size=32, hidden_size=16, layers=4, heads=4, kv_heads=2, head_dim=8, ffn_size=24
 )
 GATED: dict[str, Any] = {"mlp": "swiglu", "norm": "rmsnorm", "qkv_bias": True, "family": "qwen2"}
-Case = Callable[[Path], None]
-
-
-def _run(rank: int, case: Case, ranks: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    store = dist.FileStore(str(folder / "store"), ranks)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=ranks)
-    try:
-        case(folder)
-    finally:
-        dist.destroy_process_group()
-
-
-def spread(case: Case, folder: Path, ranks: int = 2) -> None:
-    start_processes(_run, args=(case, ranks, folder), nprocs=ranks, start_method="fork")
 
 
 def decoder(spec: ModelSpec = SPEC) -> Decoder:

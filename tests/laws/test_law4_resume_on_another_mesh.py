@@ -14,10 +14,8 @@ from over_meshes import (
     OBJECTIVES,
     SPEC,
     TIGHT,
-    Case,
     assert_same_steps,
     over,
-    spread,
     told,
     weights,
 )
@@ -27,6 +25,7 @@ from flywright.errors import PhaseEnds, Preempted
 from flywright.spec import MeshSpec
 from flywright.train.loop import Hook, fit
 from flywright.train.settings import TrainSettings
+from gloo_ranks import Case, spread
 
 # SPEC 3.3 by 16 and 192: dp 16 -> 32 -> 64, batches of 768 -> 1536 -> 2304
 RAMP = MeshSpec(dp=4, zero=1, dp_ramp=[(16, 1), (48, 2)])

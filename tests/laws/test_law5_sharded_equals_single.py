@@ -16,12 +16,10 @@ from over_meshes import (
     OBJECTIVES,
     SPEC,
     TIGHT,
-    Case,
     assert_same_steps,
     decoder,
     new_model,
     over,
-    spread,
     told,
     weights,
     whole,
@@ -39,6 +37,7 @@ from flywright.train.objectives import reward
 from flywright.train.passes import Passes
 from flywright.train.reference import pair_reference
 from flywright.train.settings import TrainSettings
+from gloo_ranks import Case, spread
 
 
 def _ids() -> torch.Tensor:

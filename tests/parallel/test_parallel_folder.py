@@ -1,15 +1,14 @@
 """A weights folder fills a sharded model and is written by it; no rank ever holds the whole."""
 
+import ctypes
 import threading
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch.distributed.tensor import DTensor
-from torch.multiprocessing import ProcessRaisedException, start_processes
+from torch.multiprocessing import ProcessRaisedException
 
 from flywright.errors import FlywrightError, UserError
 from flywright.model import Decoder, RewardModel, load, save
@@ -20,6 +19,7 @@ from flywright.model.weights import open_meta, write_config
 from flywright.parallel import apply_pipeline, build_mesh
 from flywright.parallel.folder import fill, save_sharded, stream
 from flywright.spec import MeshSpec, ModelSpec
+from gloo_ranks import Case, spread
 
 # 34 rows over tp 2 are 17, which dp 2 does not divide
 SPEC = ModelSpec(
@@ -42,21 +42,6 @@ MESHES = {
     "fsdp2-tp2": MeshSpec(dp=2, tp=2),
 }
 PRODUCT = MeshSpec(pp=2, dp=2, tp=2, virtual=2)
-Case = Callable[[Path], None]
-
-
-def _run(rank: int, case: Case, ranks: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    store = dist.FileStore(str(folder / "store"), ranks)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=ranks)
-    try:
-        case(folder)
-    finally:
-        dist.destroy_process_group()
-
-
-def _spread(case: Case, folder: Path, ranks: int) -> None:
-    start_processes(_run, args=(case, ranks, folder), nprocs=ranks, start_method="fork")
 
 
 def _ids() -> torch.Tensor:
@@ -107,7 +92,7 @@ def _check_round_trip(tmp_path: Path, mesh_spec: MeshSpec) -> None:
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)  # norms, too
     save(model, tmp_path / "source", (3, 2), shard_bytes=4000)
-    _spread(partial(_there_and_back, mesh_spec), tmp_path, mesh_spec.ranks)
+    spread(partial(_there_and_back, mesh_spec), tmp_path, mesh_spec.ranks)
     source, out, expected = tmp_path / "source", tmp_path / "out", model.state_dict()
     ours = load(out).state_dict()
     assert ours.keys() == expected.keys()
@@ -149,7 +134,7 @@ def _starts_alike(spec: ModelSpec, mesh_spec: MeshSpec, _folder: Path) -> None:
 @pytest.mark.parametrize("axes", ["tp2", "pp2-interleaved"])
 def test_who_holds_a_weight_does_not_decide_its_start(spec, axes, tmp_path: Path) -> None:
     mesh_spec = MESHES[axes]
-    _spread(partial(_starts_alike, spec, mesh_spec), tmp_path, mesh_spec.ranks)
+    spread(partial(_starts_alike, spec, mesh_spec), tmp_path, mesh_spec.ranks)
 
 
 def _reward(folder: Path) -> None:
@@ -174,7 +159,7 @@ def _reward(folder: Path) -> None:
 
 def test_a_reward_model_starts_and_is_saved_over_ranks(tmp_path: Path) -> None:
     save(Decoder(SPEC, seed=0).bfloat16(), tmp_path / "base")
-    _spread(_reward, tmp_path, 2)
+    spread(_reward, tmp_path, 2)
     single = RewardModel.from_decoder(load(tmp_path / "base"), seed=3, bias=(1.0, 2, 3, 4, 5))
     saved = load(tmp_path / "out")
     assert isinstance(saved, RewardModel) and saved.score.weight.dtype == torch.float32
@@ -205,7 +190,7 @@ def _fails(mesh_spec: MeshSpec, where: str, folder: Path) -> None:
 @pytest.mark.parametrize("axes", ["tp2", "pp2-interleaved"])
 def test_where_one_rank_fails_all_do_and_nothing_is_left(axes, where, tmp_path: Path) -> None:
     save(Decoder(SPEC, seed=0), tmp_path / "source")
-    _spread(partial(_fails, MESHES[axes], where), tmp_path, 2)
+    spread(partial(_fails, MESHES[axes], where), tmp_path, 2)
     assert _names(tmp_path) == {"source", "late"}
 
 
@@ -220,7 +205,7 @@ def test_a_spoilt_folder_is_named_on_every_rank(tmp_path: Path) -> None:
     model = Decoder(SPEC, seed=0)
     model.lm_head = torch.nn.Linear(16, 36, bias=False)
     save(model, tmp_path / "source")
-    _spread(_spoilt, tmp_path, 2)
+    spread(_spoilt, tmp_path, 2)
 
 
 class _Peak:
@@ -239,6 +224,7 @@ class _Peak:
             self._take()
 
     def __enter__(self) -> "_Peak":
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # what was freed before would be used again unseen
         self._before = 0
         self._take()
         self._before, self.added = self.added, 0
@@ -275,7 +261,7 @@ def _holds_its_part(folder: Path) -> None:
     chunks = apply_pipeline(model, mesh, DECODER)
     with _Peak() as held:
         fill(chunks[0], tensors, "cpu")
-    assert held.added / _size(folder) < 0.6
+    assert 0.45 < held.added / _size(folder) < 0.6
     write = partial(write_parts, shard_bytes=2 * MiB)
     with _Peak() as held:
         save_sharded(chunks, mesh, folder / "out", write, partial(_finish, chunks))
@@ -293,8 +279,8 @@ def _reads_its_part(folder: Path) -> None:
 @pytest.mark.parametrize("case, spec", [(_holds_its_part, LARGE), (_reads_its_part, WIDE)])
 def test_no_rank_holds_or_reads_more_than_its_part(case: Case, spec, tmp_path: Path) -> None:
     # not in this process: memory that it has freed would be its children's
-    _spread(lambda folder: save(Decoder(spec, seed=0), folder / "source"), tmp_path, 1)
-    _spread(case, tmp_path, 2)
+    spread(lambda folder: save(Decoder(spec, seed=0), folder / "source"), tmp_path, 1)
+    spread(case, tmp_path, 2)
 
 
 def test_a_model_that_is_not_sharded_streams_as_it_is() -> None:
@@ -305,4 +291,4 @@ def test_a_model_that_is_not_sharded_streams_as_it_is() -> None:
 
 def test_a_failure_of_a_rank_reaches_the_test(tmp_path: Path) -> None:
     with pytest.raises(ProcessRaisedException):
-        _spread(lambda _folder: [][1], tmp_path, 2)
+        spread(lambda _folder: [][1], tmp_path, 2)
