@@ -6,17 +6,28 @@ this process, an HTTP endpoint and the `Scripted` fake all keep them.
 
 from flywright.ask.ledger import Ledger, Ledgered, LedgeredScorer
 from flywright.ask.limits import Limited, gather
-from flywright.ask.protocol import AskError, Completer, Completion, Sampling, Scorer, TooLong
+from flywright.ask.protocol import (
+    AskError,
+    Completer,
+    Completion,
+    Ids,
+    Reader,
+    Sampling,
+    Scorer,
+    TooLong,
+)
 from flywright.ask.scripted import Scripted, ScriptedScorer
 
 __all__ = [
     "AskError",
     "Completer",
     "Completion",
+    "Ids",
     "Ledger",
     "Ledgered",
     "LedgeredScorer",
     "Limited",
+    "Reader",
     "Sampling",
     "Scorer",
     "Scripted",
