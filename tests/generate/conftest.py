@@ -16,7 +16,7 @@ def tiny_spec(vocab_size: int) -> ModelSpec:
         layers=2,
         heads=4,
         kv_heads=2,
-        head_dim=8,
+        head_dim=16,
         ffn_size=48,
         context_length=64,
         rotary_fraction=0.5,

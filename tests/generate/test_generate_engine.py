@@ -1,6 +1,9 @@
 """The engine keeps what it promises to those who ask."""
 
 import asyncio
+import json
+import re
+import time
 from pathlib import Path
 
 import pytest
@@ -9,11 +12,20 @@ import torch
 from flywright.ask import AskError, Sampling
 from flywright.errors import UserError
 from flywright.generate import Engine
-from flywright.generate.cache import KVCache
+from flywright.generate.cache import PagedCache
+from flywright.generate.runner import Local
 from flywright.model import Decoder, save
 from flywright.model.reward import RewardModel
 from flywright.records import Conversation
 from flywright.tokenizer import Tokenizer, chat
+
+
+def idle(engine: Engine) -> bool:
+    """True when the engine has nothing left to do, soon after the last answer."""
+    end = time.monotonic() + 10
+    while engine._runner.scheduler.busy and time.monotonic() < end:
+        time.sleep(0.001)
+    return not engine._runner.scheduler.busy
 
 
 def test_completions_come_in_order_and_count_their_tokens(engine, tokenizer):
@@ -136,11 +148,11 @@ def test_a_cancelled_request_leaves_and_the_rest_go_on(engine):
             assert isinstance(completion, asyncio.CancelledError)
         else:
             assert completion == expected[index]
-    assert not engine._scheduler.busy
+    assert idle(engine)
 
 
-def test_a_request_cancelled_while_it_waits_costs_nothing(engine, decoder, monkeypatch):
-    rows, real = [], decoder.hidden
+def test_a_request_cancelled_while_it_waits_costs_nothing(engine, monkeypatch):
+    rows, real = [], Local.__call__
 
     async def ask():
         task = asyncio.create_task(engine.complete("bel", Sampling(max_tokens=40)))
@@ -150,14 +162,14 @@ def test_a_request_cancelled_while_it_waits_costs_nothing(engine, decoder, monke
 
     asyncio.run(ask())
     monkeypatch.setattr(
-        decoder, "hidden", lambda ids_BT, **kw: rows.append(len(ids_BT)) or real(ids_BT, **kw)
+        Local, "__call__", lambda self, step: rows.append(len(step.table)) or real(self, step)
     )
     engine.generate(["ban"], max_new_tokens=1)
     assert rows == [1]
 
 
-def test_a_request_cancelled_while_it_runs_leaves_at_once(engine, decoder, monkeypatch):
-    steps, real = [], decoder.hidden
+def test_a_request_cancelled_while_it_runs_leaves_at_once(engine, monkeypatch):
+    steps, real = [], Local.__call__
 
     async def ask():
         loop = asyncio.get_running_loop()
@@ -170,7 +182,7 @@ def test_a_request_cancelled_while_it_runs_leaves_at_once(engine, decoder, monke
                 asyncio.run_coroutine_threadsafe(asyncio.sleep(0.01), loop).result(timeout=5)
             return real(*args, **kwargs)
 
-        monkeypatch.setattr(decoder, "hidden", hidden)
+        monkeypatch.setattr(Local, "__call__", hidden)
         await asyncio.gather(task, return_exceptions=True)
         return await engine.complete("ban", Sampling(max_tokens=2))
 
@@ -178,8 +190,8 @@ def test_a_request_cancelled_while_it_runs_leaves_at_once(engine, decoder, monke
     assert len(steps) == 5 + 2
 
 
-def test_the_event_loop_stays_free_while_the_model_computes(engine, decoder, monkeypatch):
-    real = decoder.hidden
+def test_the_event_loop_stays_free_while_the_model_computes(engine, monkeypatch):
+    real = Local.__call__
 
     async def ask():
         loop = asyncio.get_running_loop()
@@ -188,13 +200,13 @@ def test_the_event_loop_stays_free_while_the_model_computes(engine, decoder, mon
             asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result(timeout=5)
             return real(*args, **kwargs)
 
-        monkeypatch.setattr(decoder, "hidden", hidden)
+        monkeypatch.setattr(Local, "__call__", hidden)
         return await engine.complete("ban", Sampling(max_tokens=3))
 
     assert asyncio.run(ask()).completion_tokens >= 1
 
 
-def test_an_error_reaches_everyone_and_the_engine_goes_on(engine, decoder, monkeypatch):
+def test_an_error_reaches_everyone_and_the_engine_goes_on(engine, monkeypatch):
     def broken(*_args, **_kwargs):
         raise RuntimeError("out of memory")
 
@@ -204,8 +216,7 @@ def test_an_error_reaches_everyone_and_the_engine_goes_on(engine, decoder, monke
 
     before = engine.generate(["ban"], max_new_tokens=4)
     with monkeypatch.context() as patch:
-        patch.setattr(decoder, "hidden", broken)
-        patch.setattr("flywright.generate.score.BATCH_TOKENS", 16)  # prompts one by one
+        patch.setattr(Local, "__call__", broken)
         assert [str(error) for error in asyncio.run(ask())] == ["out of memory"] * 6
     assert engine.generate(["ban"], max_new_tokens=4) == before
 
@@ -238,10 +249,166 @@ def test_another_precision_decodes_on_a_copy(decoder, tokenizer):
     assert decoder.lm_head.weight.dtype == torch.float32
 
 
-def test_a_long_context_takes_slots_away_and_then_its_own_length(tiny_spec):
+def test_a_cache_holds_whole_contexts_or_shortens_the_context(tiny_spec):
     cpu, each = torch.device("cpu"), tiny_spec.kv_bytes_per_token(4)
     long = tiny_spec.model_copy(update={"context_length": 131_072})
-    few = KVCache(long, 64, torch.float32, cpu, most_bytes=each * 131_072 * 9)
-    assert (few.slots, few.context_length) == (8, 131_072)
-    short = KVCache(long, 64, torch.float32, cpu, most_bytes=each * 4 * 1000)
-    assert (short.slots, short.context_length) == (4, 992)
+    few = PagedCache(long, 64, torch.float32, cpu, most_bytes=each * 131_072 * 2)
+    assert (few.pages, few.context_length) == (2 * 131_072 // 16, 131_072)
+    short = PagedCache(long, 64, torch.float32, cpu, most_bytes=each * 1000)
+    assert (short.pages, short.context_length) == (62, 992)
+    small = PagedCache(tiny_spec, 2, torch.float32, cpu)
+    assert small.pages == 2 * tiny_spec.context_length // 16
+    with pytest.raises(UserError, match="holds no context"):
+        PagedCache(tiny_spec, 2, torch.float32, cpu, most_bytes=100)
+
+
+def test_a_prompt_is_computed_once_for_many_answers(engine, monkeypatch):
+    prompt = "ban bel cut dob " * 10
+    tokens, real = [], Local.__call__
+    monkeypatch.setattr(
+        Local, "__call__", lambda self, step: tokens.append(len(step.ids)) or real(self, step)
+    )
+    (alone,) = engine.generate([prompt], max_new_tokens=1)
+    assert sum(tokens) == alone.prompt_tokens > 33
+    engine.generate([prompt] * 3, max_new_tokens=1)
+    assert sum(tokens) <= alone.prompt_tokens + 3 * 17
+    assert engine.stats()["reused_tokens"] >= 3 * (alone.prompt_tokens - 17)
+
+
+def test_parts_of_a_stream_make_up_the_answer(engine):
+    async def parts(sampling):
+        return [part async for part in engine.stream("ban bel", sampling)]
+
+    for stop in ((), ("el",), ("ban", "zz")):
+        for seed in range(4):
+            how = Sampling(max_tokens=30, temperature=1.2, seed=seed, stop=stop, top_logprobs=2)
+            whole = asyncio.run(engine.complete("ban bel", how))
+            told = asyncio.run(parts(how))
+            assert "".join(part.text for part in told) == whole.text
+            assert [part.finish for part in told] == [""] * (len(told) - 1) + [whole.finish]
+            for name in ("token_ids", "logprobs", "top"):
+                assert sum((getattr(part, name) for part in told), ()) == getattr(whole, name)
+            assert told[-1].completion_tokens == whole.completion_tokens
+
+
+def test_leaving_a_stream_takes_the_request_back(engine):
+    async def leave():
+        stream = engine.stream("ban", Sampling(max_tokens=60, min_tokens=60))
+        async for _ in stream:
+            break
+        await stream.aclose()
+        await engine.complete("bel", Sampling(max_tokens=1))
+
+    asyncio.run(leave())
+    assert idle(engine)
+    assert engine.stats()["steps"] < 40
+
+
+def test_read_tells_every_token_and_the_likely_ones(engine, decoder, tokenizer):
+    ids = chat.raw_ids(tokenizer, "ban bel cut")
+    got = asyncio.run(engine.read(ids, top=3))
+    logprobs_TV = decoder(torch.tensor([ids]))[0].log_softmax(-1)
+    expected = [float(logprobs_TV[i, token]) for i, token in enumerate(ids[1:])]
+    assert got.logprobs == pytest.approx(expected, abs=1e-4)
+    assert got.token_ids == tuple(ids) and len(got.top) == len(ids) - 1
+    for row, likely in enumerate(got.top):
+        values, best = logprobs_TV[row].topk(3)
+        assert [token for token, _ in likely] == best.tolist()
+        assert [value for _, value in likely] == pytest.approx(values.tolist(), abs=1e-4)
+    assert asyncio.run(engine.read(ids[:1])).logprobs == ()
+
+
+def test_token_ids_are_a_prompt_and_unknown_ones_are_refused(engine, tokenizer):
+    ids = tuple(chat.raw_ids(tokenizer, "ban bel"))
+    assert engine.generate([ids], 5)[0] == engine.generate(["ban bel"], 5)[0]
+    with pytest.raises(AskError, match=f"token {tokenizer.vocab_size} is not in the vocabulary"):
+        engine.generate([(1, tokenizer.vocab_size)])
+
+
+def test_end_tokens_are_those_that_are_asked_for(engine, tokenizer):
+    free = engine.generate(["ban bel"], 30, min_new_tokens=30)[0]
+    assert len(free.token_ids) == 30 and not set(free.token_ids) & set(chat.end_ids(tokenizer))
+    ends = (free.token_ids[7],)
+    how = Sampling(max_tokens=30, end_ids=ends)
+    cut = asyncio.run(engine.complete("ban bel", how))
+    first = free.token_ids.index(ends[0])
+    assert cut.token_ids == free.token_ids[: first + 1] and cut.finish == "stop"
+    assert cut.text == tokenizer.decode(free.token_ids[:first])
+
+
+def test_a_control_piece_as_stop_string_is_an_end_token(decoder, tokenizer):
+    label = tokenizer.extra_ids[2]
+    model = Decoder(decoder.spec)
+    model.load_state_dict(decoder.state_dict())
+    free = Engine(model, tokenizer).generate(["ban bel"], max_new_tokens=12)[0]
+    with torch.no_grad():
+        model.lm_head.weight[[label, free.token_ids[4]]] = model.lm_head.weight[
+            [free.token_ids[4], label]
+        ]
+    engine = Engine(model, tokenizer)
+    how = Sampling(max_tokens=12, stop=("<extra_id_2>",))
+    got = asyncio.run(engine.complete("ban bel", how))
+    assert got.token_ids[-1] == label and got.finish == "stop"
+    assert asyncio.run(engine.complete("ban bel", Sampling(max_tokens=12))).finish == "length"
+
+
+def test_a_penalty_makes_what_was_said_less_likely(engine):
+    free = asyncio.run(engine.complete("ban bel", Sampling(max_tokens=40)))
+    how = Sampling(max_tokens=40, repetition_penalty=100.0)
+    varied = asyncio.run(engine.complete("ban bel", how))
+    assert len(set(varied.token_ids)) == len(varied.token_ids)
+    assert len(set(free.token_ids)) < len(free.token_ids)
+
+
+@pytest.mark.parametrize(
+    ("grammar", "holds"),
+    [
+        ("regex:[0-9]{3}-[a-f]+x", lambda text: re.fullmatch("[0-9]{3}-[a-f]+x", text)),
+        (
+            'json:{"type":"object","properties":{"a":{"type":"integer","maximum":99},'
+            '"b":{"enum":["ban","cut"]}},"required":["a","b"],"additionalProperties":false}',
+            lambda text: set(json.loads(text)) == {"a", "b"} and json.loads(text)["a"] <= 99,
+        ),
+        ('lark:start: "yes" | "no"', lambda text: text in ("yes", "no")),
+    ],
+)
+def test_answers_keep_to_a_grammar(engine, grammar, holds):
+    for seed in range(3):
+        how = Sampling(max_tokens=60, temperature=1.5, seed=seed, grammar=grammar)
+        got = asyncio.run(engine.complete("ban", how))
+        assert got.finish == "length" or holds(got.text), got.text
+    finished = asyncio.run(engine.complete("ban", how))
+    assert finished.finish in ("stop", "length")
+
+
+@pytest.mark.parametrize(
+    ("grammar", "reason"),
+    [
+        ("regex:[0-9", "grammar: "),
+        ("json:{", "grammar: "),
+        ("yaml:a", "no kind of grammar"),
+        ("lark:start: nothing", "grammar: "),
+        ("regex:" + "a" * 70_000, "at most 65536"),
+    ],
+)
+def test_a_bad_grammar_is_its_own_askers_fault(engine, grammar, reason):
+    async def both():
+        bad = engine.complete("ban", Sampling(max_tokens=4, grammar=grammar))
+        good = engine.complete("bel", Sampling(max_tokens=4))
+        return await asyncio.gather(bad, good, return_exceptions=True)
+
+    error, answer = asyncio.run(both())
+    assert isinstance(error, AskError) and reason in str(error) and "\n" not in str(error)
+    assert answer.completion_tokens >= 1
+
+
+def test_guesses_save_steps_and_change_nothing(decoder, tokenizer):
+    prompt = "ban bel cut " * 4
+    plain = Engine(decoder, tokenizer)
+    guessing = Engine(decoder, tokenizer, guesses=3)
+    for heat in (0.0, 0.3):
+        one = plain.generate([prompt], 16, temperature=heat)
+        assert guessing.generate([prompt], 16, temperature=heat) == one
+    repeated = asyncio.run(guessing.complete(prompt, Sampling(max_tokens=16, min_tokens=16)))
+    assert repeated.completion_tokens == 16
+    assert guessing.stats()["steps"] <= plain.stats()["steps"] + 16

@@ -9,23 +9,26 @@ COUNT = 20_000
 LOGITS_V = torch.tensor([2.0, -1.0, 1.0, 0.5, -3.0, float("-inf"), 1.5, 0.0])
 
 
-def draw(temperature=1.0, top_k=0, top_p=1.0, rows=COUNT, index=0) -> Draw:
+def draw(temperature=1.0, top_k=0, top_p=1.0, rows=COUNT, index=0, min_p=0.0) -> Draw:
     return Draw(
         temperature=torch.full((rows,), temperature),
         top_k=torch.full((rows,), top_k),
         top_p=torch.full((rows,), top_p),
+        min_p=torch.full((rows,), min_p),
         seed=torch.arange(rows),
         index=torch.full((rows,), index),
     )
 
 
-def expected_shares(temperature: float, top_k: int, top_p: float) -> torch.Tensor:
+def expected_shares(
+    temperature: float, top_k: int, top_p: float, min_p: float = 0.0
+) -> torch.Tensor:
     """The distribution by the book, one token at a time from the top."""
     weights = (LOGITS_V / temperature).softmax(-1)
     order = weights.argsort(descending=True)[: top_k or None]
     total, mass, kept = float(weights[order].sum()), 0.0, []
     for token in order.tolist():
-        if mass >= top_p and kept:
+        if (mass >= top_p and kept) or weights[token] < min_p * weights[order[0]]:
             break
         kept.append(token)
         mass += float(weights[token]) / total
@@ -35,22 +38,23 @@ def expected_shares(temperature: float, top_k: int, top_p: float) -> torch.Tenso
 
 
 @pytest.mark.parametrize(
-    ("temperature", "top_k", "top_p"),
-    [(1.0, 0, 1.0), (0.5, 0, 1.0), (2.0, 3, 1.0), (1.0, 0, 0.6), (1.5, 4, 0.7), (1.0, 1, 1.0),
-     (1.0, 0, 0.0), (1.0, 100, 0.999)],
+    ("temperature", "top_k", "top_p", "min_p"),
+    [(1.0, 0, 1.0, 0), (0.5, 0, 1.0, 0), (2.0, 3, 1.0, 0), (1.0, 0, 0.6, 0), (1.5, 4, 0.7, 0),
+     (1.0, 1, 1.0, 0), (1.0, 0, 0.0, 0), (1.0, 100, 0.999, 0), (1.0, 0, 1.0, 0.3),
+     (1.5, 0, 0.9, 0.2)],
 )  # fmt: skip
-def test_shares_follow_the_settings(temperature, top_k, top_p):
-    tokens, logprobs = sample(LOGITS_V.expand(COUNT, -1), draw(temperature, top_k, top_p))
+def test_shares_follow_the_settings(temperature, top_k, top_p, min_p):
+    how = draw(temperature, top_k, top_p, min_p=min_p)
+    tokens = sample(LOGITS_V.expand(COUNT, -1), how)
     shares = torch.bincount(tokens, minlength=len(LOGITS_V)) / COUNT
-    expected = expected_shares(temperature, top_k, top_p)
+    expected = expected_shares(temperature, top_k, top_p, min_p)
     assert torch.equal(shares > 0, expected > 0)
     assert torch.allclose(shares, expected, atol=0.012)
-    assert torch.allclose(logprobs, LOGITS_V.log_softmax(-1)[tokens])
 
 
 def test_greedy_takes_the_most_likely_whatever_else_is_set():
     logits_BV = torch.randn(50, 30, generator=torch.Generator().manual_seed(0))
-    tokens, _ = sample(logits_BV, draw(0.0, top_k=3, top_p=0.5, rows=50))
+    tokens = sample(logits_BV, draw(0.0, top_k=3, top_p=0.5, rows=50))
     assert torch.equal(tokens, logits_BV.argmax(-1))
 
 
@@ -61,14 +65,14 @@ def test_rows_with_different_settings_do_not_touch_each_other():
         temperature=torch.tensor([0.0, 1.0, 0.7, 2.0] * 10),
         top_k=torch.tensor([0, 5, 0, 20, 3] * 8),
         top_p=torch.tensor([1.0, 0.8] * 20),
+        min_p=torch.tensor([0.0, 0.1, 0.0, 0.0, 0.3] * 8),
         seed=torch.arange(40) * 7919,
         index=torch.arange(40) % 6,
     )
-    together, _ = sample(logits_BV, mixed)
+    together = sample(logits_BV, mixed)
     for row in range(40):
         one = slice(row, row + 1)
-        columns = (mixed.temperature, mixed.top_k, mixed.top_p, mixed.seed, mixed.index)
-        alone, _ = sample(logits_BV[one], Draw(*(column[one] for column in columns)))
+        alone = sample(logits_BV[one], mixed.rows(torch.tensor([row])))
         assert alone[0] == together[row]
 
 

@@ -8,7 +8,7 @@ import torch
 
 from flywright.ask import AskError
 from flywright.generate import RewardScorer
-from flywright.generate.score import batches
+from flywright.generate.runner import Local
 from flywright.records import ATTRIBUTES, Conversation
 from flywright.tokenizer import chat
 
@@ -39,40 +39,35 @@ def test_scores_equal_one_forward_each(reward_model, tokenizer):
 
 
 def test_concurrent_awaits_are_scored_together(reward_model, tokenizer, monkeypatch):
-    asked, calls, real = conversations(10), [], reward_model.hidden
-
-    def counted(ids_BT):
-        calls.append(len(ids_BT))
-        return real(ids_BT)
-
-    monkeypatch.setattr(reward_model, "hidden", counted)
+    asked, rows, real = conversations(10), [], Local.__call__
+    monkeypatch.setattr(
+        Local, "__call__", lambda self, step: rows.append(len(step.table)) or real(self, step)
+    )
     scorer = RewardScorer(reward_model, tokenizer)
 
     async def ask():
         return await asyncio.gather(*(scorer.score(one) for one in asked))
 
     got = asyncio.run(ask())
-    assert sum(calls) == 10 and len(calls) < 6  # one group for each padded width
+    assert sum(rows) == 10 and len(rows) < 6
     assert got == scorer.score_many(asked)
+
+
+def test_a_prompt_is_computed_once_for_its_answers(reward_model, tokenizer, monkeypatch):
+    prompt = "ban bel cut " * 6
+    asked = [Conversation.of(prompt, answer) for answer in ("nut", "dob", "cut bel", "ban")]
+    tokens, real = [], Local.__call__
+    monkeypatch.setattr(
+        Local, "__call__", lambda self, step: tokens.append(len(step.ids)) or real(self, step)
+    )
+    scorer = RewardScorer(reward_model, tokenizer)
+    got = scorer.score_many(asked)
+    assert sum(tokens) < sum(len(chat.reward_ids(tokenizer, one)) for one in asked) * 0.6
+    for one, scores in zip(asked, got, strict=True):
+        assert scores == pytest.approx(plain(reward_model, tokenizer, one), abs=1e-5)
 
 
 def test_a_conversation_beyond_the_context_is_refused(reward_model, tokenizer):
     scorer = RewardScorer(reward_model, tokenizer)
     with pytest.raises(AskError, match=r"cannot score \d+ tokens.*at most 64"):
         scorer.score_many([Conversation.of("ban", "bel " * 100)])
-
-
-def test_batches_hold_every_index_once_and_keep_their_limits():
-    lengths = random.Random(0).choices(range(1, 3000), k=100)
-    groups = list(batches(lengths, 7))
-    assert sorted(index for group in groups for index in group) == list(range(100))
-    assert all(len(group) <= 7 for group in groups)
-    assert all(len(g) == 1 or len(g) * max(lengths[i] for i in g) <= 4096 for g in groups)
-    assert list(batches([], 4)) == []
-
-
-def test_groups_hold_one_padded_width_so_that_no_bit_depends_on_the_others():
-    """A killed flow asks again in other company; its records have to be the same bytes."""
-    lengths = [random.Random(n).randint(1, 200) for n in range(80)]
-    for group in batches(lengths, max_rows=8):
-        assert len({-(-lengths[index] // 16) for index in group}) == 1

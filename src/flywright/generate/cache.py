@@ -1,109 +1,148 @@
-"""Keys and values of the running requests, and the two ways to attend to them.
+"""Keys and values in pages, and how the tokens of a step attend to them.
 
-A request owns one slot; its tokens lie left-aligned in it. Slots 0..n-1 are the n running rows, so
-a decoding step reads a view of the cache and gathers nothing.
-
-Shapes: B rows, T new tokens, S cached tokens, H query heads, G key-value heads, R = H / G,
-K channels of a head.
-
-Sizes are rounded (`ROWS`, `TOKENS`) because a matrix product of few or odd rows may run another
-kernel, with another order of summation. With rounded sizes a row's numbers do not depend on its
-neighbours: what else is running does not change an answer, not even by rounding.
+Shapes: T tokens of a step, all rows end to end; P a row's pages; H query heads, G key-value heads,
+K channels of a head; M tokens whose output is asked for.
 """
 
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from flywright.errors import UserError
-from flywright.model.attention import Attend, causal
+from flywright.generate.native import PAGE_TOKENS, attend_paged
+from flywright.generate.pages import pages_for
+from flywright.generate.scheduler import Request, wanted_of
+from flywright.model.attention import Attend
 from flywright.spec import ModelSpec
 
-ROWS = 4
-TOKENS = 16
+_NUMPY = {torch.bfloat16: np.uint16, torch.float16: np.uint16, torch.float32: np.float32}
 
 
-def round_up(count: int, multiple: int) -> int:
-    """The smallest multiple that holds `count`."""
-    return -(-count // multiple) * multiple
+@dataclass(frozen=True)
+class Step:
+    """What one step computes, as int tensors: [T] ids, row and position; [rows, P] the table of
+    pages; [M] places in the step whose output is asked for."""
+
+    ids: Tensor
+    row: Tensor
+    position: Tensor
+    table: Tensor
+    wanted: Tensor
+
+    @classmethod
+    def of(cls, step: dict[Request, int], least: int, device: torch.device) -> "Step":
+        """From a plan, with at least `least` tokens: what is added goes to the page of nobody."""
+        ids, row, position, wanted = [], [], [], []
+        for index, (request, tokens) in enumerate(step.items()):
+            end = request.cached + tokens
+            ids += request.ids[request.cached : end]
+            row += [index] * tokens
+            position += range(request.cached, end)
+            wanted += range(len(ids) - wanted_of(request, tokens), len(ids))
+        pages = [request.pages for request in step]
+        if len(ids) < least:
+            missing = least - len(ids)
+            ids, position = ids + [0] * missing, [*position, *range(missing)]
+            row, pages = row + [len(pages)] * missing, [*pages, []]
+        width = max(len(one) for one in pages)
+        table = [one + [0] * (width - len(one)) for one in pages]
+
+        def tensor(values: list, dtype: torch.dtype = torch.int32) -> Tensor:
+            return torch.tensor(values, dtype=dtype, device=device)
+
+        made = tensor(row), tensor(position), tensor(table)
+        return cls(tensor(ids, torch.long), *made, tensor(wanted, torch.long))
 
 
-def pad_rows(value_BD: Tensor) -> Tensor:
-    """The rows with zero rows appended up to a multiple of ROWS."""
-    missing = -value_BD.shape[0] % ROWS
-    return F.pad(value_BD, (0, 0, 0, missing)) if missing else value_BD
+class PagedCache:
+    """[layers, pages, G, K, page] keys and [layers, pages, G, page, K] values of a model.
 
-
-class KVCache:
-    """Preallocated [layers, slots, G, capacity, K] keys and values of a model's running rows.
-
-    Bytes: slots * capacity * spec.kv_bytes_per_token(bytes of a value), at most `most_bytes`: a
-    long context takes slots away first, and where not even ROWS of them fit, its own length.
-    Raises UserError where they hold none.
+    At most `most_bytes` of them, and no more than `max_batch` whole contexts; page 0 is nobody's.
+    Where they do not hold one whole context, `context_length` is what they hold. Memory is taken
+    from the system when a page is first written. Raises UserError where they hold nothing.
     """
 
     def __init__(
         self,
         spec: ModelSpec,
-        slots: int,
+        max_batch: int,
         dtype: torch.dtype,
         device: torch.device,
         most_bytes: int = 1 << 31,
     ):
-        most_tokens = most_bytes // spec.kv_bytes_per_token(dtype.itemsize)
-        fitting = most_tokens // ROWS // TOKENS * TOKENS
-        if not fitting:
+        each = PAGE_TOKENS * spec.kv_bytes_per_token(dtype.itemsize)
+        self.pages = min(most_bytes // each, max_batch * pages_for(spec.context_length))
+        if not self.pages:
             raise UserError(f"a cache of {most_bytes} bytes holds no context of this model")
-        self.context_length = min(spec.context_length, fitting)
-        self.capacity = round_up(self.context_length, TOKENS)
-        rows = most_tokens // max(self.capacity, 1) // ROWS * ROWS
-        self.slots = min(round_up(slots, ROWS), rows)
-        shape = (spec.layers, self.slots, spec.kv_heads, self.capacity, spec.head_dim)
-        self.k = torch.zeros(shape, dtype=dtype, device=device)  # zeros: masked, yet multiplied
-        self.v = torch.zeros(shape, dtype=dtype, device=device)
+        self.context_length = min(spec.context_length, self.pages * PAGE_TOKENS)
+        shape = (spec.layers, self.pages + 1, spec.kv_heads)
+        self.k = _zeros((*shape, spec.head_dim, PAGE_TOKENS), dtype, device)
+        self.v = _zeros((*shape, PAGE_TOKENS, spec.head_dim), dtype, device)
+        self._native = None
+        if device.type == "cpu":
+            self._native = attend_paged(dtype, spec.heads, spec.kv_heads, spec.head_dim)
 
-    def prefill(self, first: int) -> Attend:
-        """Attend causally among new tokens, and store them from position 0 of slots `first`...
+    @property
+    def exact(self) -> bool:
+        """True if an attention's bits do not depend on what else is in the step."""
+        return self._native is not None
 
-        Prompts are padded on the right, where no real token looks.
-        """
+    def attend(self, step: Step) -> Attend:
+        """Store each token's key and value, and let it attend to its row up to itself."""
+        native = self._native
+        if native is None:
+            return gathered(self.k, self.v, step)
 
-        def attend(layer: int, q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor) -> Tensor:
-            rows, tokens = k_BGTK.shape[0], k_BGTK.shape[2]
-            self.k[layer, first : first + rows, :, :tokens] = k_BGTK
-            self.v[layer, first : first + rows, :, :tokens] = v_BGTK
-            return causal(layer, q_BHTK, k_BGTK, v_BGTK)
+        def attend(layer: int, q_1HTK: Tensor, k_1GTK: Tensor, v_1GTK: Tensor) -> Tensor:
+            pages = self.k[layer], self.v[layer]
+            return native(q_1HTK, k_1GTK, v_1GTK, *pages, step.table, step.row, step.position)
 
         return attend
 
-    def decode(self, lengths_B: Tensor) -> Attend:
-        """Store one new token a row at position `lengths_B` of slots 0..B-1, and attend to all.
 
-        Reads no further than the longest row; query heads that share a key head are laid out as
-        R queries of that head, so that no key is repeated in memory.
-        """
-        rows_B = torch.arange(len(lengths_B), device=lengths_B.device)
-        longest = round_up(int(lengths_B.max()) + 1, TOKENS)
-        behind_BS = torch.arange(longest, device=lengths_B.device) > lengths_B[:, None]
-        mask_B11S = torch.zeros(behind_BS.shape, dtype=self.k.dtype, device=self.k.device)
-        mask_B11S = mask_B11S.masked_fill_(behind_BS, float("-inf"))[:, None, None]
+def gathered(k_pages: Tensor, v_pages: Tensor, step: Step) -> Attend:
+    """The same by torch's own operations, each row's pages gathered: the compiled one's slow twin.
 
-        def attend(layer: int, q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor) -> Tensor:
-            k_SGCK, v_SGCK = self.k[layer], self.v[layer]
-            k_SGCK[rows_B, :, lengths_B] = k_BGTK[:, :, 0]
-            v_SGCK[rows_B, :, lengths_B] = v_BGTK[:, :, 0]
-            rows, groups = k_BGTK.shape[:2]
-            out_BGRK = F.scaled_dot_product_attention(
-                q_BHTK.reshape(rows, groups, -1, q_BHTK.shape[-1]),
-                k_SGCK[:rows, :, :longest],
-                v_SGCK[:rows, :, :longest],
-                attn_mask=mask_B11S,
+    Rows of one token go as a batch, the others one by one.
+    """
+    row_T, position_T = step.row.long(), step.position.long()
+    page_T = step.table.long()[row_T, position_T // PAGE_TOKENS]
+    at_T = position_T % PAGE_TOKENS
+    counts = torch.bincount(row_T).tolist()
+    starts = np.cumsum([0, *counts])
+    single = [index for index, tokens in enumerate(counts) if tokens == 1]
+    groups = [single] if single else []
+    groups += [[index] for index, tokens in enumerate(counts) if tokens > 1]
+    takes = []
+    for group in groups:
+        places = torch.tensor([range(starts[i], starts[i + 1]) for i in group], device=row_T.device)
+        here_BQ = position_T[places]
+        pages = pages_for(int(here_BQ.max()) + 1)
+        behind_BQS = torch.arange(pages * PAGE_TOKENS, device=row_T.device) <= here_BQ[..., None]
+        takes.append((places, step.table.long()[group, :pages], behind_BQS[:, None]))
+
+    def attend(layer: int, q_1HTK: Tensor, k_1GTK: Tensor, v_1GTK: Tensor) -> Tensor:
+        k_pages[layer, page_T, :, :, at_T] = k_1GTK[0].transpose(0, 1)
+        v_pages[layer, page_T, :, at_T] = v_1GTK[0].transpose(0, 1)
+        out_THK = q_1HTK.new_empty(q_1HTK[0].transpose(0, 1).shape)
+        for places_BQ, table_BP, seen_B1QS in takes:
+            k_BGSK = k_pages[layer, table_BP].permute(0, 2, 1, 4, 3).flatten(2, 3)
+            v_BGSK = v_pages[layer, table_BP].transpose(1, 2).flatten(2, 3)
+            q_BHQK = q_1HTK[0, :, places_BQ].transpose(0, 1)
+            out_BHQK = F.scaled_dot_product_attention(
+                q_BHQK, k_BGSK, v_BGSK, attn_mask=seen_B1QS, enable_gqa=True
             )
-            return out_BGRK.reshape(q_BHTK.shape)
+            out_THK[places_BQ] = out_BHQK.transpose(1, 2)
+        return out_THK.transpose(0, 1)[None]
 
-        return attend
+    return attend
 
-    def move(self, source: int, target: int, length: int) -> None:
-        """Copy the first `length` tokens of one slot into another."""
-        self.k[:, target, :, :length] = self.k[:, source, :, :length]
-        self.v[:, target, :, :length] = self.v[:, source, :, :length]
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros (a hidden place is multiplied, too); on a CPU, memory is taken when it is written."""
+    if device.type != "cpu" or dtype not in _NUMPY:
+        return torch.zeros(shape, dtype=dtype, device=device)
+    return torch.from_numpy(np.zeros(shape, dtype=_NUMPY[dtype])).view(dtype)

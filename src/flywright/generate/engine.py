@@ -1,52 +1,68 @@
-"""The engine: a Completer over a model in this process, with continuous batching.
+"""The engine: answers over a model in this process, with continuous batching.
 
     engine = Engine("runs/x/policy")
     for completion in engine.generate(["Once upon a time"], max_new_tokens=20): ...
     answer = await engine.complete(conversation, Sampling(max_tokens=64))
+    async for part in engine.stream(conversation, Sampling(max_tokens=64)): ...
 
-A step admits waiting requests into free slots, computes their prompts, then gives every running row
-one token. Requests join and leave between steps; many awaits at once become one batch.
+Requests join and leave between steps; many awaits at once become one batch, and texts that begin
+alike share the pages of their beginning.
 
-Shapes: B rows, T tokens, D hidden, V vocabulary.
+Shapes: M places whose output a step asks for, V vocabulary.
 """
 
 import asyncio
 import copy
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from flywright.ask.protocol import AskError, Completion, Sampling, TooLong
+from flywright.ask.protocol import AskError, Completion, Ids, Likely, Sampling, TooLong
 from flywright.errors import UserError
 from flywright.files import seed_from
-from flywright.generate.cache import ROWS, KVCache, pad_rows, round_up
-from flywright.generate.sampler import sample
-from flywright.generate.scheduler import Request, Rows, Scheduler
-from flywright.generate.score import batches, continuation_logprobs, pad_right
-from flywright.generate.worker import Gathering, Worker, settle
+from flywright.generate.answer import Answer, Tell
+from flywright.generate.cache import PagedCache
+from flywright.generate.grammar import Grammars
+from flywright.generate.guess import guess
+from flywright.generate.packed import PackedLinear, can_pack, packed
+from flywright.generate.runner import Heard, Local, Runner
+from flywright.generate.sampler import Draw, likely, penalise, sample
+from flywright.generate.scheduler import Request
+from flywright.generate.worker import settle
 from flywright.model import Decoder, load_decoder
 from flywright.progress import Tick, silent
 from flywright.records import Conversation
 from flywright.tokenizer import Tokenizer, chat
 
-Prompt = Conversation | str
+Prompt = Conversation | str | Ids
+
+
+class Reading(Request):
+    """A request of the log-probabilities of its own tokens, from place `wanted` + 1 on."""
+
+    def __init__(self, ids: Sequence[int], wanted: int, top: int):
+        super().__init__(list(ids), wanted)
+        self.top_logprobs = top
+        self.logprobs: list[float] = []
+        self.top: list[Likely] = []
 
 
 class Engine:
     """Completes conversations and raw texts; `model` names it for ledgers and lineage.
 
-    Give a model and its tokenizer, or a weights folder. At most `max_batch` requests run at a time,
-    fewer where `cache_bytes` do not hold that many contexts; where they do not hold a few whole
-    ones, the context is shorter: `context_tokens` says how long it is. `dtype` decodes in another
-    precision than the model's own, on a copy; where the same answers are promised, that is float32.
+    Give a model and its tokenizer, or a weights folder. At most `max_batch` requests run at a time.
+    `cache_bytes` of keys and values are shared among them, in pages; where they do not hold one
+    whole context, the context is shorter: `context_tokens` says how long it is. `dtype` decodes in
+    another precision than the model's own; where the same answers are promised, that is float32.
+    `guesses`: so many tokens are guessed from what the text said before, and drawn in one step.
 
     A completion's `logprobs` are the model's own: natural log-softmax in fp32 of the untempered,
-    uncut logits at each generated token, the end token included. An answer does not depend on
-    what else is running; greedily it is that of recomputing the whole text for every token, except
-    where two tokens are closer than rounding (HOUSE law 3).
+    uncut logits at each generated token, the end token included. Greedily an answer is that of
+    recomputing the whole text for every token, except where two tokens are closer than rounding
+    (HOUSE law 3). On a CPU with a compiler (`exact`), what else is running, guesses, pages that are
+    shared and requests that are put off do not change an answer by one bit.
     """
 
     def __init__(
@@ -57,10 +73,11 @@ class Engine:
         model_name: str = "",
         dtype: torch.dtype | None = None,
         cache_bytes: int = 1 << 31,
+        guesses: int = 0,
     ):
         if isinstance(model, str | Path):
             model_name, folder = model_name or str(model), model
-            model, tokenizer = load_decoder(folder), tokenizer or Tokenizer.load(folder)
+            model, tokenizer = load_decoder(folder, dtype), tokenizer or Tokenizer.load(folder)
         if tokenizer is None:
             raise UserError("Engine: a model without a folder needs its tokenizer")
         if dtype not in (None, model.lm_head.weight.dtype):
@@ -70,40 +87,66 @@ class Engine:
             raise UserError(f"tokenizer has {tokenizer.vocab_size} pieces, model {len(weight)}")
         self.model = model_name
         self.tokenizer = tokenizer
-        self._weights = model
+        cache = PagedCache(model.spec, max_batch, weight.dtype, weight.device, cache_bytes)
+        self.context_tokens = cache.context_length
         # a vocabulary padded beyond the tokenizer's pieces is never drawn from (SPEC 11.3)
-        self._head_VD = weight[: tokenizer.vocab_size]
-        self._cache = KVCache(model.spec, max_batch, weight.dtype, weight.device, cache_bytes)
-        self.context_tokens = self._cache.context_length
-        self._rows = Rows.empty(self._cache.slots, self.context_tokens, weight.device)
-        self._ends = torch.tensor(chat.end_ids(tokenizer), device=weight.device)
-        self._scheduler = Scheduler(min(max_batch, self._cache.slots))
-        self._worker = Worker(lambda: self._scheduler.busy, self._step)
-        self._scoring = Gathering(self._continuations)
+        compute = Local(packed(model.model), _head(weight[: tokenizer.vocab_size]), cache)
+        self.exact = cache.exact and can_pack(weight)
+        self._guesses, self._device = guesses, weight.device
+        self._grammars = Grammars(tokenizer, chat.end_ids(tokenizer))
+        self._runner = Runner(
+            compute,
+            cache.pages,
+            tokenizer.vocab_size,
+            max_batch,
+            weight.device,
+            self._heard,
+            self._guess,
+        )
 
     # asking
 
     async def complete(self, prompt: Prompt, sampling: Sampling) -> Completion:
-        """The answer to a conversation, or the continuation of a raw prompt.
+        """The answer to a conversation, or the continuation of a raw prompt or of token ids.
 
         Raises TooLong where the prompt leaves no room in the context. An answer that reaches the
         context's end finishes as "length". Cancelling the await takes the request back.
         """
-        request = self._request(prompt, sampling)
-        self._scheduler.waiting.append(request)
-        return await self._worker.wait(request.future)
+        return await self._runner.wait(self._answer(prompt, sampling))
+
+    async def stream(self, prompt: Prompt, sampling: Sampling) -> AsyncIterator[Completion]:
+        """The answer in parts (ask.Reader); leaving the iterator takes the request back."""
+        loop, parts = asyncio.get_running_loop(), asyncio.Queue()
+
+        def tell(part: Completion | None) -> None:
+            loop.call_soon_threadsafe(parts.put_nowait, part)
+
+        request = self._answer(prompt, sampling, tell)
+        request.future.add_done_callback(lambda _: tell(None))
+        asked = asyncio.ensure_future(self._runner.wait(request))
+        try:
+            while (part := await parts.get()) is not None:
+                yield part
+            await asked
+        finally:
+            asked.cancel()
+            await asyncio.gather(asked, return_exceptions=True)
+
+    async def read(self, ids: Sequence[int], top: int = 0) -> Completion:
+        """How likely each of `ids` is after those before it (ask.Reader)."""
+        return await self._read(ids, 0, top)
 
     async def logprobs(self, context: str, continuations: list[str]) -> list[float]:
         """Sum of natural log-probabilities of each continuation after the raw context.
 
         Context and continuation are encoded apart, as when the model goes on from a prompt; an
-        empty context is the start of a document. Raises AskError where the two do not fit.
+        empty context is the start of a document. Raises TooLong where the two do not fit. The
+        context is computed once for all of them.
         """
         before = self._raw_ids(context)
-        pairs = [(before, chat.raw_ids(self.tokenizer, text, True)) for text in continuations]
-        for _, after in pairs:
-            self._fits(len(before) + len(after), self.context_tokens)
-        return await asyncio.gather(*(self._scoring.ask(pair) for pair in pairs))
+        texts = [chat.raw_ids(self.tokenizer, text, True) for text in continuations]
+        reads = [self._read([*before, *after], len(before) - 1, 0) for after in texts]
+        return [sum(one.logprobs) for one in await asyncio.gather(*reads)]
 
     def generate(
         self,
@@ -115,15 +158,22 @@ class Engine:
         seed: int = 0,
         stop: Sequence[str] = (),
         tick: Tick = silent,
+        min_new_tokens: int = 0,
     ) -> list[Completion]:
         """Completions of many prompts, in order; prompt i is drawn with a seed of (seed, i)."""
-        drawn = Sampling(max_new_tokens, temperature, top_p, top_k, stop=tuple(stop))
+        drawn = Sampling(
+            max_new_tokens,
+            temperature,
+            top_p,
+            top_k,
+            stop=tuple(stop),
+            min_tokens=min_new_tokens,
+        )
         requests = [
-            self._request(prompt, drawn.with_seed(seed_from(seed, index)))
+            self._answer(prompt, drawn.with_seed(seed_from(seed, index)))
             for index, prompt in enumerate(prompts)
         ]
-        self._scheduler.waiting.extend(requests)
-        self._worker.wake()
+        self._runner.ask(requests)
         completions: list[Completion] = []
         try:
             for request in requests:
@@ -135,114 +185,173 @@ class Engine:
             raise
         return completions
 
+    def stats(self) -> dict[str, int]:
+        """What the engine does and has done, for gauges and counters."""
+        scheduler = self._runner.scheduler
+        return {
+            "running": len(scheduler.running),
+            "waiting": len(scheduler.waiting),
+            "pages_free": scheduler.pages.free,
+            "pages": scheduler.pages.count,
+            "preemptions": scheduler.preemptions,
+            "reused_tokens": scheduler.reused_tokens,
+            "computed_tokens": self._runner.tokens,
+            "steps": self._runner.steps,
+        }
+
+    async def _read(self, ids: Sequence[int], wanted: int, top: int) -> Completion:
+        self._fits(len(ids), self.context_tokens)
+        self._known(ids)
+        if wanted >= len(ids) - 1:
+            return Completion("", token_ids=tuple(ids), prompt_tokens=len(ids))
+        return await self._runner.wait(Reading(ids, wanted, top))
+
     def _raw_ids(self, text: str) -> list[int]:
         # documents end with eos, so it is what stands before the first word of a text
         return chat.raw_ids(self.tokenizer, text) or [self.tokenizer.eos_id]
+
+    def _ids(self, prompt: Prompt) -> list[int]:
+        if isinstance(prompt, Conversation):
+            return chat.prompt_ids(self.tokenizer, prompt)
+        if isinstance(prompt, str):
+            return self._raw_ids(prompt)
+        self._known(prompt)
+        return list(prompt) or [self.tokenizer.eos_id]
+
+    def _known(self, ids: Sequence[int]) -> None:
+        most = self.tokenizer.vocab_size
+        if ids and not (min(ids) >= 0 and max(ids) < most):
+            wrong = next(one for one in ids if not 0 <= one < most)
+            raise AskError(f"token {wrong} is not in the vocabulary of {most}")
 
     def _fits(self, count: int, room: int) -> None:
         if count > room:
             raise TooLong(f"the prompt is {count} tokens, the model has room for {room}")
 
-    def _request(self, prompt: Prompt, sampling: Sampling) -> Request:
-        if isinstance(prompt, str):
-            ids = self._raw_ids(prompt)
-        else:
-            ids = chat.prompt_ids(self.tokenizer, prompt)
+    def _answer(self, prompt: Prompt, sampling: Sampling, tell: Tell | None = None) -> Answer:
+        ids = self._ids(prompt)
         self._fits(len(ids), self.context_tokens - 1)
         if sampling.max_tokens < 1:
             raise AskError(f"max_tokens is {sampling.max_tokens}, expected at least 1")
-        return Request(ids, sampling, min(sampling.max_tokens, self.context_tokens - len(ids)))
+        limit = min(sampling.max_tokens, self.context_tokens - len(ids))
+        constraint = self._grammars.open(sampling.grammar) if sampling.grammar else None
+        return Answer(self.tokenizer, ids, sampling, limit, constraint, tell)
 
-    # computing, in the worker's thread
+    # in the worker's thread
 
-    def _step(self) -> None:
-        admitted: list[Request] = []
-        try:
-            with torch.inference_mode():
-                for slot in reversed(self._scheduler.cancelled()):
-                    self._leave(slot)
-                admitted = self._scheduler.admit()
-                self._prefill(admitted)
-                self._decode()
-        except Exception as error:  # it belongs to those who wait; the next step starts afresh
-            for request in (*admitted, *self._scheduler.drain()):
-                settle(request.future, error)
-
-    def _continuations(self, pairs: list[tuple[list[int], list[int]]]) -> list[float]:
-        return continuation_logprobs(self._weights, pairs)
-
-    def _prefill(self, admitted: list[Request]) -> None:
-        """Compute prompts into the cache and draw each one's first token."""
-        for group in batches([len(one.ids) for one in admitted], self._scheduler.max_batch):
-            requests = [admitted[i] for i in group]
-            first = len(self._scheduler.running)
-            self._scheduler.running.extend(requests)
-            self._rows.enter(first, requests)
-            prompts = [one.ids for one in requests]
-            ids_BT = pad_right(prompts, self.context_tokens, self._ends.device)
-            hidden_BTD = self._weights.hidden(ids_BT, attend=self._cache.prefill(first))
-            here = slice(first, first + len(requests))
-            last_B = self._rows.length[here] - 1
-            rows_B = torch.arange(len(requests), device=last_B.device)
-            self._draw(here, hidden_BTD[rows_B, last_B])
-
-    def _decode(self) -> None:
-        """One token for every running row."""
-        count = len(self._scheduler.running)
-        if not count:
+    def _guess(self, running: list[Request]) -> None:
+        """Let the answers that go on guess their next tokens, while a step has room for them."""
+        if not self._guesses:
             return
-        padded = slice(0, round_up(count, ROWS))
-        lengths_B = self._rows.length[padded]
-        hidden_BTD = self._weights.hidden(
-            self._rows.token[padded, None], lengths_B[:, None], self._cache.decode(lengths_B)
-        )
-        self._rows.length[:count] += 1
-        self._draw(slice(0, count), hidden_BTD[:, 0])
+        for request in running:
+            if isinstance(request, Answer) and request.wanted == request.cached:
+                free = request.constraint is None and request.sampling.repetition_penalty == 1
+                room = request.limit - request.drawn - 1
+                if free and room > 0:
+                    guessed = guess(request.ids, min(self._guesses, room))
+                    request.ids += guessed
+                    request.guessed = len(guessed)
 
-    def _draw(self, here: slice, hidden_BD: Tensor) -> None:
-        """Draw the next token of slots `here`; let those that are done leave."""
-        logits_BV = F.linear(pad_rows(hidden_BD), self._head_VD)
-        rows = here.stop - here.start
-        tokens_B, logprobs_B = sample(logits_BV[:rows], self._rows.draw(here))
-        self._rows.add(here.start, tokens_B, logprobs_B)
-        ended_B = torch.isin(tokens_B, self._ends)
-        full_B = self._rows.index[here] >= self._rows.limit[here]
-        done = set((ended_B | full_B).nonzero()[:, 0].tolist())
-        ended = set(ended_B.nonzero()[:, 0].tolist()) if done else set()
-        for row in reversed(range(rows)):
-            slot = here.start + row
-            if row in done:
-                self._finish(slot, ended=row in ended)
-            elif self._scheduler.running[slot].sampling.stop and self._stopped(slot):
-                self._finish(slot, ended=True)
+    def _heard(self, rows: Heard, outputs_MV: Tensor) -> None:
+        """Draw the next tokens of answers, and read those that are asked for."""
+        logits_MV = outputs_MV.float()
+        total_M = logits_MV.logsumexp(-1)
+        answers: list[tuple[Answer, int, int]] = []
+        at = 0
+        for request, wanted in rows:
+            if isinstance(request, Answer):
+                answers.append((request, at, wanted))
+            elif isinstance(request, Reading):
+                here = slice(at, at + wanted)
+                _read_out(request, logits_MV[here], total_M[here])
+            at += wanted
+        if answers:
+            self._draw(answers, logits_MV, total_M)
 
-    def _answer(self, slot: int) -> list[int]:
-        return self._rows.answer[slot, : int(self._rows.index[slot])].tolist()
+    def _draw(
+        self, answers: list[tuple[Answer, int, int]], logits_MV: Tensor, total_M: Tensor
+    ) -> None:
+        places = [(one, at + i, i) for one, at, wanted in answers for i in range(wanted)]
+        if len(places) < len(logits_MV):
+            chosen_M = torch.tensor([place for _, place, _ in places], device=self._device)
+            logits_MV, total_M = logits_MV[chosen_M], total_M[chosen_M]
+        tells = [(one.sampling, one.drawn + i) for one, _, i in places]
+        tokens_M = sample(_bent(places, logits_MV), Draw.of(tells, self._device))
+        logprobs_M = logits_MV.gather(-1, tokens_M[:, None])[:, 0] - total_M
+        tokens, logprobs = tokens_M.tolist(), logprobs_M.tolist()
+        top = max(sampling.top_logprobs for sampling, _ in tells)
+        tops = likely(logits_MV - total_M[:, None], top) if top else [()] * len(tokens)
+        at = 0
+        for one, _, wanted in answers:
+            here = slice(at, at + wanted)
+            _accept(one, list(zip(tokens[here], logprobs[here], tops[here], strict=True)))
+            at += wanted
 
-    def _stopped(self, slot: int) -> bool:
-        text = self.tokenizer.decode(self._answer(slot))
-        return any(stop in text for stop in self._scheduler.running[slot].sampling.stop)
 
-    def _finish(self, slot: int, ended: bool) -> None:
-        """Hand over a row's completion and free its slot."""
-        request, ids = self._scheduler.running[slot], self._answer(slot)
-        text = chat.answer_text(self.tokenizer, ids)
-        cuts = [text.find(stop) for stop in request.sampling.stop if stop in text]
-        completion = Completion(
-            text=text[: min(cuts)] if cuts else text,
-            finish="stop" if ended or cuts else "length",
-            token_ids=tuple(ids),
-            logprobs=tuple(self._rows.logprob[slot, : len(ids)].tolist()),
-            prompt_tokens=len(request.ids),
-            completion_tokens=len(ids),
-        )
-        self._leave(slot)
-        settle(request.future, completion)
+def _head(weight_VD: Tensor) -> nn.Module:
+    if can_pack(weight_VD):
+        return PackedLinear(weight_VD)
+    head = nn.Linear(*weight_VD.shape[::-1], bias=False, device="meta")
+    head.weight = nn.Parameter(weight_VD, requires_grad=False)
+    return head
 
-    def _leave(self, slot: int) -> None:
-        """Free a slot; the last running row moves into it."""
-        last = self._scheduler.leave(slot)
-        if last != slot:
-            self._cache.move(last, slot, int(self._rows.length[last]))
-            self._rows.move(last, slot)
-        self._rows.free(last)
+
+def _read_out(request: Reading, logits_NV: Tensor, total_N: Tensor) -> None:
+    """Log-probabilities of the tokens that follow the places of a piece."""
+    following = request.ids[request.wanted + 1 : request.wanted + 1 + len(logits_NV)]
+    count = len(following)  # nothing follows the last token
+    targets_N1 = torch.tensor(following, dtype=torch.long, device=logits_NV.device)[:, None]
+    logprobs_N = logits_NV[:count].gather(-1, targets_N1)[:, 0] - total_N[:count]
+    request.logprobs += logprobs_N.tolist()
+    if request.top_logprobs and count:
+        logprobs_NV = logits_NV[:count] - total_N[:count, None]
+        request.top += likely(logprobs_NV, request.top_logprobs)
+    request.wanted += len(logits_NV)
+    if request.wanted >= len(request.ids) - 1:
+        told = {"logprobs": tuple(request.logprobs), "top": tuple(request.top)}
+        ids = tuple(request.ids)
+        settle(request.future, Completion("", token_ids=ids, prompt_tokens=len(ids), **told))
+
+
+def _bent(places: list[tuple[Answer, int, int]], logits_MV: Tensor) -> Tensor:
+    """Logits to draw from: without what may not come yet, what came made less likely."""
+    bans = [
+        (row, end)
+        for row, (one, _, i) in enumerate(places)
+        if one.drawn + i < one.sampling.min_tokens
+        for end in one.model_ends
+    ]
+    bends = [
+        (row, one)
+        for row, (one, _, _) in enumerate(places)
+        if one.sampling.repetition_penalty != 1 or one.constraint is not None
+    ]
+    if not bans and not bends:
+        return logits_MV
+    bent_MV = logits_MV.clone()
+    if bans:
+        where = torch.tensor(bans, device=bent_MV.device)
+        bent_MV[where[:, 0], where[:, 1]] = -torch.inf
+    for row, one in bends:
+        if one.sampling.repetition_penalty != 1:
+            penalise(bent_MV[row], one.ids, one.sampling.repetition_penalty)
+        if one.constraint is not None:
+            allowed_V = one.constraint.allowed().to(bent_MV.device)
+            bent_MV[row].masked_fill_(~allowed_V, -torch.inf)
+    return bent_MV
+
+
+def _accept(answer: Answer, drawn: list[tuple[int, float, Likely]]) -> None:
+    """Take the drawn tokens as far as the guesses were right, and the one after them."""
+    guessed = answer.ids[len(answer.ids) - answer.guessed :] if answer.guessed else []
+    answer.forget_guesses()
+    try:
+        for index, (token, logprob, likely_ones) in enumerate(drawn):
+            done = answer.add(token, logprob, likely_ones)
+            if done is not None:
+                settle(answer.future, done)
+                return
+            if index < len(guessed) and guessed[index] != token:
+                return
+    except AskError as error:  # of its grammar: its own fault, not the batch's
+        settle(answer.future, error)

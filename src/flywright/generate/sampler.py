@@ -5,15 +5,18 @@ of the request's seed and i alone. So a sample does not depend on which other ro
 on when the request joined, or on the order of arrival (HOUSE law 3).
 
 A drawn row inverts its cumulative distribution at that one number: in vocabulary order, or, where
-top-k or top-p cut the distribution, from the most likely token down (ties by token id).
+top-k, top-p or min-p cut the distribution, from the most likely token down (ties by token id).
 
 Shapes: B rows, V vocabulary.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
+
+from flywright.ask.protocol import Likely, Sampling
 
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64  # the constants of splitmix64, as signed 64-bit numbers
 _MIX_1 = 0xBF58476D1CE4E5B9 - 2**64
@@ -24,15 +27,32 @@ _MIX_2 = 0x94D049BB133111EB - 2**64
 class Draw:
     """How each row is drawn; tensors [B].
 
-    temperature 0 is greedy; top_k 0 and top_p 1 cut nothing; `index` counts the tokens that the
-    request already has.
+    temperature 0 is greedy; top_k 0, top_p 1 and min_p 0 cut nothing; `index` counts the tokens
+    that the request already has.
     """
 
     temperature: Tensor
     top_k: Tensor
     top_p: Tensor
+    min_p: Tensor
     seed: Tensor
     index: Tensor
+
+    @classmethod
+    def of(cls, rows: Sequence[tuple[Sampling, int]], device: torch.device) -> "Draw | None":
+        """From each row's settings and the index of its token; None if all are greedy."""
+        if all(sampling.greedy for sampling, _ in rows):
+            return None
+        reals = torch.tensor([(s.temperature, s.top_p, s.min_p) for s, _ in rows], device=device)
+        seeds = [((s.seed + 2**63) % 2**64 - 2**63, min(s.top_k, 2**31), i) for s, i in rows]
+        wholes = torch.tensor(seeds, device=device)
+        temperature, top_p, min_p = reals.unbind(1)
+        seed, top_k, index = wholes.unbind(1)
+        return cls(temperature, top_k, top_p, min_p, seed, index)
+
+    def rows(self, chosen: Tensor) -> "Draw":
+        """The settings of some rows."""
+        return Draw(*(getattr(self, column.name)[chosen] for column in fields(self)))
 
 
 def _shift(value: Tensor, bits: int) -> Tensor:
@@ -60,42 +80,53 @@ def _invert(weights_BV: Tensor, uniform_B: Tensor) -> Tensor:
     return torch.searchsorted(cumulative_BV, target_B1, right=True)[:, 0]
 
 
-def _draw_cut(logits_BV: Tensor, top_k_B: Tensor, top_p_B: Tensor, uniform_B: Tensor) -> Tensor:
-    """Draw from the top_k most likely tokens, and of those from the smallest head of mass top_p."""
+def _draw_cut(logits_BV: Tensor, draw: Draw, uniform_B: Tensor) -> Tensor:
+    """Draw from the top_k most likely tokens, and of those from the smallest head of mass top_p,
+    and of that from what has min_p of the first's probability."""
     sorted_BV, ids_BV = logits_BV.sort(dim=-1, descending=True, stable=True)
     rank_V = torch.arange(logits_BV.shape[-1], device=logits_BV.device)
-    beyond_BV = (top_k_B[:, None] > 0) & (rank_V >= top_k_B[:, None])
+    beyond_BV = (draw.top_k[:, None] > 0) & (rank_V >= draw.top_k[:, None])
     weights_BV = sorted_BV.masked_fill(beyond_BV, float("-inf")).softmax(-1)
     before_BV = weights_BV.cumsum(-1) - weights_BV
-    cut_BV = (before_BV >= top_p_B[:, None]) & (rank_V > 0)
+    cut_BV = (before_BV >= draw.top_p[:, None]) & (rank_V > 0)
+    cut_BV |= weights_BV < draw.min_p[:, None] * weights_BV[:, :1]
     picked_B = _invert(weights_BV.masked_fill(cut_BV, 0.0), uniform_B)
     return ids_BV.gather(-1, picked_B[:, None])[:, 0]
 
 
-def sample(logits_BV: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
-    """The next token of every row, and its log-probability.
-
-    The log-probability is the model's own: log-softmax in fp32 of the untempered, uncut logits.
-    """
-    logits_BV = logits_BV.float()
+def sample(logits_BV: Tensor, draw: Draw | None) -> Tensor:
+    """The next token of every row, by fp32 logits; without settings the most likely ones."""
     tokens_B = logits_BV.argmax(-1)
-    drawn = draw.temperature.nonzero()[:, 0]
-    if len(drawn):
-        tokens_B[drawn] = _draw(logits_BV, draw, drawn)
-    chosen_B = logits_BV.gather(-1, tokens_B[:, None])[:, 0]
-    return tokens_B, chosen_B - logits_BV.logsumexp(-1)
+    if draw is not None:
+        drawn = draw.temperature.nonzero()[:, 0]
+        tokens_B[drawn] = _draw(logits_BV[drawn], draw.rows(drawn))
+    return tokens_B
 
 
-def _draw(logits_BV: Tensor, draw: Draw, rows: Tensor) -> Tensor:
-    """Tokens of the rows that are not greedy."""
-    hot_BV = logits_BV[rows] / draw.temperature[rows, None]
-    uniform_B = uniform(draw.seed[rows], draw.index[rows])
-    top_k_B, top_p_B = draw.top_k[rows], draw.top_p[rows]
-    cut_B = (top_k_B > 0) | (top_p_B < 1)
-    tokens_B = torch.empty(len(rows), dtype=torch.long, device=logits_BV.device)
+def _draw(logits_BV: Tensor, draw: Draw) -> Tensor:
+    """Tokens of rows that are not greedy."""
+    hot_BV = logits_BV / draw.temperature[:, None]
+    uniform_B = uniform(draw.seed, draw.index)
+    cut_B = (draw.top_k > 0) | (draw.top_p < 1) | (draw.min_p > 0)
+    tokens_B = torch.empty_like(draw.index)
     whole, cut = (~cut_B).nonzero()[:, 0], cut_B.nonzero()[:, 0]
     if len(whole):
         tokens_B[whole] = _invert(hot_BV[whole].softmax(-1), uniform_B[whole])
     if len(cut):
-        tokens_B[cut] = _draw_cut(hot_BV[cut], top_k_B[cut], top_p_B[cut], uniform_B[cut])
+        tokens_B[cut] = _draw_cut(hot_BV[cut], draw.rows(cut), uniform_B[cut])
     return tokens_B
+
+
+def penalise(logits_V: Tensor, seen: Sequence[int], penalty: float) -> None:
+    """Make tokens that were there less likely, in place: over the penalty where positive, times it
+    where negative (Keskar et al. 2019, and its usual mending for negative logits)."""
+    ids = torch.tensor(sorted(set(seen)), device=logits_V.device)
+    values = logits_V[ids]
+    logits_V[ids] = torch.where(values > 0, values / penalty, values * penalty)
+
+
+def likely(logprobs_BV: Tensor, count: int) -> list[Likely]:
+    """The most likely tokens of each row with their log-probabilities, best first."""
+    values_BK, ids_BK = logprobs_BV.topk(min(count, logprobs_BV.shape[-1]))
+    rows = zip(ids_BK.tolist(), values_BK.tolist(), strict=True)
+    return [tuple(zip(ids, values, strict=True)) for ids, values in rows]

@@ -7,14 +7,12 @@ nothing is left, then ends. No thread idles, none outlives the work.
 import asyncio
 import atexit
 import threading
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from typing import Generic, TypeVar
+from typing import TypeVar
 from weakref import WeakSet
 
-Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
@@ -72,31 +70,3 @@ class Worker:
                     self._running = False
                     return
             self._step()
-
-
-class Gathering(Generic[Item, Result]):
-    """Answers single items by a function of many: all that wait at one time are one call.
-
-    An error of the call goes to everyone who waited for it.
-    """
-
-    def __init__(self, compute: Callable[[list[Item]], list[Result]]):
-        self._compute = compute
-        self._waiting: deque[tuple[Item, Future[Result]]] = deque()
-        self._worker = Worker(lambda: bool(self._waiting), self._step)
-
-    async def ask(self, item: Item) -> Result:
-        """The result of one item."""
-        future: Future[Result] = Future()
-        self._waiting.append((item, future))
-        return await self._worker.wait(future)
-
-    def _step(self) -> None:
-        taken = [self._waiting.popleft() for _ in range(len(self._waiting))]
-        wanted = [(item, future) for item, future in taken if not future.cancelled()]
-        try:
-            results = self._compute([item for item, _ in wanted])
-        except Exception as error:
-            results = [error] * len(wanted)
-        for (_, future), result in zip(wanted, results, strict=True):
-            settle(future, result)

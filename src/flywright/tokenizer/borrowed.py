@@ -162,6 +162,11 @@ class Borrowed:
                 text += self.decode(run) if self._puts_space or not text else self.inner_text(run)
         return text
 
+    @property
+    def fast_source(self) -> str:
+        """tokenizer.json, as text."""
+        return self._full.to_str()
+
     def piece(self, token_id: int) -> str:
         """The vocabulary's own writing of a token."""
         return self._full.id_to_token(int(token_id)) or ""

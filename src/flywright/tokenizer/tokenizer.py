@@ -33,6 +33,7 @@ class Tokenizer:
         self.control_ids = codec.control_ids
         self.extra_ids = codec.extra_ids
         self.hash = codec.hash
+        self.fast_source = "" if own else codec.fast_source  # tokenizer.json of another family
 
     @classmethod
     def load(cls, folder: Path | str) -> "Tokenizer":

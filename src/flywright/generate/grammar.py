@@ -1,0 +1,110 @@
+"""Answers that keep to a grammar: JSON schemas, regular expressions, Lark; by llguidance.
+
+grammars = Grammars(tokenizer, end_ids); constraint = grammars.open("regex:[0-9]+")
+constraint.allowed() -> bool [V];  constraint.accept(token) -> whether the answer is complete
+"""
+
+import json
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flywright.ask.protocol import AskError
+from flywright.errors import UserError
+from flywright.tokenizer import Tokenizer
+
+_MOST_CHARACTERS = 65_536
+_KINDS = {"json": "grammar_from_json_schema", "regex": "grammar_from_regex"}
+
+
+class Constraint:
+    """Where an answer stands in its grammar."""
+
+    def __init__(self, matcher: Any, outputs: int):
+        self._matcher, self._outputs = matcher, outputs
+
+    def allowed(self) -> Tensor:
+        """Tokens that may come next, bool [V]; the end tokens where the text may end."""
+        bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
+        mask = np.unpackbits(bits, bitorder="little")[: self._outputs].astype(bool)
+        self._check()
+        return torch.from_numpy(mask)
+
+    def accept(self, token: int) -> bool:
+        """Go on by a drawn token; True if nothing can follow it. Raises AskError."""
+        self._matcher.consume_token(token)
+        self._check()
+        return bool(self._matcher.is_stopped())
+
+    def _check(self) -> None:
+        if self._matcher.is_error():  # never let an answer through unchecked
+            raise AskError(f"grammar: {_line(self._matcher.get_error())}")
+
+
+class Grammars:
+    """Compiles grammars for a tokenizer; raises UserError where llguidance is missing."""
+
+    def __init__(self, tokenizer: Tokenizer, end_ids: tuple[int, ...]):
+        self._tokenizer, self._end_ids = tokenizer, end_ids
+
+    def open(self, grammar: str) -> Constraint:
+        """A constraint at the beginning of its text. Raises AskError for a grammar that is none."""
+        kind, _, source = grammar.partition(":")
+        if len(source) > _MOST_CHARACTERS:
+            raise AskError(f"grammar: {len(source)} characters, at most {_MOST_CHARACTERS}")
+        return Constraint(self._compiled(kind, source).deep_copy(), self._tokenizer.vocab_size)
+
+    @lru_cache(maxsize=64)  # noqa: B019 - one for each engine, which lives as long
+    def _compiled(self, kind: str, source: str) -> Any:
+        if kind not in (*_KINDS, "lark"):
+            raise AskError(f"grammar: {kind!r} is no kind of grammar; json, regex or lark is")
+        matcher_type, vocabulary = self._library
+        try:
+            if kind == "json":
+                json.loads(source)
+            made = source if kind == "lark" else getattr(matcher_type, _KINDS[kind])(source)
+        except (ValueError, RecursionError) as error:
+            raise AskError(f"grammar: {_line(str(error))}") from None
+        matcher = matcher_type(vocabulary, made, log_level=0)
+        if matcher.is_error():
+            raise AskError(f"grammar: {_line(matcher.get_error())}")
+        return matcher
+
+    @cached_property
+    def _library(self) -> tuple[Any, Any]:
+        """The matcher's type, and the vocabulary as llguidance has it: the bytes of each token."""
+        try:
+            from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
+        except ImportError:
+            raise UserError("a grammar needs llguidance: pip install 'flywright[serve]'") from None
+        source = self._tokenizer.fast_source
+        made = source or TokenizerWrapper(_Vocabulary(self._tokenizer, self._end_ids))
+        size, ends = self._tokenizer.vocab_size, list(self._end_ids)
+        return LLMatcher, LLTokenizer(made, n_vocab=size, eos_token=ends)
+
+
+class _Vocabulary:
+    """A tokenizer as llguidance asks for it."""
+
+    def __init__(self, tokenizer: Tokenizer, end_ids: tuple[int, ...]):
+        self._tokenizer = tokenizer
+        self.eos_token_id, self.bos_token_id = end_ids[0], None
+        self.special_token_ids = sorted(tokenizer.control_ids)
+        self.tokens = [_bytes(tokenizer.piece(i)) for i in range(tokenizer.vocab_size)]
+
+    def __call__(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text)
+
+
+def _bytes(piece: str) -> bytes:
+    """What a SentencePiece piece stands for: text, or the byte that it names."""
+    if len(piece) == 6 and piece.startswith("<0x"):
+        return bytes([int(piece[3:5], 16)])
+    return piece.replace("\u2581", " ").encode()
+
+
+def _line(message: str) -> str:
+    return " ".join(message.split())[:300]
