@@ -412,3 +412,13 @@ def test_guesses_save_steps_and_change_nothing(decoder, tokenizer):
     repeated = asyncio.run(guessing.complete(prompt, Sampling(max_tokens=16, min_tokens=16)))
     assert repeated.completion_tokens == 16
     assert guessing.stats()["steps"] <= plain.stats()["steps"] + 16
+
+
+def test_int8_weights_are_near_and_do_not_depend_on_the_batch(decoder, tokenizer):
+    exact = Engine(decoder, tokenizer).generate(["ban bel cut"], 1)[0]
+    engine = Engine(decoder, tokenizer, int8=True)
+    prompts = ["ban bel cut", "dob", "nut " * 9]
+    together = engine.generate(prompts, 20)
+    assert together[0].logprobs[0] == pytest.approx(exact.logprobs[0], abs=0.1)
+    assert together[0].logprobs[0] != exact.logprobs[0]
+    assert [engine.generate([one], 20)[0] for one in prompts] == together

@@ -96,7 +96,7 @@ def answers(engine: Engine, asked: list[tuple[str, Sampling]], seed: int) -> lis
 def attention(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """The compiled attention, and its slow twin of torch's operations."""
     if request.param == "gathered":
-        monkeypatch.setattr(cache, "attend_paged", lambda *_: None)
+        monkeypatch.setattr(cache, "compiled", lambda *_: None)
     return request.param
 
 
@@ -150,7 +150,7 @@ def test_a_used_slot_leaves_no_trace(model: Decoder, tokenizer: Tokenizer) -> No
 
 def test_the_compiled_attention_is_there() -> None:
     """Elsewhere it may be missing; where these tests run, the twin alone would prove little."""
-    assert cache.attend_paged(torch.float32, 6, 2, 16) is not None
+    assert cache.compiled(torch.float32, 6, 2, 16) is not None
 
 
 BEGINNINGS = ("ban bel cut dob ", "ban bel cut dob nut ban hel bel ", "", "fob " * 12)

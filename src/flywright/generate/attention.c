@@ -122,13 +122,27 @@ static void tile(int queries, int channels, const float *q, const int32_t *posit
         for (int c = 0; c < channels; c++) out[i * channels + c] /= total[i];
 }
 
-/* Stores k and v [tokens, groups, channels] of the new tokens, then attends with q [tokens, heads,
-   channels] into out, of the same shape. Strides are in elements, channels lie together.
+/* x of a head, its first `turned` channels rotated by their position's angles: halves, not pairs. */
+static inline void rotated(const T *x, const float *cosine, const float *sine, int turned,
+                           int channels, float scale, float *to) {
+    int half = turned / 2;
+    for (int c = 0; c < half; c++) {
+        float a = load1(x[c]), b = load1(x[c + half]);
+        to[c] = (a * cosine[c] - b * sine[c]) * scale;
+        to[c + half] = (b * cosine[c + half] + a * sine[c + half]) * scale;
+    }
+    for (int c = turned; c < channels; c++) to[c] = load1(x[c]) * scale;
+}
+
+/* Rotates q and k, stores k and v of the new tokens, and attends with q into out [tokens, heads,
+   channels]. q [tokens, heads, channels], k and v [tokens, groups, channels]: of each the strides of
+   tokens and heads, in elements; channels lie together. cosine, sine [tokens, turned].
    row, position [tokens]; table [rows, width] of page numbers; a page is [groups, channels * PAGE].
    Tokens of a row stand side by side, in order.  */
-void attend(const T *q, const T *k, const T *v, const int64_t *strides, T *k_pages, T *v_pages,
-            const int32_t *table, int width, const int32_t *row, const int32_t *position,
-            int tokens, int heads, int groups, int channels, T *out, int threads) {
+void attend(const T *q, const T *k, const T *v, const int64_t *strides, const float *cosine,
+            const float *sine, int turned, T *k_pages, T *v_pages, const int32_t *table, int width,
+            const int32_t *row, const int32_t *position, int tokens, int heads, int groups,
+            int channels, T *out, int threads) {
     int64_t size = (int64_t)channels * PAGE, page_stride = groups * size;
     int shared = heads / groups, most = TILE / shared > 0 ? TILE / shared : 1;
     float scale = 1.0f / sqrtf((float)channels);
@@ -141,9 +155,11 @@ void attend(const T *q, const T *k, const T *v, const int64_t *strides, T *k_pag
                 int64_t page = table[(int64_t)row[n] * width + position[n] / PAGE];
                 T *to_k = k_pages + page * page_stride + g * size + at;
                 T *to_v = v_pages + page * page_stride + g * size + (int64_t)at * channels;
-                const T *from_k = k + n * strides[2] + g * strides[3];
+                float key[MOST];
+                rotated(k + n * strides[2] + g * strides[3], cosine + (int64_t)n * turned,
+                        sine + (int64_t)n * turned, turned, channels, 1.0f, key);
+                for (int c = 0; c < channels; c++) to_k[c * PAGE] = rounded(key[c]);
                 memcpy(to_v, v + n * strides[4] + g * strides[5], channels * sizeof(T));
-                for (int c = 0; c < channels; c++) to_k[c * PAGE] = from_k[c];
             }
 #pragma omp for collapse(2) schedule(dynamic)
         for (int g = 0; g < groups; g++)
@@ -155,18 +171,18 @@ void attend(const T *q, const T *k, const T *v, const int64_t *strides, T *k_pag
                     for (end = n; end < tokens && end < start + most && row[end] == row[n]; end++)
                         for (int h = 0; h < shared; h++) {
                             int i = (end - n) * shared + h;
-                            const T *from = q + end * strides[0] + (g * shared + h) * strides[1];
                             seen[i] = position[end];
-                            for (int c = 0; c < channels; c++)
-                                queries[i * channels + c] = load1(from[c]) * scale;
+                            rotated(q + end * strides[0] + (g * shared + h) * strides[1],
+                                    cosine + (int64_t)end * turned, sine + (int64_t)end * turned,
+                                    turned, channels, scale, queries + i * channels);
                         }
                     int count = (end - n) * shared;
                     memset(queries + count * channels, 0, sizeof(float) * (-count & 3) * channels);
                     tile(count, channels, queries, seen, position[end - 1], k_pages + g * size,
                          v_pages + g * size, table + (int64_t)row[n] * width, page_stride, said);
                     for (int i = 0; i < count; i++) {
-                        T *to = out + ((int64_t)(n + i / shared) * heads + g * shared + i % shared)
-                                          * channels;
+                        int64_t head = (int64_t)(n + i / shared) * heads + g * shared + i % shared;
+                        T *to = out + head * channels;
                         for (int c = 0; c < channels; c++) to[c] = rounded(said[i * channels + c]);
                     }
                 }

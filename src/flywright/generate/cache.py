@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flywright.errors import UserError
-from flywright.generate.native import PAGE_TOKENS, attend_paged
+from flywright.generate.native import PAGE_TOKENS, Compiled, Tables, compiled
 from flywright.generate.pages import pages_for
 from flywright.generate.scheduler import Request, wanted_of
 from flywright.model.attention import Attend
@@ -83,7 +83,9 @@ class PagedCache:
         self.v = _zeros((*shape, PAGE_TOKENS, spec.head_dim), dtype, device)
         self._native = None
         if device.type == "cpu":
-            self._native = attend_paged(dtype, spec.heads, spec.kv_heads, spec.head_dim)
+            self._native = compiled(dtype, spec.heads, spec.kv_heads, spec.head_dim)
+        layers = range(spec.layers)
+        self._pointers = [(self.k[i].data_ptr(), self.v[i].data_ptr()) for i in layers]
 
     @property
     def exact(self) -> bool:
@@ -92,15 +94,25 @@ class PagedCache:
 
     def attend(self, step: Step) -> Attend:
         """Store each token's key and value, and let it attend to its row up to itself."""
-        native = self._native
-        if native is None:
+        if self._native is None:
             return gathered(self.k, self.v, step)
+        return Paged(self._native, self._pointers, (step.table, step.row, step.position))
 
-        def attend(layer: int, q_1HTK: Tensor, k_1GTK: Tensor, v_1GTK: Tensor) -> Tensor:
-            pages = self.k[layer], self.v[layer]
-            return native(q_1HTK, k_1GTK, v_1GTK, *pages, step.table, step.row, step.position)
 
-        return attend
+@dataclass(frozen=True)
+class Paged:
+    """An Attend by the compiled attention; `packed` takes what is not rotated yet."""
+
+    native: Compiled
+    pointers: list[tuple[int, int]]
+    where: tuple[Tensor, Tensor, Tensor]
+
+    def __call__(self, layer: int, q_1HTK: Tensor, k_1GTK: Tensor, v_1GTK: Tensor) -> Tensor:
+        return self.native(q_1HTK, k_1GTK, v_1GTK, self.pointers[layer], self.where)
+
+    def packed(self, layer: int, qkv_1TE: Tensor, tables: Tables) -> Tensor:
+        """Out [1, T, H * K] of queries, keys and values side by side."""
+        return self.native.packed(qkv_1TE, tables, self.pointers[layer], self.where)
 
 
 def gathered(k_pages: Tensor, v_pages: Tensor, step: Step) -> Attend:

@@ -57,6 +57,7 @@ class Engine:
     whole context, the context is shorter: `context_tokens` says how long it is. `dtype` decodes in
     another precision than the model's own; where the same answers are promised, that is float32.
     `guesses`: so many tokens are guessed from what the text said before, and drawn in one step.
+    `int8`: the layers' weights and what they are multiplied with are rounded to 8 bits.
 
     A completion's `logprobs` are the model's own: natural log-softmax in fp32 of the untempered,
     uncut logits at each generated token, the end token included. Greedily an answer is that of
@@ -74,6 +75,7 @@ class Engine:
         dtype: torch.dtype | None = None,
         cache_bytes: int = 1 << 31,
         guesses: int = 0,
+        int8: bool = False,
     ):
         if isinstance(model, str | Path):
             model_name, folder = model_name or str(model), model
@@ -90,7 +92,7 @@ class Engine:
         cache = PagedCache(model.spec, max_batch, weight.dtype, weight.device, cache_bytes)
         self.context_tokens = cache.context_length
         # a vocabulary padded beyond the tokenizer's pieces is never drawn from (SPEC 11.3)
-        compute = Local(packed(model.model), _head(weight[: tokenizer.vocab_size]), cache)
+        compute = Local(packed(model.model, int8), _head(weight[: tokenizer.vocab_size]), cache)
         self.exact = cache.exact and can_pack(weight)
         self._guesses, self._device = guesses, weight.device
         self._grammars = Grammars(tokenizer, chat.end_ids(tokenizer))

@@ -1,6 +1,6 @@
 """The C of this room (`attention.c`), compiled once for this machine and opened with ctypes.
 
-Where there is no compiler, `attend_paged` is None and torch's operations take its place
+Where there is no compiler, `compiled` gives None and torch's operations take its place
 (`cache.gathered`, its slow twin). It shares torch's OpenMP threads. The library lies in the user's
 cache, named after its source, the flags and the processor.
 """
@@ -11,7 +11,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -26,37 +26,68 @@ _SOURCE = Path(__file__).with_name("attention.c")
 _FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fopenmp", "-shared", "-fPIC")
 _DTYPES = {torch.float32: (), torch.bfloat16: ("-DBF16",)}
 
-Attended = Callable[..., Tensor]
+Tables = tuple[Tensor, Tensor]  # cosines and sines [..., T, R] in fp32, contiguous
+Pointers = tuple[int, int]  # where a layer's pages of keys and of values begin
+Where = tuple[Tensor, Tensor, Tensor]  # int32 table [rows, P], row [T], position [T]
 
 
-def attend_paged(dtype: torch.dtype, heads: int, groups: int, channels: int) -> Attended | None:
-    """The compiled attention for these shapes, or None where torch has to do it.
-
-    Called with q_BHTK, k_BGTK, v_BGTK of one row B = 1, a layer's pages of keys and of values, and
-    int32 table_RP, row_T, position_T; returns out_BHTK and has stored k and v.
-    """
+def compiled(dtype: torch.dtype, heads: int, groups: int, channels: int) -> "Compiled | None":
+    """The compiled attention for these shapes, or None where torch has to do it."""
     fits = heads // groups <= _MOST_QUERIES and channels % PAGE_TOKENS == 0
     library = _library(dtype) if fits and channels <= _MOST_CHANNELS else None
-    if library is None:
-        return None
+    return None if library is None else Compiled(library, heads, groups, channels)
 
-    def attend(
-        q: Tensor, k: Tensor, v: Tensor, pages_k: Tensor, pages_v: Tensor,
-        table: Tensor, row: Tensor, position: Tensor,
-    ) -> Tensor:  # fmt: skip
-        q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
-        tokens = q.shape[2]
-        strides = [x.stride(axis) for x in (q, k, v) for axis in (2, 1)]
-        out_TE = torch.empty(tokens, heads * channels, dtype=dtype)
-        library.attend(
-            q.data_ptr(), k.data_ptr(), v.data_ptr(), (ctypes.c_int64 * 6)(*strides),
-            pages_k.data_ptr(), pages_v.data_ptr(), table.data_ptr(), table.shape[1],
-            row.data_ptr(), position.data_ptr(), tokens, heads, groups, channels,
-            out_TE.data_ptr(), torch.get_num_threads(),
+
+class Compiled:
+    """Rotates, stores and attends: a layer of a step, by one call.
+
+    Shapes: T tokens, H heads, G groups, K channels, R of them rotated, P pages of a row.
+    """
+
+    def __init__(self, library: ctypes.CDLL, heads: int, groups: int, channels: int):
+        self._attend = library.attend
+        self._shape = heads, groups, channels
+
+    def packed(self, qkv_1TE: Tensor, tables: Tables, pages: Pointers, where: Where) -> Tensor:
+        """out [1, T, H * K] of queries, keys and values that lie side by side, not yet rotated."""
+        heads, groups, channels = self._shape
+        tokens, width = qkv_1TE.shape[1:]
+        first, wide = qkv_1TE.data_ptr(), channels * qkv_1TE.element_size()
+        starts = first, first + heads * wide, first + (heads + groups) * wide
+        return self._call(starts, [width, channels] * 3, tables, pages, where, tokens, qkv_1TE)
+
+    def __call__(
+        self, q_1HTK: Tensor, k: Tensor, v: Tensor, pages: Pointers, where: Where
+    ) -> Tensor:
+        """out [1, H, T, K] of queries, keys and values [1, G, T, K] that are rotated already."""
+        heads, _, channels = self._shape
+        parts = [x if x.stride(-1) == 1 else x.contiguous() for x in (q_1HTK, k, v)]
+        strides = [x.stride(axis) for x in parts for axis in (2, 1)]
+        starts, tokens = [x.data_ptr() for x in parts], q_1HTK.shape[2]
+        out_1TE = self._call(starts, strides, None, pages, where, tokens, q_1HTK)
+        return out_1TE.view(1, tokens, heads, channels).transpose(1, 2)
+
+    def _call(
+        self,
+        starts: Sequence[int],
+        strides: list[int],
+        tables: Tables | None,
+        pages: Pointers,
+        where: Where,
+        tokens: int,
+        like: Tensor,
+    ) -> Tensor:
+        heads, groups, channels = self._shape
+        table, row, position = where
+        cosine, sine = (0, 0) if tables is None else (one.data_ptr() for one in tables)
+        turned = 0 if tables is None else tables[0].shape[-1]
+        out_1TE = like.new_empty(1, tokens, heads * channels)
+        self._attend(
+            *starts, (ctypes.c_int64 * 6)(*strides), cosine, sine, turned, *pages,
+            table.data_ptr(), table.shape[1], row.data_ptr(), position.data_ptr(), tokens,
+            heads, groups, channels, out_1TE.data_ptr(), torch.get_num_threads(),
         )  # fmt: skip
-        return out_TE.view(1, tokens, heads, channels).transpose(1, 2)
-
-    return attend
+        return out_1TE
 
 
 @cache
@@ -82,7 +113,7 @@ def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
         return None
     pointer, count = ctypes.c_void_p, ctypes.c_int
     loaded.attend.argtypes = [
-        *[pointer] * 7, count, *[pointer] * 2, *[count] * 4, pointer, count,
+        *[pointer] * 6, count, *[pointer] * 3, count, *[pointer] * 2, *[count] * 4, pointer, count,
     ]  # fmt: skip
     loaded.attend.restype = None
     return loaded

@@ -12,7 +12,11 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from flywright.errors import UserError
+from flywright.generate.cache import Paged
+from flywright.model.attention import Attend, Attention
 from flywright.model.norm import LayerNorm1P
+from flywright.model.rotary import rotate
 
 LEAST_ROWS = 2  # one fp32 row alone goes another way, with another order of summation
 _DTYPES = (torch.float32, torch.bfloat16)
@@ -31,21 +35,92 @@ class PackedLinear(nn.Module):
         return torch.ops.mkldnn._linear_pointwise(x_BI, self._weight, self._bias, "none", [], "")
 
 
+class Int8Linear(nn.Module):
+    """The same of a weight in int8, a scale for each output; each row of x in int8 with its own.
+
+    Half the bytes, and integer products where the processor has them (benchmarks/engine.py says
+    how much that is worth, benchmarks/int8.py what it costs). The sums are exact.
+    """
+
+    def __init__(self, weight_OI: Tensor, bias_O: Tensor | None = None):
+        super().__init__()
+        weight_OI = weight_OI.detach().float()
+        self._scale_O = weight_OI.abs().amax(1).clamp_min(1e-12) / 127
+        rounded = (weight_OI / self._scale_O[:, None]).round().to(torch.int8)
+        self._weight = torch.ops.onednn.qlinear_prepack(rounded, None)
+        self._zero_O = torch.zeros(len(weight_OI), dtype=torch.int32)
+        self._bias = None if bias_O is None else bias_O.detach()
+
+    def forward(self, x_BI: Tensor) -> Tensor:
+        """[..., I] -> [..., O], in x's dtype."""
+        rows_BI = x_BI.reshape(-1, x_BI.shape[-1])
+        scale_B1 = rows_BI.abs().amax(-1, keepdim=True).float().clamp_min(1e-12) / 127
+        whole_BI = (rows_BI / scale_B1).round_().add_(128).to(torch.uint8)
+        y_BO = torch.ops.onednn.qlinear_pointwise(
+            whole_BI, 1.0, 128, self._weight, self._scale_O, self._zero_O, None,
+            1.0, 0, torch.float32, "none", [], "",
+        )  # fmt: skip
+        y_BO = y_BO.mul_(scale_B1).to(x_BI.dtype).unflatten(0, x_BI.shape[:-1])
+        return y_BO if self._bias is None else y_BO + self._bias
+
+
+class PackedAttention(nn.Module):
+    """`Attention` with one product for queries, keys and values, which the cache rotates itself."""
+
+    def __init__(self, plain: Attention, linear: type[nn.Module]):
+        super().__init__()
+        parts = plain.q_proj, plain.k_proj, plain.v_proj
+        biases: list[Tensor] = [one.bias for one in parts if one.bias is not None]
+        self._sizes = [one.out_features for one in parts]
+        self._head_dim = plain.head_dim
+        weight = torch.cat([one.weight for one in parts])
+        self._qkv = linear(weight, torch.cat(biases) if biases else None)
+        self._o = linear(plain.o_proj.weight)
+        self._norms = plain.q_norm, plain.k_norm
+        self._normed = not isinstance(plain.q_norm, nn.Identity)
+
+    def forward(
+        self, x_1TD: Tensor, tables: tuple[Tensor, Tensor], layer: int, attend: Attend
+    ) -> Tensor:
+        """Attention output, [1, T, D]."""
+        qkv_1TE = self._qkv(x_1TD)
+        if isinstance(attend, Paged) and not self._normed:
+            return self._o(attend.packed(layer, qkv_1TE, tables))
+        parts = qkv_1TE.split(self._sizes, -1)
+        heads = [part.unflatten(-1, (-1, self._head_dim)).transpose(1, 2) for part in parts]
+        q_1HTK, k_1GTK = (
+            rotate(norm(part), tables) for norm, part in zip(self._norms, heads, strict=False)
+        )
+        return self._o(attend(layer, q_1HTK, k_1GTK, heads[2]).transpose(1, 2).flatten(-2))
+
+
 def can_pack(weight: Tensor) -> bool:
     """True for the dtypes that have such products, on a CPU that has oneDNN."""
     return weight.is_cpu and weight.dtype in _DTYPES and torch.backends.mkldnn.is_available()
 
 
-def packed(model: nn.Module) -> nn.Module:
-    """The model with packed linear layers; what is not packed is shared with the one given."""
+def packed(model: nn.Module, int8: bool = False) -> nn.Module:
+    """The model with packed linear layers; what is not packed is shared with the one given.
+
+    Raises UserError where there are no int8 products for it.
+    """
+    if int8 and not can_pack(next(model.parameters())):
+        raise UserError("int8 weights: on a CPU, of a model in float32 or bfloat16")
     twin = copy.deepcopy(model, {id(p): p for p in model.parameters()})
-    for parent in list(twin.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, nn.Linear) and can_pack(child.weight):
-                setattr(parent, name, PackedLinear(child.weight, child.bias))
-            elif isinstance(child, LayerNorm1P):
-                setattr(parent, name, _plain(child))
+    _pack_within(twin, Int8Linear if int8 else PackedLinear)
     return twin
+
+
+def _pack_within(parent: nn.Module, linear: type[nn.Module]) -> None:
+    for name, child in parent.named_children():
+        if isinstance(child, Attention) and can_pack(child.q_proj.weight):
+            setattr(parent, name, PackedAttention(child, linear))
+        elif isinstance(child, nn.Linear) and can_pack(child.weight):
+            setattr(parent, name, linear(child.weight, child.bias))
+        elif isinstance(child, LayerNorm1P):
+            setattr(parent, name, _plain(child))
+        else:
+            _pack_within(child, linear)
 
 
 def _plain(norm: LayerNorm1P) -> nn.LayerNorm:
