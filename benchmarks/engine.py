@@ -1,21 +1,27 @@
-"""The engine's speed beside naive decoding (the whole text recomputed for every token).
+"""The engine's parts beside their slow twins: decoding, attention, products, shared beginnings.
 
     python benchmarks/engine.py [--out benchmarks/results/engine.json]
 
-A 5M-parameter model with random weights, fp32, prompts of 32 tokens, answers of 64. Both give the
-same tokens; the benchmark checks that. Runs alternate for `--seconds` a row; the best of each
-counts. Only a machine that does nothing else gives numbers worth keeping.
+Decoding: a 5M-parameter model with random weights, fp32, prompts of 32 tokens, answers of 64,
+beside naive decoding (the whole text recomputed for every token); both give the same tokens, which
+is checked. Attention and products: the shapes of a layer of 768, 12 heads in 4 groups. Each pair
+takes turns; the medians count. Only a machine that does nothing else gives numbers worth keeping.
 """
 
 import argparse
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from recording import RESULTS, row, write_result
 
 from flywright.generate import Engine
+from flywright.generate.cache import PagedCache, Step, gathered
+from flywright.generate.packed import Int8Linear, PackedLinear
 from flywright.model import Decoder
 from flywright.spec import ModelSpec
 from flywright.tokenizer import Tokenizer, train_tokenizer
@@ -64,17 +70,20 @@ def naive(model: Decoder, ids_BT: torch.Tensor, count: int) -> list[list[int]]:
     return ids_BT[:, start:].tolist()
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """Wall seconds of one call."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+def in_turns(ours: Callable[[], Any], theirs: Callable[[], Any], turns: int) -> tuple[float, float]:
+    """Median wall seconds of each, taking turns."""
+    taken: tuple[list[float], list[float]] = ([], [])
+    for _ in range(turns + 1):
+        for times, work in zip(taken, (ours, theirs), strict=True):
+            start = time.perf_counter()
+            work()
+            times.append(time.perf_counter() - start)
+    return median(taken[0][1:]), median(taken[1][1:])  # the first ones warm up
 
 
-def measure(
-    model: Decoder, tokenizer: Tokenizer, batch: int, budget_seconds: float
-) -> dict[str, object]:
-    """One row of the results: tokens a second at one batch size."""
+def decoding(batch: int, turns: int) -> dict[str, object]:
+    """Tokens a second of the engine and of naive decoding."""
+    model, tokenizer = Decoder(SPEC, seed=0), make_tokenizer()
     engine = Engine(model, tokenizer, max_batch=batch)
     prompts = make_prompts(tokenizer, batch)
     ids_BT = torch.tensor([tokenizer.encode(prompt) for prompt in prompts])
@@ -82,25 +91,84 @@ def measure(
     expected = naive(model, ids_BT, ANSWER_TOKENS)
     assert answers == [e[: len(a)] for a, e in zip(answers, expected, strict=True)]
     made = sum(map(len, answers))
-    ours, peer = [], []
-    end = time.perf_counter() + budget_seconds
-    while not peer or time.perf_counter() < end:
-        peer.append(batch * ANSWER_TOKENS / seconds(lambda: naive(model, ids_BT, ANSWER_TOKENS)))
-        ours += [made / seconds(lambda: engine.generate(prompts, ANSWER_TOKENS)) for _ in range(3)]
-    what, peer_name = f"greedy decoding, batch {batch}", "naive recompute, same model, same batch"
-    return row(what, max(ours), max(peer), peer_name, "tokens/s")
+    ours, theirs = in_turns(
+        lambda: engine.generate(prompts, ANSWER_TOKENS),
+        lambda: naive(model, ids_BT, ANSWER_TOKENS),
+        turns,
+    )
+    what, peer = f"greedy decoding, batch {batch}", "naive recompute, same model, same batch"
+    return row(what, made / ours, batch * ANSWER_TOKENS / theirs, peer, "tokens/s")
+
+
+def attention(rows: int, tokens: int, before: int, dtype: torch.dtype, turns: int) -> dict:
+    """Compiled attention to pages beside torch's over gathered ones, one layer."""
+    spec = ModelSpec(
+        vocab_size=8, hidden_size=768, layers=1, heads=12, kv_heads=4, head_dim=64, ffn_size=8,
+        context_length=before + tokens, rotary_fraction=0.5,
+    )  # fmt: skip
+    cache = PagedCache(spec, rows, dtype, torch.device("cpu"))
+    pages = cache.pages // rows
+    table = torch.randperm(cache.pages).int()[: rows * pages].view(rows, pages) + 1
+    row_T = torch.arange(rows, dtype=torch.int32).repeat_interleave(tokens)
+    position_T = (before + torch.arange(tokens, dtype=torch.int32)).repeat(rows)
+    step = Step(row_T.long(), row_T, position_T, table, row_T.long())
+    q, k, v = (torch.randn(1, heads, rows * tokens, 64).to(dtype) for heads in (12, 4, 4))
+    fast, slow = cache.attend(step), gathered(cache.k, cache.v, step)
+    ours, theirs = in_turns(lambda: fast(0, q, k, v), lambda: slow(0, q, k, v), turns)
+    what = f"attention of {rows} x {tokens} tokens after {before}, {str(dtype)[6:]}"
+    return row(what, ours * 1e3, theirs * 1e3, "pages gathered, torch's own attention", "ms", True)
+
+
+def products(rows: int, dtype: torch.dtype, int8: bool, turns: int) -> dict:
+    """Packed products of 24 matrices of 3072 x 768 beside torch's, or int8 beside packed ones."""
+    weights = [torch.randn(3072, 768).mul_(0.02).to(dtype) for _ in range(24)]
+    packs = [PackedLinear(weight) for weight in weights]
+    x = torch.randn(rows, 768).to(dtype)
+    if int8:
+        wholes = [Int8Linear(weight) for weight in weights]
+        pair = [lambda: [one(x) for one in wholes], lambda: [one(x) for one in packs]]
+    else:
+        pair = [lambda: [one(x) for one in packs], lambda: [F.linear(x, one) for one in weights]]
+    ours, theirs = in_turns(*pair, turns)
+    kind, peer = ("int8", "packed") if int8 else ("packed", "torch's own")
+    what = f"{kind} product, {rows} rows, {str(dtype)[6:]}"
+    return row(what, ours * 1e3, theirs * 1e3, f"{peer} product", "ms", True)
+
+
+def sharing(turns: int) -> dict[str, object]:
+    """16 answers to one prompt of 160 tokens, beside 16 prompts that share nothing."""
+    model, tokenizer = Decoder(SPEC, seed=0), make_tokenizer()
+    engine = Engine(model, tokenizer, max_batch=16)
+    chance = torch.Generator().manual_seed(2)
+
+    def prompts(kinds: int) -> list[tuple[int, ...]]:
+        made = torch.randint(10, 2000, (kinds, 160), generator=chance).tolist()
+        return [tuple(made[i % kinds]) for i in range(16)]
+
+    ours, theirs = in_turns(
+        lambda: engine.generate(prompts(1), 8, min_new_tokens=8),
+        lambda: engine.generate(prompts(16), 8, min_new_tokens=8),
+        turns,
+    )
+    what = "16 answers of 8 tokens to one prompt of 160"
+    return row(what, ours * 1e3, theirs * 1e3, "16 prompts that share nothing", "ms", True)
 
 
 def main() -> None:
     """Measure, print the table, write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=RESULTS / "engine.json")
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 64])
-    parser.add_argument("--seconds", type=float, default=20.0)
-    options = parser.parse_args()
-    model, tokenizer = Decoder(SPEC, seed=0), make_tokenizer()
-    rows = [measure(model, tokenizer, batch, options.seconds) for batch in options.batches]
-    write_result(options.out, "python benchmarks/engine.py", rows)
+    parser.add_argument("--turns", type=int, default=9)
+    turns = parser.parse_args().turns
+    single, half = torch.float32, torch.bfloat16
+    with torch.inference_mode():
+        rows = [decoding(batch, max(3, turns // 2)) for batch in (1, 8, 64)]
+        rows += [attention(64, 1, 255, dtype, turns) for dtype in (single, half)]
+        rows += [attention(1, 512, 0, dtype, turns) for dtype in (single, half)]
+        rows += [products(m, dtype, False, turns) for dtype in (single, half) for m in (1, 8, 64)]
+        rows += [products(m, half, True, turns) for m in (1, 8, 64)]
+        rows.append(sharing(turns))
+    write_result(parser.parse_args().out, "python benchmarks/engine.py", rows)
 
 
 if __name__ == "__main__":
