@@ -72,7 +72,7 @@ def app_of(reader, tokenizer, values):
     scorer = ScriptedScorer(lambda c: {**values, "verbosity": float(len(c.last))}, "judge")
 
     def make(who=reader, **settings):
-        chosen = ServeSettings(model_name="m", context_tokens=512, **settings)
+        chosen = ServeSettings(**{"model_name": "m", "context_tokens": 512, **settings})
         return create_app(who, tokenizer, scorer, chosen)
 
     return make

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flywright.errors import UserError
 from flywright.serve.backend import Backend
-from flywright.serve.problems import Problem, response_of
+from flywright.serve.problems import Problem, problem_of, response_of
 
 OPEN = {"/", "/health"}  # a page that asks for the key, and a probe
 
@@ -48,9 +48,10 @@ class Guard:
         backend.active += 1
         try:
             await app(scope, receive, told)
-        except Exception:
-            if not status:  # what failed after it had begun to answer, is in the log already
-                raise
+        except Exception as error:  # nothing goes further out: the next to log it would quote it
+            problem = problem_of(error)
+            if not status:
+                await response_of(path, problem)(scope, receive, told)
         finally:
             backend.active -= 1
             route = path if path in self._routes else "other"

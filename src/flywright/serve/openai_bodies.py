@@ -192,7 +192,7 @@ class AnswerRequest(Body):
 class ChatRequest(AnswerRequest):
     """Body of /v1/chat/completions."""
 
-    messages: list[dict[str, Any]] = Field(min_length=1, max_length=4096)
+    messages: list[dict[str, Any]] = Field(min_length=1)
     max_completion_tokens: int | None = Field(None, ge=1)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)

@@ -28,7 +28,7 @@ class RewardRequest(Body):
     """Body of /v1/rewards; the last message is the answer to rate, or `answers` are."""
 
     model: str | None = None
-    messages: list[dict[str, Any]] = Field(min_length=1, max_length=4096)
+    messages: list[dict[str, Any]] = Field(min_length=1)
     answers: Annotated[list[str], Field(min_length=1, max_length=128)] | None = None
 
 
