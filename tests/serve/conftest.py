@@ -87,6 +87,7 @@ def client(app_of) -> TestClient:
 def folders(decoder, tokenizer, tmp_path_factory) -> Path:
     """A folder with `policy` and `reward`."""
     path = tmp_path_factory.mktemp("served")
+    decoder = Decoder(decoder.spec.model_copy(update={"context_length": 256}), seed=0)
     for name, model in (("policy", decoder), ("reward", RewardModel.from_decoder(decoder, seed=0))):
         save(model, path / name)
         tokenizer.save(path / name)
