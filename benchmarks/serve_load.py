@@ -29,7 +29,8 @@ from flywright.model import Decoder, RewardModel, save
 from flywright.spec import ModelSpec
 from flywright.tokenizer import train_tokenizer
 
-WORDS = "the quick brown fox jumps over a lazy dog and twelve more foxes follow it home".split()
+LINE = "the quick brown fox jumps over a lazy dog and twelve more foxes follow it home"
+WORDS = LINE.split()
 KINDS = ("chat", "text", "drawn", "stream", "leave", "nemo", "reward", "likelihood", "bad")
 SPEC = ModelSpec(
     vocab_size=400, hidden_size=64, layers=2, heads=4, kv_heads=2, head_dim=16,

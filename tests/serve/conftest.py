@@ -1,4 +1,4 @@
-"""Live servers for clients that need real HTTP: an app in a thread, `flywright serve` in a process."""
+"""Live servers for clients that need real HTTP: an app in a thread, the command in a process."""
 
 import contextlib
 import os

@@ -35,7 +35,9 @@ class NaiveReader:
     def ids_of(self, prompt):
         if isinstance(prompt, str):
             return chat.raw_ids(self.tokenizer, prompt)
-        return list(prompt) if isinstance(prompt, tuple) else chat.prompt_ids(self.tokenizer, prompt)
+        return (
+            list(prompt) if isinstance(prompt, tuple) else chat.prompt_ids(self.tokenizer, prompt)
+        )
 
     async def complete(self, prompt, sampling):
         parts = [part async for part in self.stream(prompt, sampling)]
@@ -100,7 +102,7 @@ class NaiveReader:
 
     @staticmethod
     def _held(text, stops):
-        """Characters at the end that may become a stop, a newline before an end, half a character."""
+        """Characters at the end that may become a stop, an end's newline, half a character."""
         lengths = [n for stop in stops for n in range(1, len(stop)) if text.endswith(stop[:n])]
         return max([*lengths, text.endswith("\n"), len(text) - len(text.rstrip("\ufffd"))])
 
@@ -109,7 +111,9 @@ class NaiveReader:
         used = list(set(context))
         if sampling.repetition_penalty != 1:
             penalised = scores[used]
-            factor = torch.where(penalised > 0, 1 / sampling.repetition_penalty, sampling.repetition_penalty)
+            factor = torch.where(
+                penalised > 0, 1 / sampling.repetition_penalty, sampling.repetition_penalty
+            )
             scores[used] = penalised * factor
         if count < sampling.min_tokens:
             scores[list(ends)] = float("-inf")
@@ -131,7 +135,9 @@ class NaiveReader:
             tuple(zip(i, p, strict=True))
             for i, p in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
-        return Completion("", "stop", tuple(ids), tuple(values), len(ids), 0, tuple(likely) if top else ())
+        return Completion(
+            "", "stop", tuple(ids), tuple(values), len(ids), 0, tuple(likely) if top else ()
+        )
 
     async def logprobs(self, context, continuations):
         before = self.ids_of(context)

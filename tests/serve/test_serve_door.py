@@ -1,4 +1,4 @@
-"""The door: keys, origins, hosts, slow and vanishing clients, deadlines, metrics, logs, the page."""
+"""The door: keys, origins, hosts, slow and vanishing clients, deadlines, metrics, logs, a page."""
 
 import http.client
 import json
@@ -192,7 +192,7 @@ def test_what_is_no_request_gets_a_400(live, app_of, sent):
     assert http_get(port, "/health") == 200
 
 
-@pytest.mark.parametrize("path", ["/../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "/docs/..%2f..%2fx",
+@pytest.mark.parametrize("path", ["/../etc/passwd", "/%2e%2e/%2e%2e/etc/x", "/docs/..%2f..%2fx",
                                   "//etc/passwd", "/\\..\\x", "/%00", "/page.html"])  # fmt: skip
 def test_no_path_leads_out(live, app_of, path):
     assert http_get(live(app_of()), path) == 404

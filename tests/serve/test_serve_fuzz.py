@@ -72,7 +72,9 @@ def test_bad_requests_are_4xx_and_say_why(client, reader, name):
         (b'{"prompt": "%s"}' % (b"a" * (5 << 20)), JSON, 413),
     ],
 )
-@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions", "/v1/rewards", "/score"])
+@pytest.mark.parametrize(
+    "path", ["/v1/completions", "/v1/chat/completions", "/v1/rewards", "/score"]
+)
 def test_bad_bodies_are_4xx(client, path, sent, headers, status):
     assert client.post(path, content=sent, headers=headers).status_code == status
 
@@ -80,14 +82,16 @@ def test_bad_bodies_are_4xx(client, path, sent, headers, status):
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(st.characters(codec="utf-8"), max_size=8),
-    lambda inside: st.lists(inside, max_size=3) | st.dictionaries(st.text(max_size=4), inside, max_size=3),
+    lambda inside: st.lists(inside, max_size=3)
+    | st.dictionaries(st.text(max_size=4), inside, max_size=3),
     max_leaves=6,
 )  # fmt: skip
 MESSAGES = [{"role": "user", "content": "a"}]
 FIELDS = {
     "/v1/completions": ("prompt", "max_tokens", "temperature", "top_p", "top_k", "min_p", "seed",
-                        "stop", "stop_token_ids", "n", "best_of", "stream", "stream_options", "echo",
-                        "logprobs", "response_format", "guided_json", "guided_regex", "min_tokens",
+                        "stop", "stop_token_ids", "n", "best_of", "stream", "stream_options",
+                        "echo", "logprobs", "response_format", "guided_json", "guided_regex",
+                        "min_tokens",
                         "structured_outputs", "ignore_eos", "repetition_penalty", "model", "tools"),
     "/v1/chat/completions": ("messages", "max_completion_tokens", "logprobs", "top_logprobs", "n",
                              "stream", "response_format", "model", "tool_choice", "stop"),
@@ -135,8 +139,10 @@ CHECKS = {
 
 
 def walk(app, examples):
-    """Every operation of the OpenAPI document, with data that it allows and data that it does not."""
-    schema = schemathesis.openapi.from_asgi("/openapi.json", app, config=SchemathesisConfig.from_dict({"checks": CHECKS}))
+    """Every operation of the OpenAPI document, with data that it allows and that it does not."""
+    schema = schemathesis.openapi.from_asgi(
+        "/openapi.json", app, config=SchemathesisConfig.from_dict({"checks": CHECKS})
+    )
     operations = [found.ok() for found in schema.get_all_operations()]
     assert len(operations) >= 8
     for operation in operations:

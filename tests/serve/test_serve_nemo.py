@@ -63,7 +63,9 @@ class Replying:
 
     async def read(self, ids, top=0):
         likely = tuple((token, -float(token)) for token in range(top))
-        return Completion("", "stop", tuple(ids), (-0.25,) * (len(ids) - 1), top=(likely,) * (len(ids) - 1))
+        return Completion(
+            "", "stop", tuple(ids), (-0.25,) * (len(ids) - 1), top=(likely,) * (len(ids) - 1)
+        )
 
     async def logprobs(self, context, continuations):
         raise NotImplementedError
@@ -126,7 +128,6 @@ def test_unknown_and_useless_keys_are_logged_and_the_request_continues(client, c
     [said] = logged(**{"bad\nkey": 1})
     assert said == "The request key 'bad\\nkey' is not allowed"
     assert logged(compute_logprob=True) == []
-    no_effect = "{} has no effect on this server".format
     assert logged(min_tokens_to_generate=2, repetition_penalty=2, neighbors=1) == [
         "neighbors=1 has no effect on this server"
     ]

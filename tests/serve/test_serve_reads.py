@@ -62,7 +62,8 @@ def test_a_stream_of_many_texts_keeps_them_apart(client):
         mine = [p["choices"][0] for p in parts if p["choices"][0]["index"] == index]
         assert "".join(part["text"] for part in mine) == one["text"]
         assert [part["finish_reason"] for part in mine][-1] == one["finish_reason"]
-        assert sum((p["logprobs"]["tokens"] for p in mine), []) == one["logprobs"]["tokens"]
+        told = [token for part in mine for token in part["logprobs"]["tokens"]]
+        assert told == one["logprobs"]["tokens"]
     assert len({one["text"] for one in whole}) == 4
 
 
@@ -76,9 +77,10 @@ def test_chat_logprobs_are_the_models(client, reader):
     spelt = b"".join(bytes(row["bytes"] or ()) for row in content)
     assert spelt.decode(errors="replace").startswith(choice["message"]["content"][:3])
     assert choice["logprobs"]["content"][0]["bytes"] is not None
-    assert ask(client, logprobs=True).json()["choices"][0]["logprobs"]["content"][0][
-        "top_logprobs"
-    ] == []
+    assert (
+        ask(client, logprobs=True).json()["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+        == []
+    )
 
 
 def as_lm_eval_asks(client, rows, top=1):
@@ -127,7 +129,9 @@ def test_an_echo_alone_draws_nothing(client, reader):
     told = choice["logprobs"]
     assert told["top_logprobs"] is None
     assert "".join(told["tokens"]) == "The fox"
-    assert told["text_offset"] == [len("".join(told["tokens"][:i])) for i in range(len(told["tokens"]))]
+    assert told["text_offset"] == [
+        len("".join(told["tokens"][:i])) for i in range(len(told["tokens"]))
+    ]
     assert reader.asked == []
     [part] = events(text(client, "The fox", max_tokens=0, echo=True, logprobs=0, stream=True))
     assert part["choices"][0]["logprobs"] == told
@@ -153,6 +157,16 @@ def test_ends_and_stops(client, reader, tokenizer):
     assert cut["text"] == free["text"][: free["text"].index(stop)]
     streamed = events(text(client, ignore_eos=True, stop=stop, stream=True))
     assert "".join(one["choices"][0]["text"] for one in streamed) == cut["text"]
+
+
+def test_numbers_beyond_fp32_are_brought_within_it(client, reader):
+    assert ask(client, temperature=1e-300).status_code == 200
+    assert reader.asked[-1][1].temperature == 0.0
+    body = {"sentences": ["a"], "temperature": 1e-300, "repetition_penalty": 1e300, "top_k": 1e300}
+    assert client.put("/generate", json={**body, "tokens_to_generate": 2}).status_code == 200
+    sampling = reader.asked[-1][1]
+    assert (sampling.temperature, sampling.repetition_penalty) == (0.0, 100.0)
+    assert sampling.top_k == 2**31 - 1
 
 
 def test_fields_reach_the_sampling(client, reader):
@@ -227,7 +241,9 @@ def test_the_official_client(live, app_of, reader):
     texts = client.completions.create(model="m", prompt=["The fox", "A dog"], max_tokens=4, n=2)
     assert [one.index for one in texts.choices] == [0, 1, 2, 3]
     with pytest.raises(openai.BadRequestError, match="tools is not supported"):
-        client.chat.completions.create(**asked, tools=[{"type": "function", "function": {"name": "f"}}])
+        client.chat.completions.create(
+            **asked, tools=[{"type": "function", "function": {"name": "f"}}]
+        )
     with pytest.raises(openai.NotFoundError):
         client.chat.completions.create(**{**asked, "model": "other"})
 
@@ -241,5 +257,9 @@ def test_vllms_score_and_many_answers_to_one_prompt(client):
     body = {"messages": [{"role": "user", "content": "Hi"}], "answers": ["a", "bbbb"]}
     rows = client.post("/v1/rewards", json=body).json()["data"]
     assert [row["reward"] for row in rows] == values
-    for bad in ({"text_1": ["a", "b"], "text_2": ["c"]}, {"text_1": "a"}, {"text_1": [], "text_2": []}):
+    for bad in (
+        {"text_1": ["a", "b"], "text_2": ["c"]},
+        {"text_1": "a"},
+        {"text_1": [], "text_2": []},
+    ):
         assert client.post("/score", json=bad).status_code == 400

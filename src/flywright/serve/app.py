@@ -80,4 +80,5 @@ def policy_of(html: str) -> str:
         [inside] = re.findall(f"<{kind}>(.*?)</{kind}>", html, re.DOTALL)
         hashes[kind] = base64.b64encode(sha256(inside.encode()).digest()).decode()
     allowed = "".join(f"; {kind}-src 'sha256-{value}'" for kind, value in hashes.items())
-    return f"default-src 'none'; connect-src 'self'; base-uri 'none'; form-action 'none'{allowed}"
+    own = "default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'"
+    return f"{own}; form-action 'none'; frame-ancestors 'none'{allowed}"

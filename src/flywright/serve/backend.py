@@ -7,7 +7,7 @@ its client goes or its deadline comes.
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -159,7 +159,7 @@ class Backend:
         self.metrics.written(sum(one.completion_tokens or len(one.token_ids) for one in done))
         return done
 
-    async def stream(self, asks: Sequence[Ask]) -> AsyncIterator[tuple[int, Completion]]:
+    async def stream(self, asks: Sequence[Ask]) -> AsyncGenerator[tuple[int, Completion], None]:
         """Parts of the answers as they come, each with its answer's index."""
         queue: asyncio.Queue[tuple[int, Completion] | Exception | None] = asyncio.Queue(64)
 
@@ -188,7 +188,7 @@ class Backend:
             finally:
                 await _end(tasks)
 
-    async def _parts(self, prompt: Prompt, sampling: Sampling) -> AsyncIterator[Completion]:
+    async def _parts(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Completion, None]:
         who = cast(Any, self.completer)
         if not self.reads:
             yield await who.complete(prompt, sampling)
@@ -246,6 +246,11 @@ def check_name(asked: str | None, served: str) -> None:
     """Raises Problem(404) if another model than the served one is asked for."""
     if asked and asked != served:
         raise Problem(404, f"model {asked[:200]!r} is not served here", "model", "model_not_found")
+
+
+def usable(temperature: float) -> float:
+    """A temperature by which fp32 can divide; what is closer to 0 is 0, the likeliest token."""
+    return float(temperature) if temperature >= 1e-4 else 0.0
 
 
 def seeds_for(seed: int | None, count: int) -> list[int]:

@@ -86,9 +86,11 @@ def _plain(message: str) -> str:
     return message.removeprefix("Value error, ")
 
 
-def described(kind: type[Body], neutral: dict[str, tuple[Any, ...]] | None = None) -> Any:
+def described(
+    kind: type[Body] | dict[str, Any], neutral: dict[str, tuple[Any, ...]] | None = None
+) -> Any:
     """How a route's OpenAPI entry tells of its body; `neutral` are further fields' only values."""
-    schema = kind.model_json_schema()
+    schema = dict(kind) if isinstance(kind, dict) else kind.model_json_schema()
     defined = schema.pop("$defs", {})
 
     def inlined(node: Any) -> Any:

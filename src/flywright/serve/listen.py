@@ -85,9 +85,7 @@ class Draining(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second."""
-        if self._backend.draining and (
-            not self._backend.active or time.monotonic() > self._last
-        ):
+        if self._backend.draining and (not self._backend.active or time.monotonic() > self._last):
             self.should_exit = True
         return await super().on_tick(counter)
 

@@ -11,18 +11,17 @@ are unknown or have no effect here are logged. Sentences are raw prompts: contro
 parsed. An answer ends at the end of document, and at end strings, which `sentences` show.
 """
 
-from collections.abc import Callable
+import math
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from pydantic import ConfigDict, Field
 
 from flywright.ask import Completion, Sampling
 from flywright.ask.protocol import Likely
-from flywright.serve.backend import Backend, all_of, seeds_for
-from flywright.serve.bodies import Body, Json, described
+from flywright.serve.backend import Backend, all_of, seeds_for, usable
+from flywright.serve.bodies import Json, described
 from flywright.serve.problems import Problem, log
 
 MAX_SENTENCES = 128
@@ -30,81 +29,76 @@ MOST_PROBABILITIES = 8_000_000  # that one answer may hold of all_probs
 END_OF_TEXT = "<|endoftext|>"  # NeMo's name for the end token
 
 
-class GenerateRequest(Body):
-    """Body of /generate, for the OpenAPI document; `check` below is what decides."""
-
-    model_config = ConfigDict(extra="allow")
-
-    sentences: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)] = Field(
-        max_length=MAX_SENTENCES
-    )
-    tokens_to_generate: int = Field(64, ge=1)
-    all_probs: bool = False
-    temperature: float = Field(1.0, gt=0, le=100)
-    add_BOS: bool = False
-    greedy: bool = False
-    top_k: float = Field(0, ge=0)
-    top_p: float = Field(0.9, ge=0, le=1)
-    repetition_penalty: float = Field(1.0, ge=1)
-    min_tokens_to_generate: int = Field(0, ge=0)
-    end_strings: list[str] = ["<|endoftext|>"]
-    neighbors: int = Field(0, ge=0)
-    compute_logprob: bool = False
-    random_seed: int | None = Field(None, ge=0)
-
-
 @dataclass(frozen=True)
 class Row:
-    """One line of NeMo's validation: key, default, the test, and what is said if it fails."""
+    """One line of NeMo's validation: key, default, what it may be, what is said if it is not."""
 
     key: str
     default: Any
-    holds: Callable[[Any], bool]
+    schema: dict[str, Any]
     message: str  # {} is the key
 
-
-def _whole(least: int) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, int) and value >= least
-
-
-def _number(least: float, most: float = float("inf")) -> Callable[[Any], bool]:
-    return lambda value: type(value) in (int, float) and least <= value <= most
-
-
-def _to_100(value: Any) -> bool:
-    return _number(0, 100)(value) and value > 0
-
-
-def _seed(value: Any) -> bool:
-    return value is None or _whole(0)(value)
-
-
-def _strings(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(text, str) for text in value)
+    def holds(self, value: Any, strict: bool) -> bool:
+        """True if a value keeps to the schema; `true` is an integer where NeMo's rules hold."""
+        kinds = self.schema["type"]
+        if value is None or kinds == "null":
+            return value is None and "null" in kinds
+        if kinds == "array":
+            return isinstance(value, list) and all(isinstance(text, str) for text in value)
+        if isinstance(value, bool) or kinds == "boolean":
+            return isinstance(value, bool) and (
+                kinds == "boolean" or (strict and kinds != "number")
+            )
+        if not isinstance(value, int if "integer" in kinds else int | float):
+            return False
+        least, above = self.schema.get("minimum", 0), self.schema.get("exclusiveMinimum", -1)
+        return above < value <= self.schema.get("maximum", math.inf) and value >= least
 
 
 def _flag(key: str) -> Row:
-    return Row(key, False, lambda value: isinstance(value, bool), "{} must be a boolean value")
+    return Row(key, False, {"type": "boolean"}, "{} must be a boolean value")
 
+
+def _whole(least: int) -> dict[str, Any]:
+    return {"type": "integer", "minimum": least}
+
+
+_TEXTS = {"type": "array", "items": {"type": "string"}}
+_TO_100 = {"type": "number", "exclusiveMinimum": 0, "maximum": 100}
+_SHARE = {"type": "number", "minimum": 0, "maximum": 1}
+_SEED = {"type": ["integer", "null"], "minimum": 0}
 
 # in NeMo's order: the first failure is the one that is reported
 ROWS = (
-    Row("task_ids", None, lambda v: v is None, "{} cannot be used: no prompt-tuned tasks here"),
+    Row("task_ids", None, {"type": "null"}, "{} cannot be used: no prompt-tuned tasks here"),
     Row("tokens_to_generate", 64, _whole(1), "{} must be an integer greater than 0"),
     _flag("all_probs"),
-    Row("temperature", 1.0, _to_100, "{} must be a positive number less than or equal to 100.0"),
+    Row("temperature", 1.0, _TO_100, "{} must be a positive number less than or equal to 100.0"),
     _flag("add_BOS"),
     _flag("greedy"),
-    Row("top_k", 0, _number(0), "{} must be a positive integer number"),
-    Row("top_p", 0.9, _number(0, 1), "{} must be a positive number less than or equal to 1.0"),
-    Row("repetition_penalty", 1.2, _number(1), "{} must be a positive number no less than 1.0"),
-    Row("end_strings", [END_OF_TEXT], _strings, "expect {} to be a list of strings"),
+    Row("top_k", 0, {"type": "number", "minimum": 0}, "{} must be a positive integer number"),
+    Row("top_p", 0.9, _SHARE, "{} must be a positive number less than or equal to 1.0"),
+    Row(
+        "repetition_penalty",
+        1.2,
+        {"type": "number", "minimum": 1},
+        "{} must be a positive number no less than 1.0",
+    ),
+    Row("end_strings", [END_OF_TEXT], _TEXTS, "expect {} to be a list of strings"),
     Row("min_tokens_to_generate", 0, _whole(0), "{} must be an integer no less than 0"),
     Row("neighbors", 0, _whole(0), "num of {} must be an integer no less than 0"),
     _flag("compute_logprob"),
-    Row("random_seed", None, _seed, "{} must be a positive integer number or None"),
+    Row("random_seed", None, _SEED, "{} must be a positive integer number or None"),
 )
-_WHOLE_KEYS = ("tokens_to_generate", "min_tokens_to_generate", "neighbors", "random_seed")
+_SENTENCE = {"type": "string", "minLength": 1}
+SCHEMA = {
+    "type": "object",
+    "required": ["sentences"],
+    "properties": {
+        "sentences": {**_TEXTS, "items": _SENTENCE, "minItems": 1, "maxItems": MAX_SENTENCES},
+        **{row.key: {**row.schema, "default": row.default} for row in ROWS},
+    },
+}
 
 
 def check(tree: dict[str, Any], strict: bool) -> dict[str, Any]:
@@ -112,8 +106,7 @@ def check(tree: dict[str, Any], strict: bool) -> dict[str, Any]:
     values: dict[str, Any] = {"sentences": _sentences(tree, strict)}
     for row in ROWS:
         value = tree.get(row.key, row.default)
-        wrong_bool = not strict and row.key in _WHOLE_KEYS and isinstance(value, bool)
-        if row.key in tree and (wrong_bool or not row.holds(value)):
+        if row.key in tree and not row.holds(value, strict):
             raise Problem(200 if strict else 400, row.message.format(row.key), row.key)
         values[row.key] = value
     return values
@@ -126,7 +119,8 @@ def _sentences(tree: dict[str, Any], strict: bool) -> list[str]:
     sentences = tree["sentences"]
     if isinstance(sentences, (list, str)) and len(sentences) > MAX_SENTENCES:
         raise Problem(400, f"Maximum number of sentences is {MAX_SENTENCES}", "sentences")
-    if not _strings(sentences) or not sentences or not all(sentences):
+    texts = isinstance(sentences, list) and all(isinstance(text, str) for text in sentences)
+    if not texts or not sentences or not all(sentences):
         message = "sentences must be a list of at least one string, none of them empty"
         raise Problem(400, message, "sentences")
     return list(sentences)
@@ -160,10 +154,10 @@ def sampling_of(backend: Backend, tree: dict[str, Any], values: dict[str, Any]) 
     penalised = values["compute_logprob"] if strict else "repetition_penalty" in tree
     return replace(
         sampling,
-        temperature=float(values["temperature"]),
+        temperature=usable(values["temperature"]),
         top_p=float(values["top_p"]) or 1.0,  # NeMo: 0 switches the filter off
         top_k=int(min(values["top_k"], 2**31 - 1)),
-        repetition_penalty=float(values["repetition_penalty"]) if penalised else 1.0,
+        repetition_penalty=min(values["repetition_penalty"], 100.0) if penalised else 1.0,
     )
 
 
@@ -194,7 +188,7 @@ def router(backend: Backend) -> APIRouter:
     """`PUT /generate`; other methods get 405."""
     wire = APIRouter()
 
-    @wire.put("/generate", openapi_extra=described(GenerateRequest))
+    @wire.put("/generate", openapi_extra=described(SCHEMA))
     async def generate(request: Request) -> Response:
         tree = await backend.read(request)
         values = check(tree, backend.settings.nemo_strict)

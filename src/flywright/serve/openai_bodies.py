@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, StrictInt, WithJsonSchema, field_va
 
 from flywright.ask import Sampling
 from flywright.ask.protocol import Ids
-from flywright.serve.backend import Backend
+from flywright.serve.backend import Backend, usable
 from flywright.serve.bodies import Body
 from flywright.serve.problems import Problem
 from flywright.tokenizer import chat
@@ -42,7 +42,9 @@ def supported(tree: dict[str, Any]) -> dict[str, Any]:
     """The request without fields that ask for nothing. Raises Problem for those that ask."""
     for key, neutral in UNSUPPORTED.items():
         value = tree.get(key)
-        if not any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in neutral):
+        if not any(
+            value == one and isinstance(value, bool) == isinstance(one, bool) for one in neutral
+        ):
             raise Problem(400, f"{key} is not supported by this server", key, "unsupported_field")
     return {key: value for key, value in tree.items() if key not in UNSUPPORTED}
 
@@ -127,20 +129,21 @@ class AnswerRequest(Body):
         if self.best_of and self.best_of < given:
             raise Problem(400, "best_of: must be at least n", "best_of")
         if self.stream and drawn > given:
-            raise Problem(400, "best_of: not in a stream, where nothing can be taken back", "best_of")
+            raise Problem(
+                400, "best_of: not in a stream, where nothing can be taken back", "best_of"
+            )
         if self.stream_options is not None and not self.stream:
             raise Problem(400, "stream_options: only with stream true", "stream_options")
 
     def grammar(self) -> str:
         """What the answer keeps to, as Sampling has it. Raises Problem for two at once."""
-        form, other = self.response_format, self.structured_outputs or StructuredOutputs()
+        form, other = self.response_format, self.structured_outputs
         said: list[tuple[str, Any]] = [
             ("json", self.guided_json),
             ("regex", self.guided_regex),
-            ("json", other.json_),
-            ("regex", other.regex),
-            ("lark", other.grammar),
         ]
+        if other:
+            said += [("json", other.json_), ("regex", other.regex), ("lark", other.grammar)]
         if form and form.type == "json_object":
             said.append(("json", {"type": "object"}))
         if form and form.type == "json_schema":
@@ -168,7 +171,7 @@ class AnswerRequest(Body):
             raise Problem(400, f"min_tokens: at most max_tokens, here {max_tokens}", "min_tokens")
         return Sampling(
             max_tokens=max_tokens,
-            temperature=1.0 if self.temperature is None else self.temperature,
+            temperature=1.0 if self.temperature is None else usable(self.temperature),
             top_p=self.top_p or 1.0,
             top_k=max(self.top_k or 0, 0),
             stop=tuple(stop),

@@ -47,7 +47,9 @@ class Chunks:
     """Makes the events of one stream, which all have its id."""
 
     def __init__(self, chat: bool, model: str, with_usage: bool):
-        prefix, kind = ("chatcmpl", "chat.completion.chunk") if chat else ("cmpl", "text_completion")
+        prefix, kind = (
+            ("chatcmpl", "chat.completion.chunk") if chat else ("cmpl", "text_completion")
+        )
         self._chat = chat
         self._head = _head(prefix, kind, model)
         self._rest = {"usage": None} if with_usage else {}

@@ -7,7 +7,7 @@ what fails before the first part has its own status, what fails later is an even
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, cast
@@ -152,7 +152,7 @@ async def answer(backend: Backend, request: Request, order: Order) -> Response:
     return Streamed(first, events, backend.settings.deadline_seconds)
 
 
-async def _next(events: AsyncIterator[bytes]) -> bytes:
+async def _next(events: AsyncGenerator[bytes, None]) -> bytes:
     return await anext(events)
 
 
@@ -227,7 +227,7 @@ def _logprobs(
     return text_logprobs(backend.speller, tokens, values, likely, top, first)
 
 
-async def _events(backend: Backend, order: Order) -> AsyncIterator[bytes]:
+async def _events(backend: Backend, order: Order) -> AsyncGenerator[bytes, None]:
     """The answers as events: an answer's first is its opening or its echo."""
     options = cast(Any, order.asked).stream_options
     with_usage = bool(options and options.include_usage)
@@ -268,12 +268,12 @@ def _opening(
 class Streamed(StreamingResponse):
     """Events to a client; when it goes, or its time is over, the work behind them ends."""
 
-    def __init__(self, first: bytes, events: AsyncIterator[bytes], seconds: float):
+    def __init__(self, first: bytes, events: AsyncGenerator[bytes, None], seconds: float):
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         self._events, self._seconds = cast(Any, events), seconds
         super().__init__(self._told(first), headers=headers, media_type="text/event-stream")
 
-    async def _told(self, first: bytes) -> AsyncIterator[bytes]:
+    async def _told(self, first: bytes) -> AsyncGenerator[bytes, None]:
         last = asyncio.get_running_loop().time() + self._seconds
         problem: Problem | None = None
         yield first

@@ -48,9 +48,7 @@ def wants_reward(backend: Backend, model: str | None, conversation: Conversation
     return by_name or (not model and not conversation.awaits_answer)
 
 
-async def score_all(
-    backend: Backend, conversations: list[Conversation]
-) -> list[dict[str, float]]:
+async def score_all(backend: Backend, conversations: list[Conversation]) -> list[dict[str, float]]:
     """The last answers' five attributes. Raises Problem 404, 400 or 429, and TooLong for what the
     reward model cannot hold."""
     scorer = backend.scorer
