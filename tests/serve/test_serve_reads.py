@@ -148,7 +148,10 @@ def test_our_own_client_reads_likelihoods_from_an_echo(live, app_of, reader):
 def test_ends_and_stops(client, reader, tokenizer):
     free = text(client, ignore_eos=True).json()["choices"][0]
     assert free["finish_reason"] == "length"
+    assert reader.asked[-1][1].end_ids == ()
     ids = complete(reader, "The quick brown", end_ids=()).token_ids
+    assert text(client, stop_token_ids=[ids[4]]).status_code == 200
+    assert reader.asked[-1][1].end_ids == (*chat.end_ids(tokenizer), ids[4])
     one = text(client, ignore_eos=True, stop_token_ids=[ids[4]]).json()
     assert one["usage"]["completion_tokens"] == ids.index(ids[4]) + 1
     assert one["choices"][0]["finish_reason"] == "stop"
