@@ -222,17 +222,23 @@ def chat(model: str, cache_gib: CacheGib = 2.0) -> None:
 
 @app.command()
 def serve(
-    model: Path,
+    model: Annotated[Path, typer.Argument(help="a policy's folder, or a reward model's")],
     reward: Annotated[Path | None, typer.Option(help="a reward model's folder")] = None,
     host: str = "127.0.0.1",
-    port: int = 1424,
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 1424,
+    api_key_file: Annotated[
+        Path | None, typer.Option(help="keys that let clients in; or FLYWRIGHT_API_KEYS")
+    ] = None,
+    cors: Annotated[list[str], typer.Option(help="origin whose pages may ask")] = [],  # noqa: B006
+    log_prompts: Annotated[bool, typer.Option("--log-prompts", help="log what is asked")] = False,
     nemo_strict: Annotated[bool, typer.Option("--nemo-strict", help="NeMo's own quirks")] = False,
     cache_gib: CacheGib = 2.0,
 ) -> None:
     """Serve a model over the OpenAI, NeMo and reward wires."""
     from flywright.recipe.verbs import serve_folder
 
-    serve_folder(model, reward, host, port, nemo_strict, cache_gib)
+    told = {"cors": tuple(cors), "log_prompts": log_prompts, "nemo_strict": nemo_strict}
+    serve_folder(model, reward, (host, port), cache_gib, api_key_file, **told)
 
 
 @app.command("fake-llm")

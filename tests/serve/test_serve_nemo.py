@@ -1,10 +1,6 @@
 """NeMo's wire: its validation table row by row, its response, the published client's calls."""
 
-import json
 import re
-import subprocess
-import sys
-import textwrap
 
 import pytest
 from fastapi.testclient import TestClient
@@ -52,6 +48,7 @@ class Replying:
     model = "replying"
 
     def __init__(self, tokenizer, text, end):
+        self.tokenizer = tokenizer
         self._ids = (*tokenizer.encode(text), *end)
         self.text = text.removesuffix("\n")
         self.asked: list[tuple[object, Sampling]] = []
@@ -60,6 +57,15 @@ class Replying:
         self.asked.append((prompt, sampling))
         logprobs = tuple(-0.5 for _ in self._ids)
         return Completion(self.text, token_ids=self._ids, logprobs=logprobs)
+
+    async def stream(self, prompt, sampling):
+        yield await self.complete(prompt, sampling)
+
+    async def read(self, ids, top=0):
+        likely = tuple((token, -float(token)) for token in range(top))
+        return Completion(
+            "", "stop", tuple(ids), (-0.25,) * (len(ids) - 1), top=(likely,) * (len(ids) - 1)
+        )
 
     async def logprobs(self, context, continuations):
         raise NotImplementedError
@@ -103,7 +109,7 @@ def test_missing_or_wrong_sentences(client, tokenizer, replying):
     assert client.put("/generate", json={}).status_code == 400
     strict = TestClient(create_app(replying, tokenizer, None, ServeSettings(nemo_strict=True)))
     assert strict.put("/generate", json={}).status_code == 500
-    for bad in ("text", [], [1], None, {"a": 1}):
+    for bad in ("text", [], [1], [""], None, {"a": 1}):
         assert put(client, sentences=bad).status_code == 400
 
 
@@ -122,18 +128,27 @@ def test_unknown_and_useless_keys_are_logged_and_the_request_continues(client, c
     [said] = logged(**{"bad\nkey": 1})
     assert said == "The request key 'bad\\nkey' is not allowed"
     assert logged(compute_logprob=True) == []
-    no_effect = "{} has no effect on this server".format
     assert logged(min_tokens_to_generate=2, repetition_penalty=2, neighbors=1) == [
-        no_effect("min_tokens_to_generate=2"),
-        no_effect("neighbors=1"),
-    ]
-    assert logged(compute_logprob=True, repetition_penalty=2, min_tokens_to_generate=1) == [
-        no_effect("repetition_penalty=2")
+        "neighbors=1 has no effect on this server"
     ]
 
 
-def test_only_put_on_generate_and_404_at_the_root(client):
-    assert client.put("/").status_code == 404
+def test_the_penalty_by_our_rule_and_by_the_originals(client, tokenizer, replying):
+    strict = TestClient(create_app(replying, tokenizer, None, ServeSettings(nemo_strict=True)))
+
+    def penalty(who, **body):
+        assert put(who, **body).status_code == 200
+        return replying.asked[-1][1].repetition_penalty
+
+    assert penalty(client) == penalty(client, greedy=True, repetition_penalty=2) == 1.0
+    assert penalty(client, repetition_penalty=1.5) == 1.5
+    assert penalty(strict, repetition_penalty=1.5) == 1.0
+    assert penalty(strict, repetition_penalty=1.5, compute_logprob=True) == 1.5
+    assert penalty(strict, compute_logprob=True) == 1.2
+
+
+def test_only_put_on_generate_and_no_put_at_the_root(client):
+    assert client.put("/").status_code == 405
     for method in ("get", "post", "delete", "patch"):
         assert getattr(client, method)("/generate").status_code == 405
 
@@ -166,6 +181,7 @@ def test_defaults_and_greedy(client, replying):
     sampling = replying.asked[-1][1]
     assert (sampling.temperature, sampling.top_p, sampling.top_k) == (1.0, 0.9, 0)
     assert (sampling.max_tokens, sampling.stop) == (64, ())
+    assert (sampling.end_ids, sampling.min_tokens) == ((replying.tokenizer.eos_id,), 0)
     put(client, greedy=True, temperature=5, top_p=0.1, top_k=3, end_strings=["<|endoftext|>", "x"])
     sampling = replying.asked[-1][1]
     assert (sampling.greedy, sampling.top_p, sampling.top_k, sampling.stop) == (
@@ -194,8 +210,11 @@ def test_response_shape(client, tokenizer):
     assert before[0] == tokenizer.extra_ids[0]
     assert value["tokens"][0] == [tokenizer.piece(i) for i in ids]
     assert len(value["logprob"][0]) == len(ids) - 1
-    assert value["logprob"][0][-1] == -0.5
+    after = len(ids) - len(before)
+    assert value["logprob"][0] == [-0.25] * (len(before) - 1) + [-0.5] * after
     assert "full_logprob" not in value
+    full = put(client, sentences=[prompt], all_probs=True).json()["full_logprob"][0]
+    assert (len(full), len(full[0]), full[3][7]) == (len(ids) - 1, tokenizer.vocab_size, -7.0)
     offsets = value["offsets"][0]
     assert offsets[:2] == [0, 0]  # <extra_id_0> has no width
     assert len(offsets) == len(ids)
@@ -234,31 +253,8 @@ def test_works_where_the_completer_reports_no_ids(tokenizer):
     assert value["token_ids"] == [tokenizer.encode("The fox") + tokenizer.encode("[The fox]")]
 
 
-CALL_SERVER = """
-    # the calls of the model card's client, with the standard library in place of requests
-    import json, sys
-    from urllib.request import Request, urlopen
-    port = sys.argv[1]
-    prompt = ("<extra_id_0>System\\n\\n<extra_id_1>User\\nWrite a poem\\n"
-              "<extra_id_1>Assistant\\n")
-    data = {"sentences": [prompt], "tokens_to_generate": 1024, "temperature": 1.0,
-            "add_BOS": False, "top_k": 0, "top_p": 1.0, "greedy": True, "all_probs": False,
-            "repetition_penalty": 1.0, "min_tokens_to_generate": 1,
-            "end_strings": ["<|endoftext|>", "<extra_id_1>", "\\x11", "<extra_id_1>User"]}
-    asked = Request(f"http://localhost:{port}/generate", json.dumps(data).encode(),
-                    {"Content-Type": "application/json"}, method="PUT")
-    response = json.load(urlopen(asked))["sentences"][0][len(prompt):]
-    if response.endswith("<extra_id_1>"):
-        response = response[:-len("<extra_id_1>")]
-    print(json.dumps(response))
-"""
-
-
-def test_the_published_clients_calls_work_unchanged(live, tokenizer, replying):
-    port = live(create_app(replying, tokenizer))
-    script = textwrap.dedent(CALL_SERVER)
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(port)], capture_output=True, text=True, check=True
-    )
-    assert json.loads(done.stdout) == "A fox.\n"
-    assert replying.asked[0][1].max_tokens == 1024
+def test_log_probabilities_that_the_model_cannot_tell_are_refused(tokenizer):
+    client = TestClient(create_app(Scripted(lambda *_: "x"), tokenizer))
+    for key in ("compute_logprob", "all_probs"):
+        response = put(client, **{key: True})
+        assert response.status_code == 400 and response.json().startswith(key)

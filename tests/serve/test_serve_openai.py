@@ -89,11 +89,11 @@ def test_text_completion_of_several_prompts(client):
         ({"stop": ""}, 400, "stop"),
         ({"stop": ["a"] * 17}, 400, "stop"),
         ({"tools": [{"type": "function"}]}, 400, "tools"),
-        ({"response_format": {"type": "json_object"}}, 400, "response_format"),
+        ({"response_format": {"type": "xml"}}, 400, "response_format"),
         ({"presence_penalty": 0.5}, 400, "presence_penalty"),
         ({"logit_bias": {"1": 2}}, 400, "logit_bias"),
         ({"logprobs": True}, 400, "logprobs"),
-        ({"stream": True}, 400, "stream"),
+        ({"stream": 1}, 400, "stream"),
         ({"max_token": 3}, 400, "max_token"),
     ],
 )

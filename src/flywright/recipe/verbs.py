@@ -5,6 +5,7 @@ A MODEL is a weights folder or the URL of an OpenAI-compatible server.
 
 import asyncio
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,17 @@ from flywright.errors import UserError
 from flywright.evals.suite import run_tasks
 from flywright.evals.tasks import task_named
 from flywright.files import write_text
-from flywright.model import read_spec
+from flywright.model import RewardModel, open_meta, read_spec
 from flywright.recipe.answerers import engine, generator, reward_scorer
 from flywright.recipe.console import Teller
 from flywright.recipe.settings import GeneratorSettings
 from flywright.records import Conversation, parse_lines, weighted_reward
 from flywright.sandbox import Sandbox, SandboxSettings
-from flywright.serve import app as serving
-from flywright.serve.backend import ServeSettings
+from flywright.serve import ServeSettings, create_app
+from flywright.serve import listen as serving
+from flywright.serve.guard import from_environment as api_keys
 from flywright.spec import ModelSpec, preset
+from flywright.tokenizer import Tokenizer
 
 
 def open_model(model: str, cache_gib: float = 2.0) -> Completer:
@@ -105,20 +108,29 @@ def open_chat(model: str, cache_gib: float) -> Callable[[str], str]:
 
 
 def serve_folder(
-    model: Path, reward: Path | None, host: str, port: int, nemo_strict: bool, cache_gib: float
+    model: Path,
+    reward: Path | None,
+    address: tuple[str, int],
+    cache_gib: float,
+    api_key_file: Path | None,
+    **settings: Any,
 ) -> None:
-    """Serve a policy folder, with a reward folder beside it if given."""
-    completer = engine(model, cache_bytes=int(cache_gib * 2**30))
-    settings = ServeSettings(
-        model_name=model.name,
-        reward_name=reward.name if reward else "",
-        context_tokens=completer.context_tokens,
-        nemo_strict=nemo_strict,
-    )
+    """Serve a policy folder, a reward folder, or both, at host and port."""
+    keys = api_keys(os.environ, api_key_file)
+    if reward is None and isinstance(open_meta(model)[0], RewardModel):
+        reward = model
+    policy = None if model == reward else engine(model, cache_bytes=int(cache_gib * 2**30))
     scorer = reward_scorer(reward) if reward else None
-    app = serving.create_app(completer, completer.tokenizer, scorer, settings)
-    print(f"serving {model} at http://{host}:{port} (Ctrl-C stops)", flush=True)
-    serving.run(app, host, port)
+    chosen = ServeSettings(
+        model_name=model.name if policy else "",
+        reward_name=reward.name if reward else "",
+        context_tokens=policy.context_tokens if policy else read_spec(model).context_length,
+        api_key_hashes=keys,
+        loopback=address[0] == "localhost" or address[0].startswith("127.") or address[0] == "::1",
+        **settings,
+    )
+    tokenizer = policy.tokenizer if policy else Tokenizer.load(model)
+    serving.run(create_app(policy, tokenizer, scorer, chosen), *address)
 
 
 def named_spec(name: str) -> ModelSpec:

@@ -1,14 +1,17 @@
-"""Reading what a client sent: bounded in size, strict JSON, typed fields.
+"""Reading what a client sent: bounded in size and time, strict JSON, typed fields.
 
 One reader and one set of checks for every wire. orjson refuses NaN, invalid UTF-8 and JSON nested
 beyond its limit; the pydantic models are strict, so that `true` is no number.
 """
 
+import asyncio
 from typing import Any, TypeVar
 
 import orjson
 from fastapi import Request
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.requests import ClientDisconnect
 
 from flywright.records import Conversation
 from flywright.serve.problems import Problem
@@ -21,23 +24,37 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+class Json(JSONResponse):
+    """A JSON answer; numbers that JSON does not have become null."""
+
+    def render(self, content: Any) -> bytes:
+        """As bytes."""
+        return orjson.dumps(content)
+
+
 AnyBody = TypeVar("AnyBody", bound=Body)
 
 
-async def read_object(request: Request, max_bytes: int) -> dict[str, Any]:
+async def read_object(request: Request, max_bytes: int, seconds: float = 60.0) -> dict[str, Any]:
     """The request's JSON object.
 
-    Raises Problem: 415 other content type, 413 too large, 400 not a JSON object. The content type
-    is required so that a web page cannot reach a local server with a plain form.
+    Raises Problem: 415 other content type, 413 too large, 408 too slow, 400 not a JSON object. The
+    content type is required so that a web page cannot reach a local server with a plain form.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise Problem(415, "send the body with Content-Type: application/json")
     body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > max_bytes:
-            raise Problem(413, f"the body is larger than {max_bytes} bytes")
+    try:
+        async with asyncio.timeout(seconds):
+            async for part in request.stream():
+                body += part
+                if len(body) > max_bytes:
+                    raise Problem(413, f"the body is larger than {max_bytes} bytes")
+    except TimeoutError:
+        raise Problem(408, f"the body did not arrive within {seconds:g} seconds") from None
+    except ClientDisconnect:
+        raise Problem(499, "the client has gone") from None
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -52,16 +69,43 @@ def parse_body(kind: type[AnyBody], tree: dict[str, Any]) -> AnyBody:
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
-        first = error.errors()[0]
-    field = ".".join(str(part) for part in first["loc"])
+        errors = error.errors()
+    # a misspelt field is also a missing one: tell of the misspelling
+    first = min(errors, key=lambda one: one["type"] != "extra_forbidden")
+    place = first["loc"][:1]  # beyond it are the alternatives of a type
     if first["type"] == "extra_forbidden":
-        message = f"unknown field {field!r}{near_miss(kind, first['loc'])}"
-        raise Problem(400, message, field, "unknown_field")
-    raise Problem(400, f"{field}: {_plain(first['msg'])}", field)
+        field = ".".join(map(str, first["loc"]))
+        message = f"unknown field {field[:200]!r}{near_miss(kind, first['loc'])}"
+        raise Problem(400, message, field[:200], "unknown_field")
+    said = dict.fromkeys(_plain(one["msg"]) for one in errors if one["loc"][:1] == place)
+    field = str(place[0]) if place else None
+    raise Problem(400, f"{field or 'the body'}: {', or '.join(list(said)[:4])}", field)
 
 
 def _plain(message: str) -> str:
     return message.removeprefix("Value error, ")
+
+
+def described(
+    kind: type[Body] | dict[str, Any], neutral: dict[str, tuple[Any, ...]] | None = None
+) -> Any:
+    """How a route's OpenAPI entry tells of its body; `neutral` are further fields' only values."""
+    schema = dict(kind) if isinstance(kind, dict) else kind.model_json_schema()
+    defined = schema.pop("$defs", {})
+
+    def inlined(node: Any) -> Any:
+        if isinstance(node, list):
+            return [inlined(one) for one in node]
+        if not isinstance(node, dict):
+            return node
+        if "$ref" in node:
+            return inlined(defined[node["$ref"].rpartition("/")[2]])
+        return {key: inlined(value) for key, value in node.items()}
+
+    whole = inlined(schema)
+    for key, values in (neutral or {}).items():
+        whole["properties"][key] = {"enum": list(values), "description": "not supported"}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": whole}}}}
 
 
 def conversation_of(messages: list[dict[str, Any]]) -> Conversation:
@@ -81,7 +125,7 @@ def _message(index: int, message: dict[str, Any]) -> dict[str, str]:
     where = f"messages.{index}"
     unknown = set(message) - {"role", "content", "name"}
     if any(message[key] not in (None, [], "") for key in unknown):
-        raise Problem(400, f"{where}: {sorted(unknown)[0]!r} is not supported", where)
+        raise Problem(400, f"{where}: {sorted(unknown)[0][:200]!r} is not supported", where)
     role = message.get("role")
     if role == "developer":
         role = "system"

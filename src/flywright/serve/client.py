@@ -23,8 +23,9 @@ def _fields(sampling: Sampling) -> dict[str, Any]:
         "top_p": sampling.top_p,
         "seed": sampling.seed,
     }
-    if sampling.top_k > 0:  # not OpenAI's own: sent only when asked for
-        fields["top_k"] = sampling.top_k
+    for name in ("top_k", "min_p", "min_tokens", "repetition_penalty"):
+        if getattr(sampling, name) != getattr(Sampling, name):  # not OpenAI's own: only if asked
+            fields[name] = getattr(sampling, name)
     if sampling.stop:
         fields["stop"] = list(sampling.stop)
     return fields
@@ -83,7 +84,7 @@ class HttpCompleter:
         )
 
     async def logprobs(self, context: str, continuations: list[str]) -> list[float]:
-        """By echo, for servers that have it (vLLM has, ours has not yet)."""
+        """By echo, for servers that have it (vLLM and ours)."""
         asks = [self._echoed(context, continuation) for continuation in continuations]
         return list(await asyncio.gather(*asks))
 

@@ -22,9 +22,9 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from flywright.errors import UserError
 from flywright.files import digest, seed_from
 from flywright.serve import problems
-from flywright.serve.backend import choice, reply
 from flywright.serve.bodies import read_object
 from flywright.serve.fake_answers import fake_answer, fake_attributes
+from flywright.serve.openai_shapes import choice, reply
 from flywright.serve.problems import Problem
 
 MODEL = "fake-llm"

@@ -1,104 +1,47 @@
 """OpenAI's wire: /v1/chat/completions, /v1/completions and /v1/models.
 
-What is not supported (streams, tools, response_format, penalties, echo ...) is refused with a 400
-that names the field, never silently dropped; one that asks for nothing (`"tools": []`) passes. A
-request that would not fit the context is a 400 too.
+A request that would not fit the context is refused before it costs. Streams are server-sent events;
+what fails before the first part has its own status, what fails later is an event with an error.
+`echo` with `logprobs` tells how likely a given text is, as evaluation harnesses ask for it.
 """
 
-from typing import Any
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Awaitable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, cast
 
 from fastapi import APIRouter, Request
-from pydantic import Field, field_validator
+from fastapi.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
-from flywright.ask import Sampling
-from flywright.records import Conversation
-from flywright.serve.backend import Backend, choice, reply, seeds_for
-from flywright.serve.bodies import Body, conversation_of, parse_body
-from flywright.serve.problems import Problem
-from flywright.serve.reward_wire import check_model, hosted_reply, wants_reward
+from flywright.ask import Completion
+from flywright.records import Conversation, weighted_reward
+from flywright.serve.backend import Ask, Backend, Prompt, all_of, seeds_for, too_late
+from flywright.serve.bodies import Json, conversation_of, described, parse_body
+from flywright.serve.openai_bodies import (
+    UNSUPPORTED,
+    AnswerRequest,
+    ChatRequest,
+    TextRequest,
+    known,
+    supported,
+)
+from flywright.serve.openai_shapes import (
+    DONE,
+    Choice,
+    Chunks,
+    chat_logprobs,
+    choice,
+    event,
+    reply,
+    text_logprobs,
+)
+from flywright.serve.problems import Problem, error_of, problem_of
+from flywright.serve.reward_wire import hosted_reply, score_all, wants_reward
 
-# fields of the protocol that this server does not have, with the values that ask for nothing
-UNSUPPORTED: dict[str, tuple[Any, ...]] = {
-    "stream": (None, False),
-    "tools": (None, []),
-    "tool_choice": (None, "none", "auto"),
-    "response_format": (None, {"type": "text"}),
-    "logit_bias": (None, {}),
-    "logprobs": (None,),
-    "frequency_penalty": (None, 0),
-    "presence_penalty": (None, 0),
-    "repetition_penalty": (None, 1),
-    "echo": (None, False),
-    "suffix": (None, ""),
-    "best_of": (None, 1),
-}
-
-
-class AnswerRequest(Body):
-    """The fields that chat and text completions have in common."""
-
-    model: str | None = None
-    max_tokens: int | None = Field(None, ge=1)
-    temperature: float | None = Field(None, ge=0, le=100)
-    top_p: float | None = Field(None, gt=0, le=1)
-    top_k: int | None = Field(None, ge=-1)
-    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
-    stop: str | list[str] | None = None
-    n: int | None = Field(None, ge=1, le=128)
-    user: str | None = None
-
-    @field_validator("stop")
-    @classmethod
-    def _stop_is_usable(cls, value: str | list[str] | None) -> str | list[str] | None:
-        texts = [value] if isinstance(value, str) else value or []
-        if len(texts) > 16 or not all(texts):
-            raise ValueError("up to 16 strings, none of them empty")
-        return value
-
-    def sampling(self, max_tokens: int, seed: int) -> Sampling:
-        """As a Sampling; OpenAI's default temperature is 1."""
-        stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
-        return Sampling(
-            max_tokens=max_tokens,
-            temperature=1.0 if self.temperature is None else self.temperature,
-            top_p=self.top_p or 1.0,
-            top_k=min(max(self.top_k or 0, 0), 2**31),
-            seed=seed,
-            stop=tuple(stop),
-        )
-
-
-class ChatRequest(AnswerRequest):
-    """Body of /v1/chat/completions."""
-
-    messages: list[dict[str, Any]] = Field(min_length=1)
-    max_completion_tokens: int | None = Field(None, ge=1)
-
-
-class TextRequest(AnswerRequest):
-    """Body of /v1/completions; the prompt is raw text, its control texts are parsed."""
-
-    prompt: str | list[str]
-
-
-def supported(tree: dict[str, Any]) -> dict[str, Any]:
-    """The request without fields that ask for nothing. Raises Problem for those that ask."""
-    for key, neutral in UNSUPPORTED.items():
-        if key in tree and tree[key] not in neutral:
-            raise Problem(400, f"{key} is not supported by this server", key, "unsupported_field")
-    return {key: value for key, value in tree.items() if key not in UNSUPPORTED}
-
-
-def room_for(backend: Backend, prompt: Conversation | str, wanted: int | None, default: int) -> int:
-    """How many tokens the answer may have. Raises Problem(400) if they would not fit."""
-    context = backend.settings.context_tokens
-    used = len(backend.prompt_ids(prompt))
-    room = context - used
-    if room < (wanted or 1):
-        message = f"the prompt has {used} tokens and the answer may take {wanted or 1}; "
-        message += f"the context holds {context}"
-        raise Problem(400, message, None, "context_length_exceeded")
-    return wanted or min(default, room)
+NOTHING = Completion("", "length")  # the answer of no tokens
 
 
 def router(backend: Backend) -> APIRouter:
@@ -111,46 +54,248 @@ def router(backend: Backend) -> APIRouter:
         rows = [{"id": n, "object": "model", "created": 0, "owned_by": "flywright"} for n in names]
         return {"object": "list", "data": rows}
 
-    @wire.post("/chat/completions")
-    async def chat(request: Request) -> dict[str, Any]:
+    @wire.post("/chat/completions", openapi_extra=described(ChatRequest, UNSUPPORTED))
+    async def chat(request: Request) -> Response:
         asked = parse_body(ChatRequest, supported(await backend.read(request)))
         conversation = conversation_of(asked.messages)
         if wants_reward(backend, asked.model, conversation):
-            return await hosted_reply(backend, conversation)
-        check_model(asked.model, backend.model_name)
+            if asked.stream:
+                raise Problem(400, "stream: rewards come whole", "stream")
+            return Json(await backend.while_there(request, hosted_reply(backend, conversation)))
+        backend.check_model(asked.model)
         if not conversation.awaits_answer:
             raise Problem(400, "messages: the last one must be the user's", "messages")
         wanted = asked.max_completion_tokens or asked.max_tokens
-        room = room_for(backend, conversation, wanted, backend.settings.default_max_tokens)
-        return await _answers(backend, [conversation], [room], asked)
+        return await answer(backend, request, order_of(backend, asked, [conversation], wanted))
 
-    @wire.post("/completions")
-    async def text(request: Request) -> dict[str, Any]:
+    @wire.post("/completions", openapi_extra=described(TextRequest, UNSUPPORTED))
+    async def text(request: Request) -> Response:
         asked = parse_body(TextRequest, supported(await backend.read(request)))
-        check_model(asked.model, backend.model_name)
-        prompts = [asked.prompt] if isinstance(asked.prompt, str) else asked.prompt
-        if not 1 <= len(prompts) <= 128:
-            raise Problem(400, "prompt: one string, or a list of 1 to 128", "prompt")
-        rooms = [room_for(backend, prompt, asked.max_tokens or 16, 16) for prompt in prompts]
-        return await _answers(backend, list(prompts), rooms, asked)
+        backend.check_model(asked.model)
+        for prompt in asked.prompt:
+            if isinstance(prompt, tuple):
+                backend.reader("prompt")
+                known(backend, prompt, "prompt")
+        wanted = 16 if asked.max_tokens is None else asked.max_tokens
+        return await answer(backend, request, order_of(backend, asked, asked.prompt, wanted))
 
     return wire
 
 
-async def _answers(
-    backend: Backend, prompts: list[Conversation | str], rooms: list[int], asked: AnswerRequest
-) -> dict[str, Any]:
-    """`n` answers to each prompt, in order. A prompt's tokens count once, however many it gets."""
-    count = asked.n or 1
-    seeds = seeds_for(asked.seed, len(prompts) * count)
-    asks = [
-        (prompt, asked.sampling(room, seeds[index * count + sample]))
-        for index, (prompt, room) in enumerate(zip(prompts, rooms, strict=True))
-        for sample in range(count)
+@dataclass(frozen=True)
+class Order:
+    """What is to be answered: `asks` holds `drawn` for each prompt, of which `given` are given."""
+
+    asked: AnswerRequest
+    prompts: list[Prompt]
+    ids: list[list[int]]
+    asks: list[Ask]
+    drawn: int
+    given: int
+
+    @property
+    def chat(self) -> bool:
+        """True for messages, false for texts."""
+        return isinstance(self.asked, ChatRequest)
+
+    @property
+    def echo(self) -> bool:
+        """True if prompts are repeated before their answers."""
+        return isinstance(self.asked, TextRequest) and bool(self.asked.echo)
+
+    @property
+    def read(self) -> int:
+        """Tokens of the prompts, each counted once."""
+        return sum(map(len, self.ids))
+
+
+def order_of(
+    backend: Backend, asked: AnswerRequest, prompts: list[Prompt], wanted: int | None
+) -> Order:
+    """Checks what only the server can. Raises Problem where something would not fit or work."""
+    asked.check()
+    settings = backend.settings
+    if asked.top is not None:
+        backend.reader("logprobs")
+    drawn, given = asked.counts
+    ids = [backend.prompt_ids(prompt) for prompt in prompts]
+    for one in ids:
+        backend.fits(len(one), 1 if wanted is None else wanted)
+    default, context = settings.default_max_tokens, settings.context_tokens
+    samplings = [
+        asked.sampling(backend, min(default, context - len(one)) if wanted is None else wanted)
+        for one in ids
     ]
-    done = await backend.complete(asks)
-    chat = isinstance(asked, ChatRequest)
-    choices = [choice(index, one.text, chat, one.finish) for index, one in enumerate(done)]
-    read = sum(len(backend.prompt_ids(prompt)) for prompt in prompts)
+    seeds = iter(seeds_for(asked.seed, len(prompts) * drawn))
+    asks: list[Ask] = [
+        (prompt, sampling.with_seed(next(seeds)))
+        for prompt, sampling in zip(prompts, samplings, strict=True)
+        for _ in range(drawn)
+    ]
+    order = Order(asked, prompts, ids, asks, drawn, given)
+    backend.metrics.read(order.read)
+    return order
+
+
+async def answer(backend: Backend, request: Request, order: Order) -> Response:
+    """The whole answer, or a stream of it."""
+    if not order.asked.stream:
+        return Json(await backend.while_there(request, whole(backend, order)))
+    began = time.perf_counter()
+    events = _events(backend, order)
+    try:
+        first = await backend.while_there(request, _next(events))
+    except BaseException:
+        await events.aclose()
+        raise
+    backend.metrics.first(time.perf_counter() - began)
+    return Streamed(first, events, backend.settings.deadline_seconds)
+
+
+async def _next(events: AsyncGenerator[bytes, None]) -> bytes:
+    return await anext(events)
+
+
+async def _heads(backend: Backend, order: Order) -> list[Completion | None]:
+    """How likely the prompts are, where an echo with log-probabilities was asked for."""
+    if not order.echo or order.asked.top is None:
+        return [None] * len(order.ids)
+    reader, top = backend.reader("echo"), order.asked.top
+    with backend.places(len(order.ids)):
+        return list(await all_of(reader.read(ids, top) for ids in order.ids))
+
+
+async def whole(backend: Backend, order: Order) -> dict[str, Any]:
+    """The answers to each prompt, in order; the best of them where more were drawn."""
+    heads = await _heads(backend, order)
+    none = order.echo and order.asked.max_tokens == 0
+    done = [NOTHING] * len(order.asks) if none else await backend.complete(order.asks)
+    choices: list[Choice] = []
+    for index, prompt in enumerate(order.prompts):
+        answers = done[index * order.drawn :][: order.drawn]
+        for one in await best_of(backend, order, prompt, answers):
+            logprobs, text = _logprobs(backend, order, index, heads[index], one), one.text
+            if order.echo:
+                text = _echoed(backend, order, index) + text
+            choices.append(choice(len(choices), text, order.chat, one.finish, logprobs))
     written = sum(one.completion_tokens or len(one.token_ids) for one in done)
-    return reply("chatcmpl" if chat else "cmpl", backend.model_name, choices, read, written)
+    prefix = "chatcmpl" if order.chat else "cmpl"
+    return reply(prefix, backend.model_name, choices, order.read, written)
+
+
+async def best_of(
+    backend: Backend, order: Order, prompt: Prompt, answers: list[Completion]
+) -> list[Completion]:
+    """The `given` best of a prompt's answers: by reward in a chat where a reward model is served,
+    else by the mean log-probability of a token. Of as many as were drawn, all, in their order."""
+    if order.drawn == order.given:
+        return answers
+    if backend.scorer is not None and isinstance(prompt, Conversation):
+        rated = [prompt.answered(one.text) for one in answers]
+        values = [weighted_reward(found) for found in await score_all(backend, rated)]
+    else:
+        backend.reader("best_of")
+        values = [sum(one.logprobs) / max(1, len(one.logprobs)) for one in answers]
+    ranked = sorted(range(len(answers)), key=lambda index: -values[index])
+    return [answers[index] for index in ranked[: order.given]]
+
+
+def _echoed(backend: Backend, order: Order, index: int) -> str:
+    prompt = order.prompts[index]
+    return prompt if isinstance(prompt, str) else backend.speller.shown(order.ids[index])
+
+
+def _logprobs(
+    backend: Backend,
+    order: Order,
+    index: int,
+    head: Completion | None,
+    one: Completion,
+    first: int = 0,
+) -> dict[str, Any] | None:
+    """Log-probabilities of an answer (from character `first` on), or with its prompt's before."""
+    top = order.asked.top
+    if top is None:
+        return None
+    if order.chat:
+        return chat_logprobs(backend.speller, one, top)
+    tokens, values, likely = list(one.token_ids), list(one.logprobs), list(one.top)
+    likely = likely or [()] * len(tokens)
+    if head is not None:
+        tokens, values = [*order.ids[index], *tokens], [None, *head.logprobs, *values]
+        likely = [None, *(head.top or [()] * len(head.logprobs)), *likely]
+    return text_logprobs(backend.speller, tokens, values, likely, top, first)
+
+
+async def _events(backend: Backend, order: Order) -> AsyncGenerator[bytes, None]:
+    """The answers as events: an answer's first is its opening or its echo."""
+    options = cast(Any, order.asked).stream_options
+    with_usage = bool(options and options.include_usage)
+    chunks = Chunks(order.chat, backend.model_name, with_usage)
+    heads = await _heads(backend, order)
+    width = [0] * len(order.asks)
+    begun: set[int] = set()
+    written = 0
+    asks = [] if order.echo and order.asked.max_tokens == 0 else order.asks
+    if not asks:
+        for index in range(len(order.asks)):
+            yield _opening(backend, order, chunks, index, heads, "length")
+    async with aclosing(backend.stream(asks)) as parts:
+        async for index, one in parts:
+            if index not in begun:
+                begun.add(index)
+                if order.chat or order.echo:
+                    yield _opening(backend, order, chunks, index, heads, "")
+            logprobs = _logprobs(backend, order, index, None, one, width[index])
+            width[index] += len(one.text)
+            written += one.completion_tokens or len(one.token_ids)
+            yield chunks.part(index, one.text, logprobs, one.finish)
+    if with_usage:
+        yield chunks.usage(order.read, written)
+    yield DONE
+
+
+def _opening(
+    backend: Backend, order: Order, chunks: Chunks, index: int, heads: list[Any], finish: str
+) -> bytes:
+    if order.chat:
+        return chunks.first(index)
+    prompt = index // order.drawn
+    logprobs = _logprobs(backend, order, prompt, heads[prompt], Completion(""))
+    return chunks.part(index, _echoed(backend, order, prompt), logprobs, finish)
+
+
+class Streamed(StreamingResponse):
+    """Events to a client; when it goes, or its time is over, the work behind them ends."""
+
+    def __init__(self, first: bytes, events: AsyncGenerator[bytes, None], seconds: float):
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        self._events, self._seconds = cast(Any, events), seconds
+        super().__init__(self._told(first), headers=headers, media_type="text/event-stream")
+
+    async def _told(self, first: bytes) -> AsyncGenerator[bytes, None]:
+        last = asyncio.get_running_loop().time() + self._seconds
+        problem: Problem | None = None
+        yield first
+        while problem is None:
+            step: Awaitable[bytes] = anext(self._events)
+            try:
+                async with asyncio.timeout_at(last):
+                    told = await step
+            except StopAsyncIteration:
+                return
+            except TimeoutError:
+                problem = too_late(self._seconds)
+            except Exception as error:
+                problem = problem_of(error)
+            else:
+                yield told
+        yield event(error_of(problem))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send them. A client that does not read is left a little after its time."""
+        try:
+            async with asyncio.timeout(self._seconds + 10):
+                await super().__call__(scope, receive, send)
+        finally:
+            await self._events.aclose()

@@ -6,7 +6,9 @@
 
 import logging
 import math
+import traceback
 from dataclasses import dataclass
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
@@ -44,7 +46,9 @@ def problem_of(error: Exception) -> Problem:
             return Problem(502, f"the model could not answer: {error}")
         wait_seconds = error.retry_after_seconds or 1.0
         return Problem(503, str(error), retry_after_seconds=wait_seconds)
-    log.error("unexpected failure: %s: %s", type(error).__name__, error, exc_info=error)
+    # where it happened, not what it said: that may hold words of a prompt
+    where = "".join(traceback.format_tb(error.__traceback__))
+    log.error("unexpected failure: %s\n%s", type(error).__name__, where)
     return Problem(500, "the server failed on this request; its log says why")
 
 
@@ -59,15 +63,18 @@ def response_of(path: str, problem: Problem) -> JSONResponse:
     headers = {}
     if problem.retry_after_seconds:
         headers["Retry-After"] = str(math.ceil(problem.retry_after_seconds))
+    if problem.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
     if path.rstrip("/") == "/generate":
         return JSONResponse(problem.message, problem.status, headers)
-    error = {
-        "message": problem.message,
-        "type": _kind(problem.status),
-        "param": problem.param,
-        "code": problem.code,
-    }
-    return JSONResponse({"error": error}, problem.status, headers)
+    return JSONResponse(error_of(problem), problem.status, headers)
+
+
+def error_of(problem: Problem) -> dict[str, Any]:
+    """OpenAI's shape of it."""
+    kind = _kind(problem.status)
+    said = {"message": problem.message, "type": kind, "param": problem.param, "code": problem.code}
+    return {"error": said}
 
 
 def install(app: FastAPI) -> None:

@@ -1,34 +1,43 @@
-"""Rewards over HTTP: POST /v1/rewards, and the hosted format on /v1/chat/completions (SPEC 11.5).
+"""Rewards over HTTP: POST /v1/rewards, /score, and the hosted format in chats (SPEC 11.5).
 
     curl localhost:1424/v1/rewards -H 'Content-Type: application/json' -d '{"messages":
         [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}'
 
-answers {"model", "attributes": {five by name}, "reward": the card's weighted sum}.
+answers {"model", "attributes": {five by name}, "reward": the card's weighted sum}. With `answers`,
+a list of texts that each answer the messages, it answers {"model", "data": [the same, with their
+index]}. `/score` is vLLM's: text_1 are prompts, text_2 answers, the score is the weighted sum.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
+from fastapi.responses import Response
 from pydantic import Field
 
 from flywright.records import ATTRIBUTES, Conversation, weighted_reward
-from flywright.serve.backend import Backend, choice, reply
-from flywright.serve.bodies import Body, conversation_of, parse_body
+from flywright.serve.backend import Backend, all_of, check_name
+from flywright.serve.bodies import Body, Json, conversation_of, described, parse_body
+from flywright.serve.openai_shapes import choice, reply, usage
 from flywright.serve.problems import Problem
 from flywright.tokenizer import chat
 
+Texts = str | Annotated[list[str], Field(min_length=1, max_length=128)]
+
 
 class RewardRequest(Body):
-    """Body of /v1/rewards; the last message is the answer to rate."""
+    """Body of /v1/rewards; the last message is the answer to rate, or `answers` are."""
 
     model: str | None = None
-    messages: list[dict[str, Any]] = Field(min_length=2)
+    messages: list[dict[str, Any]] = Field(min_length=1)
+    answers: Annotated[list[str], Field(min_length=1, max_length=128)] | None = None
 
 
-def check_model(asked: str | None, served: str) -> None:
-    """Raises Problem(404) if another model than the served one is asked for."""
-    if asked and asked != served:
-        raise Problem(404, f"model {asked[:200]!r} is not served here", "model", "model_not_found")
+class ScoreRequest(Body):
+    """Body of /score: one prompt to each answer, or one to all."""
+
+    model: str | None = None
+    text_1: Texts
+    text_2: Texts
 
 
 def wants_reward(backend: Backend, model: str | None, conversation: Conversation) -> bool:
@@ -39,44 +48,84 @@ def wants_reward(backend: Backend, model: str | None, conversation: Conversation
     return by_name or (not model and not conversation.awaits_answer)
 
 
-async def attributes_of(
-    backend: Backend, conversation: Conversation
-) -> tuple[dict[str, float], int]:
-    """The last answer's five attributes, and the tokens read. Raises Problem 404, 400 or 429,
-    and TooLong for what the reward model cannot hold."""
-    if backend.scorer is None:
-        raise Problem(404, "no reward model is served here")
-    if conversation.awaits_answer:
+async def score_all(backend: Backend, conversations: list[Conversation]) -> list[dict[str, float]]:
+    """The last answers' five attributes. Raises Problem 404, 400 or 429, and TooLong for what the
+    reward model cannot hold."""
+    scorer = backend.scorer
+    if scorer is None:
+        raise Problem(404, "no reward model is served here", "model", "model_not_found")
+    if any(conversation.awaits_answer for conversation in conversations):
         message = "messages: the last one must be the assistant's, it is rated"
         raise Problem(400, message, "messages")
-    with backend.places(1):
-        attributes = await backend.scorer.score(conversation)
-    used = len(chat.reward_ids(backend.tokenizer, conversation))
-    return {name: float(attributes[name]) for name in ATTRIBUTES}, used
+    with backend.places(len(conversations)):
+        found = await all_of(scorer.score(one) for one in conversations)
+    return [{name: float(one[name]) for name in ATTRIBUTES} for one in found]
+
+
+def _used(backend: Backend, conversations: list[Conversation]) -> int:
+    used = sum(len(chat.reward_ids(backend.tokenizer, one)) for one in conversations)
+    backend.metrics.read(used)
+    return used
 
 
 async def hosted_reply(backend: Backend, conversation: Conversation) -> dict[str, Any]:
     """The attributes as a chat completion: choices[0].logprobs.content, token = name."""
-    attributes, used = await attributes_of(backend, conversation)
+    [attributes] = await score_all(backend, [conversation])
     said = ",".join(f"{name}:{value}" for name, value in attributes.items())
     content = [
         {"token": name, "logprob": value, "bytes": None, "top_logprobs": []}
         for name, value in attributes.items()
     ]
     rated = choice(0, said, True, "stop", {"content": content})
-    return reply("reward", backend.reward_name, [rated], used, 0)
+    return reply("reward", backend.reward_name, [rated], _used(backend, [conversation]), 0)
+
+
+def _row(attributes: dict[str, float]) -> dict[str, Any]:
+    return {"attributes": attributes, "reward": weighted_reward(attributes)}
+
+
+def pairs_of(asked: ScoreRequest) -> list[Conversation]:
+    """Prompts with their answers. Raises Problem where the numbers do not match."""
+    first, second = (
+        [texts] if isinstance(texts, str) else texts for texts in (asked.text_1, asked.text_2)
+    )
+    if len(first) not in (1, len(second)):
+        message = f"text_1: one prompt, or as many as answers ({len(second)})"
+        raise Problem(400, message, "text_1")
+    prompts = first * len(second) if len(first) == 1 else first
+    return [Conversation.of(*pair) for pair in zip(prompts, second, strict=True)]
 
 
 def router(backend: Backend) -> APIRouter:
-    """POST /v1/rewards."""
-    wire = APIRouter(prefix="/v1")
+    """POST /v1/rewards and /score."""
+    wire = APIRouter()
 
-    @wire.post("/rewards")
-    async def rewards(request: Request) -> dict[str, Any]:
+    @wire.post("/v1/rewards", openapi_extra=described(RewardRequest))
+    async def rewards(request: Request) -> Response:
         asked = parse_body(RewardRequest, await backend.read(request))
-        check_model(asked.model, backend.reward_name)
-        attributes, _ = await attributes_of(backend, conversation_of(asked.messages))
-        reward = weighted_reward(attributes)
-        return {"model": backend.reward_name, "attributes": attributes, "reward": reward}
+        check_name(asked.model, backend.reward_name)
+        said = conversation_of(asked.messages)
+        if asked.answers is not None and not said.awaits_answer:
+            raise Problem(400, "answers: the last message must be the user's then", "answers")
+        rated = [said] if asked.answers is None else [said.answered(a) for a in asked.answers]
+        found = await backend.while_there(request, score_all(backend, rated))
+        _used(backend, rated)
+        if asked.answers is None:
+            return Json({"model": backend.reward_name, **_row(found[0])})
+        rows = [{"index": index, **_row(one)} for index, one in enumerate(found)]
+        return Json({"model": backend.reward_name, "data": rows})
+
+    @wire.post("/score", openapi_extra=described(ScoreRequest))
+    async def score(request: Request) -> Response:
+        asked = parse_body(ScoreRequest, await backend.read(request))
+        check_name(asked.model, backend.reward_name)
+        rated = pairs_of(asked)
+        found = await backend.while_there(request, score_all(backend, rated))
+        rows = [
+            {"index": index, "object": "score", "score": weighted_reward(one)}
+            for index, one in enumerate(found)
+        ]
+        told = {"object": "list", "model": backend.reward_name, "data": rows}
+        return Json({**told, "usage": usage(_used(backend, rated), 0)})
 
     return wire
