@@ -13,7 +13,7 @@ import pytest
 import torch
 import uvicorn
 from fastapi.testclient import TestClient
-from naive import NaiveReader
+from watched import Watched
 
 from flywright.ask import ScriptedScorer
 from flywright.model import Decoder, RewardModel, save
@@ -50,15 +50,15 @@ def live():
 def decoder() -> Decoder:
     torch.set_num_threads(1)
     spec = ModelSpec(
-        vocab_size=400, hidden_size=32, layers=2, heads=4, kv_heads=2, head_dim=8,
+        vocab_size=400, hidden_size=32, layers=2, heads=4, kv_heads=2, head_dim=16,
         ffn_size=64, context_length=512, init_std=0.3,
     )  # fmt: skip
     return Decoder(spec, seed=0)
 
 
 @pytest.fixture
-def reader(decoder, tokenizer) -> NaiveReader:
-    return NaiveReader(decoder, tokenizer)
+def reader(decoder, tokenizer) -> Watched:
+    return Watched(decoder, tokenizer)
 
 
 @pytest.fixture(scope="session")
@@ -68,7 +68,7 @@ def values() -> dict[str, float]:
 
 @pytest.fixture
 def app_of(reader, tokenizer, values):
-    """`app_of(**settings)`: the naive reader and a scripted scorer behind all wires."""
+    """`app_of(**settings)`: the engine and a scripted scorer behind all wires."""
     scorer = ScriptedScorer(lambda c: {**values, "verbosity": float(len(c.last))}, "judge")
 
     def make(who=reader, **settings):

@@ -9,7 +9,7 @@ import time
 
 import pytest
 from fastapi.testclient import TestClient
-from naive import NaiveReader
+from watched import Watched
 
 from flywright.errors import UserError
 from flywright.serve import guard, listen
@@ -81,7 +81,7 @@ def test_a_loopback_server_answers_to_no_other_name(app_of, host, status):
 
 @pytest.fixture
 def slow(decoder, tokenizer):
-    return NaiveReader(decoder, tokenizer, seconds_a_token=0.02)
+    return Watched(decoder, tokenizer, seconds_a_step=0.02)
 
 
 LONG = {"max_tokens": 400, "ignore_eos": True}

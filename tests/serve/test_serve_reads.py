@@ -5,6 +5,7 @@ import json
 
 import openai
 import pytest
+import torch
 from fastapi.testclient import TestClient
 
 from flywright.ask import Sampling, Scripted
@@ -88,7 +89,7 @@ def as_lm_eval_asks(client, rows, top=1):
     return text(client, rows, max_tokens=1, logprobs=top, echo=True, seed=1234).json()["choices"]
 
 
-def test_an_echo_tells_how_likely_a_text_is_as_lm_eval_reads_it(client, reader, tokenizer):
+def test_an_echo_tells_how_likely_a_text_is_as_lm_eval_reads_it(client, reader, tokenizer, decoder):
     """Its parse: token_logprobs[context:-1] summed, greedy where each is its row's highest."""
     pairs = [("The quick brown", " fox"), ("And 12", " more foxes"), ("a", "漢")]
     rows = []
@@ -109,7 +110,7 @@ def test_an_echo_tells_how_likely_a_text_is_as_lm_eval_reads_it(client, reader, 
             p == max(best.values())
             for p, best in zip(told["token_logprobs"][length:-1], top, strict=True)
         )
-        after = reader.logprobs_after(row)[length - 1 : -1].argmax(-1).tolist()
+        after = decoder(torch.tensor([row]))[0, length - 1 : -1].argmax(-1).tolist()
         assert greedy == (after == row[length:])
         assert choice["text"].startswith(context + continuation)
 

@@ -95,7 +95,7 @@ class Answer(Request):
             tuple(self.ids[self.prompt_tokens :][new]),
             tuple(self.logprobs[new]),
             self.prompt_tokens,
-            self.drawn,
+            len(self.logprobs[new]),
             tuple(self.top[new]),
         )
 

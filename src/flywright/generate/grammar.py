@@ -51,26 +51,26 @@ class Grammars:
         self._tokenizer, self._end_ids = tokenizer, end_ids
 
     def open(self, grammar: str) -> Constraint:
-        """A constraint at the beginning of its text. Raises AskError for a grammar that is none."""
+        """A constraint at the beginning of its text. Raises UserError for a grammar that is none."""
         kind, _, source = grammar.partition(":")
         if len(source) > _MOST_CHARACTERS:
-            raise AskError(f"grammar: {len(source)} characters, at most {_MOST_CHARACTERS}")
+            raise UserError(f"grammar: {len(source)} characters, at most {_MOST_CHARACTERS}")
         return Constraint(self._compiled(kind, source).deep_copy(), self._tokenizer.vocab_size)
 
     @lru_cache(maxsize=64)  # noqa: B019 - one for each engine, which lives as long
     def _compiled(self, kind: str, source: str) -> Any:
         if kind not in (*_KINDS, "lark"):
-            raise AskError(f"grammar: {kind!r} is no kind of grammar; json, regex or lark is")
+            raise UserError(f"grammar: {kind!r} is no kind of grammar; json, regex or lark is")
         matcher_type, vocabulary = self._library
         try:
             if kind == "json":
                 json.loads(source)
             made = source if kind == "lark" else getattr(matcher_type, _KINDS[kind])(source)
         except (ValueError, RecursionError) as error:
-            raise AskError(f"grammar: {_line(str(error))}") from None
+            raise UserError(f"grammar: {_line(str(error))}") from None
         matcher = matcher_type(vocabulary, made, log_level=0)
         if matcher.is_error():
-            raise AskError(f"grammar: {_line(matcher.get_error())}")
+            raise UserError(f"grammar: {_line(matcher.get_error())}")
         return matcher
 
     @cached_property
