@@ -233,7 +233,7 @@ def test_logs_hold_no_words_of_a_prompt_unless_asked(app_of, caplog, reader):
 
     with caplog.at_level(logging.DEBUG):
         ask(TestClient(app_of()))
-        reader.stream = fail
+        reader.complete = fail
         response = ask(TestClient(app_of(), raise_server_exceptions=False))
         assert response.status_code == 500 and "fox" not in response.text
         assert "unexpected failure: RuntimeError" in caplog.text
