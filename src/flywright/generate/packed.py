@@ -8,9 +8,11 @@ Shapes: B rows, I inputs, O outputs.
 """
 
 import copy
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from flywright.model.norm import LayerNorm1P
 
@@ -29,6 +31,20 @@ class PackedLinear(nn.Module):
     def forward(self, x_BI: Tensor) -> Tensor:
         """[..., I] -> [..., O], in the weight's dtype."""
         return torch.ops.mkldnn._linear_pointwise(x_BI, self._weight, self._bias, "none", [], "")
+
+
+class Head(nn.Module):
+    """A model's outputs, in the head's own dtype whatever the body's."""
+
+    def __init__(self, weight_OI: Tensor, bias_O: Tensor | None = None):
+        super().__init__()
+        self._dtype = weight_OI.dtype
+        plain = partial(F.linear, weight=weight_OI.detach(), bias=bias_O)
+        self._product = PackedLinear(weight_OI, bias_O) if can_pack(weight_OI) else plain
+
+    def forward(self, x_BI: Tensor) -> Tensor:
+        """[..., I] -> [..., O]."""
+        return self._product(x_BI.to(self._dtype))
 
 
 def can_pack(weight: Tensor) -> bool:
