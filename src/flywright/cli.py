@@ -25,7 +25,7 @@ app = typer.Typer(
 )
 
 Overrides = Annotated[list[str], typer.Option("--set", help="dotted.key=value over the file's")]
-CacheGib = Annotated[float, typer.Option(min=0, help="keys and values of an engine, GiB")]
+CacheGib = Annotated[float, typer.Option(min=0, help="keys and values of an engine, GiB a rank")]
 LINGER_SECONDS = 10.0
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 
@@ -228,11 +228,13 @@ def serve(
     port: int = 1424,
     nemo_strict: Annotated[bool, typer.Option("--nemo-strict", help="NeMo's own quirks")] = False,
     cache_gib: CacheGib = 2.0,
+    tp: Annotated[int, typer.Option(min=1, help="ranks that share each layer (torchrun)")] = 1,
+    pp: Annotated[int, typer.Option(min=1, help="ranks that share the layers out")] = 1,
 ) -> None:
     """Serve a model over the OpenAI, NeMo and reward wires."""
     from flywright.recipe.verbs import serve_folder
 
-    serve_folder(model, reward, host, port, nemo_strict, cache_gib)
+    serve_folder(model, reward, host, port, nemo_strict, cache_gib, tp, pp)
 
 
 @app.command("fake-llm")

@@ -34,7 +34,9 @@ class Local:
     model's `labels`. `exact`: an output's bits do not depend on what else is in the step.
     """
 
-    def __init__(self, model: Decoder | RewardModel, cache: PagedCache, most_outputs: int | None = None):
+    def __init__(
+        self, model: Decoder | RewardModel, cache: PagedCache, most_outputs: int | None = None
+    ):
         self.labels = model.labels if isinstance(model, RewardModel) else ()
         vocabulary = model.spec.vocab_size
         self.outputs = len(self.labels) or min(most_outputs or vocabulary, vocabulary)

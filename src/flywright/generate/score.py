@@ -23,8 +23,8 @@ from flywright.tokenizer import Tokenizer, chat
 class RewardScorer:
     """A Scorer over a reward model in this process. `model` names it for ledgers and lineage.
 
-    Give a reward model, or a Local or one over ranks (ranks.py) with its cache. Concurrent awaits are
-    scored together; a score does not depend on what else is in the batch.
+    Give a reward model, or a Local, or one over ranks (ranks.py), with its cache. Concurrent awaits
+    are scored together; a score does not depend on what else is in the batch.
     """
 
     def __init__(

@@ -15,7 +15,7 @@ from flywright.evals.suite import run_tasks
 from flywright.evals.tasks import task_named
 from flywright.files import write_text
 from flywright.model import read_spec
-from flywright.recipe.answerers import engine, generator, reward_scorer
+from flywright.recipe.answerers import answering, engine, generator, reward_scorer
 from flywright.recipe.console import Teller
 from flywright.recipe.settings import GeneratorSettings
 from flywright.records import Conversation, parse_lines, weighted_reward
@@ -105,20 +105,30 @@ def open_chat(model: str, cache_gib: float) -> Callable[[str], str]:
 
 
 def serve_folder(
-    model: Path, reward: Path | None, host: str, port: int, nemo_strict: bool, cache_gib: float
+    model: Path,
+    reward: Path | None,
+    host: str,
+    port: int,
+    nemo_strict: bool,
+    cache_gib: float,
+    tp: int = 1,
+    pp: int = 1,
 ) -> None:
-    """Serve a policy folder, with a reward folder beside it if given."""
-    completer = engine(model, cache_bytes=int(cache_gib * 2**30))
-    settings = ServeSettings(
-        model_name=model.name,
-        reward_name=reward.name if reward else "",
-        context_tokens=completer.context_tokens,
-        nemo_strict=nemo_strict,
-    )
-    scorer = reward_scorer(reward) if reward else None
-    app = serving.create_app(completer, completer.tokenizer, scorer, settings)
-    print(f"serving {model} at http://{host}:{port} (Ctrl-C stops)", flush=True)
-    serving.run(app, host, port)
+    """Serve a policy folder, with a reward folder beside it if given, over tp x pp ranks."""
+    with answering(model, reward, int(cache_gib * 2**30), tp, pp) as who:
+        if who is None:
+            return
+        completer, scorer = who
+        assert completer is not None
+        settings = ServeSettings(
+            model_name=model.name,
+            reward_name=reward.name if reward else "",
+            context_tokens=completer.context_tokens,
+            nemo_strict=nemo_strict,
+        )
+        app = serving.create_app(completer, completer.tokenizer, scorer, settings)
+        print(f"serving {model} at http://{host}:{port} (Ctrl-C stops)", flush=True)
+        serving.run(app, host, port)
 
 
 def named_spec(name: str) -> ModelSpec:
