@@ -15,9 +15,9 @@ from pathlib import Path
 import httpx2
 import pytest
 import torch
+import torch.distributed as dist
 from test_generate_score import conversations
 
-from conftest import tiny_spec
 from flywright.ask import Completion, Sampling
 from flywright.errors import FlywrightError, UserError
 from flywright.generate import Engine, RewardScorer
@@ -32,17 +32,19 @@ from gloo_ranks import spread
 
 MESHES = {"tp2": MeshSpec(tp=2), "pp2": MeshSpec(pp=2), "tp2-pp2": MeshSpec(tp=2, pp=2)}
 # of a larger vocabulary than the tokenizer's, and with layers that two stages do not share evenly
-NEMOTRON = {"vocab_size": 332, "layers": 3}
-QWEN = NEMOTRON | {
-    "family": "qwen2", "norm": "rmsnorm", "mlp": "swiglu", "qkv_bias": True,
-    "rotary_fraction": 1.0, "tied_embeddings": True,
-}  # fmt: skip
+NEMOTRON = ModelSpec(
+    vocab_size=332, hidden_size=32, layers=3, heads=4, kv_heads=2, head_dim=16, ffn_size=48,
+    context_length=64, init_std=0.3,
+)  # fmt: skip
+QWEN = NEMOTRON.model_copy(
+    update={"family": "qwen2", "norm": "rmsnorm", "mlp": "swiglu", "qkv_bias": True,
+            "rotary_fraction": 1.0, "tied_embeddings": True}
+)  # fmt: skip
 WORDS = ["ban", "bel", "cut", "dob", "nut", "fob"]
 LAYER_PAGE = 2 * 2 * 16 * 16 * 4  # bytes of keys and values of a layer's two heads
 
 
-def _made(folder: Path, numbers: dict, kv_heads: int = 2) -> ModelSpec:
-    spec = tiny_spec(332).model_copy(update={**numbers, "kv_heads": kv_heads})
+def _made(folder: Path, spec: ModelSpec) -> None:
     model = Decoder(spec, seed=5).requires_grad_(False)
     for name, parameter in model.named_parameters():  # zeros and ones would hide what is left out
         if "norm" in name or name.endswith("bias"):
@@ -52,7 +54,6 @@ def _made(folder: Path, numbers: dict, kv_heads: int = 2) -> ModelSpec:
     save(model, folder / "policy")
     reward = RewardModel.from_decoder(model, seed=4, bias=(1.0, 2.0, 3.0, 4.0, 5.0))
     save(reward, folder / "reward")
-    return spec
 
 
 def _asks() -> list[tuple[str, Sampling]]:
@@ -61,20 +62,21 @@ def _asks() -> list[tuple[str, Sampling]]:
     return [(words(), Sampling(max_tokens=chance.choice([3, 9, 40, 60]))) for _ in range(9)]
 
 
-def _together(engine: Engine) -> list[Completion]:
-    """They come one after another, two are taken back under way."""
+def _together(engine: Engine, scorer: RewardScorer) -> tuple[list[Completion], list]:
+    """They come one after another, two are taken back under way; scores are asked meanwhile."""
 
     async def one(index: int, ask: tuple[str, Sampling]) -> Completion:
         await asyncio.sleep(0.01 * index)
         return await engine.complete(*ask)
 
-    async def everyone() -> list[Completion]:
+    async def everyone() -> tuple[list[Completion], list]:
         lost = [asyncio.ensure_future(one(2 * i, _asks()[i])) for i in (3, 4)]
         found = asyncio.ensure_future(asyncio.gather(*map(one, range(9), _asks())))
+        rated = [asyncio.ensure_future(scorer.score(each)) for each in conversations(7)]
         await asyncio.sleep(0.1)
         for task in lost:
             task.cancel()
-        return await found
+        return await found, await asyncio.gather(*rated)
 
     return asyncio.run(everyone())
 
@@ -82,7 +84,7 @@ def _together(engine: Engine) -> list[Completion]:
 def _answers(mesh_spec: MeshSpec, tokenizer: Tokenizer, folder: Path) -> None:
     ranks = Ranks(build_mesh(mesh_spec), mesh_spec)
     over = OverRanks(ranks)
-    layers = -(-NEMOTRON["layers"] // mesh_spec.pp)
+    layers = -(-NEMOTRON.layers // mesh_spec.pp)
     policy = over.open(folder / "policy", cache_bytes=7 * layers * LAYER_PAGE // mesh_spec.tp)
     reward = over.open(folder / "reward")
     if not ranks.first:
@@ -91,9 +93,8 @@ def _answers(mesh_spec: MeshSpec, tokenizer: Tokenizer, folder: Path) -> None:
     with over.leading():
         engine = Engine(policy, tokenizer, max_batch=3, guesses=1)
         scorer = RewardScorer(reward, tokenizer)
-        got = _together(engine)
+        got, scores = _together(engine, scorer)
         long = engine.generate(WORDS[:5], 50, min_new_tokens=45)
-        scores = scorer.score_many(conversations(7))
         assert engine.stats()["pages"] == 7 and engine.stats()["preemptions"]
     single = Engine(load_decoder(folder / "policy"), tokenizer, max_batch=1)
     expected = [asyncio.run(single.complete(*ask)) for ask in _asks()]
@@ -145,7 +146,7 @@ def _refused(folder: Path) -> None:
 
 
 def test_heads_that_do_not_divide_are_refused(tmp_path: Path) -> None:
-    _made(tmp_path, NEMOTRON, kv_heads=1)
+    _made(tmp_path, NEMOTRON.model_copy(update={"kv_heads": 1}))
     spread(_refused, tmp_path)
 
 
@@ -155,6 +156,7 @@ def _left_alone(tokenizer: Tokenizer, folder: Path) -> None:
     over = OverRanks(ranks)
     part = over.open(folder / "policy")
     if not ranks.first:
+        dist.barrier(group=over._orders)
         with torch.inference_mode():
             for _ in range(3):
                 order = over._heard()
@@ -193,9 +195,7 @@ def test_a_server_may_idle_longer_than_a_step_may_take(tokenizer, tmp_path: Path
 
 
 def test_ranks_that_were_not_started_are_told_the_command(tmp_path: Path) -> None:
-    with pytest.raises(
-        UserError, match=r"takes 4 processes, 1 started: torchrun .* 4 -m flywright"
-    ):
+    with pytest.raises(UserError, match=r"4 processes, 1 started: torchrun .* 4 -m flywright"):
         serve_folder(tmp_path, None, "127.0.0.1", 0, False, 1.0, tp=2, pp=2)
 
 

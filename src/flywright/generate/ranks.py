@@ -148,7 +148,8 @@ class OverRanks:
 
     @contextmanager
     def leading(self) -> Iterator[None]:
-        """The first rank's: ask inside; when it is left, the others' `follow` ends."""
+        """The first rank's: ask inside, once all ranks follow; when it is left, `follow` ends."""
+        dist.barrier(group=self._orders)  # who has more to load is waited for
         try:
             yield
         finally:
@@ -164,6 +165,7 @@ class OverRanks:
         """The others': compute what the first one orders until it is done; heeds no signal."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
+        dist.barrier(group=self._orders)
         while (order := self._heard()) is not None:
             part, step = order
             part.share(step)

@@ -24,6 +24,7 @@ from flywright.spec import MeshSpec
 from flywright.tokenizer import Tokenizer
 
 REVISION = "*.safetensors"  # a folder's revision is the hash of its weights (HOUSE 8)
+STEP_SECONDS = 300  # of an answer's step over ranks: where it takes longer one of them is lost
 TRY_SECONDS, DEADLINE_SECONDS = 300.0, 900.0  # one call to an endpoint, and with its retries
 
 
@@ -64,7 +65,8 @@ def answering(
     The first rank alone is given them, the others nothing once it is done: they compute with it.
     Raises UserError where torchrun or Slurm has not started as many.
     """
-    mesh, started = MeshSpec(tp=tp, pp=pp), started_ranks()
+    mesh = MeshSpec(tp=tp, pp=pp, timeout_seconds=STEP_SECONDS)
+    started = started_ranks()
     if started != mesh.ranks:
         command = f"torchrun --standalone --nproc-per-node {mesh.ranks} -m flywright.cli serve ..."
         told = f"--tp {tp} --pp {pp} takes {mesh.ranks} processes, {started} started"
