@@ -119,7 +119,8 @@ class OverRanks:
         model, tensors = open_meta(folder, dtype)
         placements = REWARD if isinstance(model, RewardModel) else DECODER
         if isinstance(model, Decoder) and model.spec.tied_embeddings:
-            model.lm_head.weight = nn.Parameter(model.lm_head.weight.clone())  # nothing trains
+            # nothing trains: each end of the pipeline may have its own
+            model.lm_head.weight = nn.Parameter(model.lm_head.weight.clone())
         mesh, stages = self.ranks.mesh, self.ranks.size("pp")
         assert mesh is not None
         chunk: Any = cut(model, self.ranks.place("pp"), stages, placements)
@@ -172,24 +173,19 @@ class OverRanks:
 
     def _tell(self, number: int, step: Step) -> None:
         """A header of sizes, then all numbers of the step."""
-        flat = torch.cat(
-            [
-                x.flatten().int()
-                for x in (step.ids, step.row, step.position, step.wanted, step.table)
-            ]
-        ).cpu()
-        head = torch.tensor([number, len(step.ids), len(step.wanted), *step.table.shape])
+        flat = torch.cat([each.flatten().int() for each in vars(step).values()]).cpu()
+        head = torch.tensor([number, len(step.ids), *step.table.shape, len(step.wanted)])
         dist.broadcast(head, group=self._orders, group_src=0)
         dist.broadcast(flat, group=self._orders, group_src=0)
 
     def _heard(self) -> tuple[Part, Step] | None:
         head = torch.tensor(_END)
         dist.broadcast(head, group=self._orders, group_src=0)
-        number, T, M, R, P = head.tolist()
+        number, T, R, P, M = head.tolist()
         if number < 0:
             return None
         flat = torch.empty(3 * T + M + R * P, dtype=torch.int32)
         dist.broadcast(flat, group=self._orders, group_src=0)
         part = self._parts[number]
-        ids, row, position, wanted, table = flat.to(part.device).split([T, T, T, M, R * P])
+        ids, row, position, table, wanted = flat.to(part.device).split([T, T, T, R * P, M])
         return part, Step(ids.long(), row, position, table.view(R, P), wanted.long())
