@@ -25,7 +25,7 @@ app = typer.Typer(
 )
 
 Overrides = Annotated[list[str], typer.Option("--set", help="dotted.key=value over the file's")]
-CacheGib = Annotated[float, typer.Option(min=0, help="keys and values of an engine, GiB")]
+CacheGib = Annotated[float, typer.Option(min=0, help="keys and values of an engine, GiB a rank")]
 LINGER_SECONDS = 10.0
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 
@@ -233,12 +233,18 @@ def serve(
     log_prompts: Annotated[bool, typer.Option("--log-prompts", help="log what is asked")] = False,
     nemo_strict: Annotated[bool, typer.Option("--nemo-strict", help="NeMo's own quirks")] = False,
     cache_gib: CacheGib = 2.0,
+    tp: Annotated[int, typer.Option(min=1, help="ranks that share each layer (torchrun)")] = 1,
+    pp: Annotated[int, typer.Option(min=1, help="ranks that share the layers out")] = 1,
+    dtype: Annotated[str, typer.Option(help="bf16, fp16 or fp32; default: as stored")] = "",
+    int8: Annotated[bool, typer.Option("--int8", help="layers in 8 bits (on a CPU)")] = False,
+    guesses: Annotated[int, typer.Option(min=0, max=16, help="tokens guessed ahead")] = 0,
 ) -> None:
     """Serve a model over the OpenAI, NeMo and reward wires."""
     from flywright.recipe.verbs import serve_folder
 
     told = {"cors": tuple(cors), "log_prompts": log_prompts, "nemo_strict": nemo_strict}
-    serve_folder(model, reward, (host, port), cache_gib, api_key_file, **told)
+    how = {"dtype": dtype, "int8": int8, "guesses": guesses, "tp": tp, "pp": pp}
+    serve_folder(model, reward, (host, port), cache_gib, api_key_file, how, **told)
 
 
 @app.command("fake-llm")

@@ -116,11 +116,9 @@ def test_dry_run_prints_both_turns():
 def test_served_requests_are_held_to_what_the_cache_and_the_reward_model_hold(folder, monkeypatch):
     apps = []
     monkeypatch.setattr(verbs.serving, "run", lambda app, *_: apps.append(app))
-    verbs.serve_folder(folder / "policy", folder / "reward", ("127.0.0.1", 0), 25e-6, None)
+    verbs.serve_folder(folder / "policy", folder / "reward", ("127.0.0.1", 0), 6.3e-6, None)
     local = "http://127.0.0.1"
-    client = TestClient(
-        apps[0], base_url=local
-    )  # the model's context is 96; 27 kB hold four times 48
+    client = TestClient(apps[0], base_url=local)  # the model's context is 96; 6.8 kB hold 48
     error = client.post("/v1/completions", json={"prompt": "fox", "max_tokens": 90}).json()["error"]
     assert "the context holds 48" in error["message"]
 

@@ -126,7 +126,7 @@ class Reader(Completer, Protocol):
     def stream(
         self, prompt: Conversation | str | Ids, sampling: Sampling
     ) -> AsyncIterator[Completion]:
-        """The answer in parts as they are drawn: text, lists and `completion_tokens` are what is new.
+        """The answer in parts as they are drawn: text, lists and `completion_tokens` tell the new.
 
         `finish` is "" until the last part. A part's text never ends within a character, nor within
         what may become a stop string. To leave the iterator takes the request back.

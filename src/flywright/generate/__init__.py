@@ -2,7 +2,7 @@
 
 engine.py     Engine, a Reader: answers, their parts, and how likely given tokens are
 score.py      RewardScorer, a Scorer
-runner.py     the steps: plan, compute, hand out
+runner.py     the steps: plan, compute, hand out; ranks.py: computed over the ranks of a mesh
 scheduler.py  who waits, who runs, what a step computes
 pages.py      which pages of the cache are free, shared, remembered
 cache.py      keys and values in pages, and attention to them (attention.c, native.py)

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from flywright.ask.protocol import AskError, Completion, Ids, Likely, Sampling, TooLong
 from flywright.errors import UserError
@@ -26,7 +26,6 @@ from flywright.generate.answer import Answer, Tell
 from flywright.generate.cache import PagedCache
 from flywright.generate.grammar import Grammars
 from flywright.generate.guess import guess
-from flywright.generate.packed import PackedLinear, can_pack, packed
 from flywright.generate.runner import Heard, Local, Runner
 from flywright.generate.sampler import Draw, likely, penalise, sample
 from flywright.generate.scheduler import Request
@@ -52,10 +51,11 @@ class Reading(Request):
 class Engine:
     """Completes conversations and raw texts; `model` names it for ledgers and lineage.
 
-    Give a model and its tokenizer, or a weights folder. At most `max_batch` requests run at a time.
-    `cache_bytes` of keys and values are shared among them, in pages; where they do not hold one
-    whole context, the context is shorter: `context_tokens` says how long it is. `dtype` decodes in
-    another precision than the model's own; where the same answers are promised, that is float32.
+    Give a model and its tokenizer, or a weights folder; a Local, or one over ranks (ranks.py), has
+    its precision and cache. At most `max_batch` requests run at a time. `cache_bytes` of keys and
+    values are shared among them, in pages; where they do not hold one whole context, the context is
+    shorter: `context_tokens` says how long it is. `dtype` decodes in another precision than the
+    model's own; where the same answers are promised, that is float32.
     `guesses`: so many tokens are guessed from what the text said before, and drawn in one step.
     `int8`: the layers' weights and what they are multiplied with are rounded to 8 bits.
 
@@ -68,7 +68,7 @@ class Engine:
 
     def __init__(
         self,
-        model: Decoder | Path | str,
+        model: Decoder | Local | Path | str,
         tokenizer: Tokenizer | None = None,
         max_batch: int = 64,
         model_name: str = "",
@@ -82,29 +82,20 @@ class Engine:
             model, tokenizer = load_decoder(folder, dtype), tokenizer or Tokenizer.load(folder)
         if tokenizer is None:
             raise UserError("Engine: a model without a folder needs its tokenizer")
-        if dtype not in (None, model.lm_head.weight.dtype):
-            model = copy.deepcopy(model).to(dtype)
-        weight = model.lm_head.weight
-        if tokenizer.vocab_size > len(weight):
-            raise UserError(f"tokenizer has {tokenizer.vocab_size} pieces, model {len(weight)}")
-        self.model = model_name
-        self.tokenizer = tokenizer
-        cache = PagedCache(model.spec, max_batch, weight.dtype, weight.device, cache_bytes)
-        self.context_tokens = cache.context_length
-        # a vocabulary padded beyond the tokenizer's pieces is never drawn from (SPEC 11.3)
-        compute = Local(packed(model.model, int8), _head(weight[: tokenizer.vocab_size]), cache)
-        self.exact = cache.exact and can_pack(weight)
-        self._guesses, self._device = guesses, weight.device
+        pieces = tokenizer.vocab_size
+        if isinstance(model, Decoder):
+            if dtype not in (None, model.lm_head.weight.dtype):
+                model = copy.deepcopy(model).to(dtype)
+            weight = model.lm_head.weight
+            cache = PagedCache(model.spec, max_batch, weight.dtype, weight.device, cache_bytes)
+            model = Local(model, cache, pieces, int8)
+        if pieces > model.outputs:
+            raise UserError(f"tokenizer has {pieces} pieces, model {model.outputs}")
+        self.model, self.tokenizer = model_name, tokenizer
+        self.context_tokens, self.exact = model.context_tokens, model.exact
+        self._guesses, self._device = guesses, model.device
         self._grammars = Grammars(tokenizer, chat.end_ids(tokenizer))
-        self._runner = Runner(
-            compute,
-            cache.pages,
-            tokenizer.vocab_size,
-            max_batch,
-            weight.device,
-            self._heard,
-            self._guess,
-        )
+        self._runner = Runner(model, max_batch, self._heard, self._guess)
 
     # asking
 
@@ -256,7 +247,8 @@ class Engine:
 
     def _heard(self, rows: Heard, outputs_MV: Tensor) -> None:
         """Draw the next tokens of answers, and read those that are asked for."""
-        logits_MV = outputs_MV.float()
+        # a vocabulary padded beyond the tokenizer's pieces is never drawn from (SPEC 11.3)
+        logits_MV = outputs_MV[:, : self.tokenizer.vocab_size].float()
         total_M = logits_MV.logsumexp(-1)
         answers: list[tuple[Answer, int, int]] = []
         at = 0
@@ -288,14 +280,6 @@ class Engine:
             here = slice(at, at + wanted)
             _accept(one, list(zip(tokens[here], logprobs[here], tops[here], strict=True)))
             at += wanted
-
-
-def _head(weight_VD: Tensor) -> nn.Module:
-    if can_pack(weight_VD):
-        return PackedLinear(weight_VD)
-    head = nn.Linear(*weight_VD.shape[::-1], bias=False, device="meta")
-    head.weight = nn.Parameter(weight_VD, requires_grad=False)
-    return head
 
 
 def _read_out(request: Reading, logits_NV: Tensor, total_N: Tensor) -> None:

@@ -51,7 +51,7 @@ class Grammars:
         self._tokenizer, self._end_ids = tokenizer, end_ids
 
     def open(self, grammar: str) -> Constraint:
-        """A constraint at the beginning of its text. Raises UserError for a grammar that is none."""
+        """A constraint at its text's beginning. Raises UserError for a grammar that is none."""
         kind, _, source = grammar.partition(":")
         if len(source) > _MOST_CHARACTERS:
             raise UserError(f"grammar: {len(source)} characters, at most {_MOST_CHARACTERS}")

@@ -8,9 +8,11 @@ Shapes: B rows, I inputs, O outputs.
 """
 
 import copy
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from flywright.errors import UserError
 from flywright.generate.cache import Paged
@@ -39,7 +41,7 @@ class Int8Linear(nn.Module):
     """The same of a weight in int8, a scale for each output; each row of x in int8 with its own.
 
     Half the bytes, and integer products where the processor has them (benchmarks/engine.py says
-    how much that is worth, benchmarks/int8.py what it costs). The sums are exact.
+    how much that is worth, benchmarks/fp8.py what it costs). The sums are exact.
     """
 
     def __init__(self, weight_OI: Tensor, bias_O: Tensor | None = None):
@@ -71,11 +73,11 @@ class PackedAttention(nn.Module):
         super().__init__()
         parts = plain.q_proj, plain.k_proj, plain.v_proj
         biases: list[Tensor] = [one.bias for one in parts if one.bias is not None]
-        self._sizes = [one.out_features for one in parts]
+        self._sizes = [len(one.weight) for one in parts]
         self._head_dim = plain.head_dim
         weight = torch.cat([one.weight for one in parts])
         self._qkv = linear(weight, torch.cat(biases) if biases else None)
-        self._o = linear(plain.o_proj.weight)
+        self.o_proj = linear(plain.o_proj.weight)
         self._norms = plain.q_norm, plain.k_norm
         self._normed = not isinstance(plain.q_norm, nn.Identity)
 
@@ -85,13 +87,27 @@ class PackedAttention(nn.Module):
         """Attention output, [1, T, D]."""
         qkv_1TE = self._qkv(x_1TD)
         if isinstance(attend, Paged) and not self._normed:
-            return self._o(attend.packed(layer, qkv_1TE, tables))
+            return self.o_proj(attend.packed(layer, qkv_1TE, tables))
         parts = qkv_1TE.split(self._sizes, -1)
         heads = [part.unflatten(-1, (-1, self._head_dim)).transpose(1, 2) for part in parts]
         q_1HTK, k_1GTK = (
             rotate(norm(part), tables) for norm, part in zip(self._norms, heads, strict=False)
         )
-        return self._o(attend(layer, q_1HTK, k_1GTK, heads[2]).transpose(1, 2).flatten(-2))
+        return self.o_proj(attend(layer, q_1HTK, k_1GTK, heads[2]).transpose(1, 2).flatten(-2))
+
+
+class Head(nn.Module):
+    """A model's outputs, in the head's own dtype whatever the body's."""
+
+    def __init__(self, weight_OI: Tensor, bias_O: Tensor | None = None):
+        super().__init__()
+        self._dtype = weight_OI.dtype
+        plain = partial(F.linear, weight=weight_OI.detach(), bias=bias_O)
+        self._product = PackedLinear(weight_OI, bias_O) if can_pack(weight_OI) else plain
+
+    def forward(self, x_BI: Tensor) -> Tensor:
+        """[..., I] -> [..., O]."""
+        return self._product(x_BI.to(self._dtype))
 
 
 def can_pack(weight: Tensor) -> bool:

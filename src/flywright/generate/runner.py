@@ -1,6 +1,6 @@
 """The steps of a model in this process: plan, compute, hand out.
 
-    runner = Runner(model.model, head, spec, ...); runner.ask(request); future.result()
+    runner = Runner(Local(model, cache), 64, heard); runner.ask([request]); future.result()
 
 What an answer, a score or a log-probability is made of, its owner says: `heard` gets each request
 with the outputs that it asked for.
@@ -15,28 +15,53 @@ import torch
 from torch import Tensor, nn
 
 from flywright.generate.cache import PagedCache, Step
-from flywright.generate.packed import LEAST_ROWS
+from flywright.generate.packed import LEAST_ROWS, Head, can_pack, packed
 from flywright.generate.pages import Pages
 from flywright.generate.scheduler import Request, Scheduler, wanted_of
 from flywright.generate.worker import Worker, settle
+from flywright.model import Decoder, RewardModel
 
 STEP_TOKENS = 512  # of a step, at most: a long prompt is computed in pieces between other steps
 MOST_OUTPUTS = 1 << 24  # numbers that a step's head may make
 
 Heard = Sequence[tuple[Request, int]]  # requests of a step, and how many outputs each gets
-Compute = Callable[[Step], Tensor]  # outputs_ME of a step
 
 
 class Local:
-    """A body and a head on one device, with their cache: computes steps."""
+    """A model on one device, with its cache: computes steps.
 
-    def __init__(self, body: nn.Module, head: nn.Module, cache: PagedCache):
-        self._body, self._head, self._cache = body, head, cache
+    `outputs` numbers for each place: logits of the vocabulary's first `most_outputs`, or a reward
+    model's `labels`. `exact`: an output's bits do not depend on what else is in the step.
+    """
+
+    def __init__(
+        self,
+        model: Decoder | RewardModel,
+        cache: PagedCache,
+        most_outputs: int | None = None,
+        int8: bool = False,
+    ):
+        self.labels = model.labels if isinstance(model, RewardModel) else ()
+        vocabulary = model.spec.vocab_size
+        self.outputs = len(self.labels) or min(most_outputs or vocabulary, vocabulary)
+        head = model.score if isinstance(model, RewardModel) else model.lm_head
+        weight = next(model.parameters())
+        self.device, self.exact = weight.device, cache.exact and can_pack(weight)
+        self.pages, self.context_tokens = cache.pages, cache.context_length
+        self._body, self._cache = packed(model.model, int8), cache
+        if isinstance(head, nn.Linear):  # which the beginning of a cut model lacks
+            head = Head(head.weight[:most_outputs], head.bias)
+        self._head = head
 
     def __call__(self, step: Step) -> Tensor:
         """Outputs [M, E] of the step's wanted places, and at least LEAST_ROWS of them."""
-        attend = self._cache.attend(step)
-        hidden_TD = self._body(step.ids[None], step.position[None], attend)[0]
+        return self._read(step, self._through(step, step.ids))
+
+    def _through(self, step: Step, x_T: Tensor) -> Tensor:
+        """The body's output [T, D] for ids, or for what the layers before made of them."""
+        return self._body(x_T[None], step.position[None], self._cache.attend(step))[0]
+
+    def _read(self, step: Step, hidden_TD: Tensor) -> Tensor:
         wanted = step.wanted
         if len(wanted) < LEAST_ROWS:
             wanted = torch.cat((wanted, wanted.new_zeros(LEAST_ROWS - len(wanted))))
@@ -44,7 +69,7 @@ class Local:
 
 
 class Runner:
-    """Runs requests over `compute`, many at once; each step begins with `prepare(running)`.
+    """Runs requests by `compute`, many at once; each step begins with `prepare(running)`.
 
     `heard(rows, outputs_ME)` reads what a step has made, in the order of `rows`; it settles the
     requests' futures: one that is settled leaves.
@@ -52,18 +77,14 @@ class Runner:
 
     def __init__(
         self,
-        compute: Compute,
-        pages: int,
-        outputs: int,
+        compute: Local,
         max_batch: int,
-        device: torch.device,
         heard: Callable[[Heard, Tensor], None],
         prepare: Callable[[list[Request]], None] = lambda _running: None,
     ):
         self._compute, self._heard, self._prepare = compute, heard, prepare
-        most = max(MOST_OUTPUTS // outputs, max_batch)
-        self.scheduler = Scheduler(Pages(pages), max_batch, max(STEP_TOKENS, max_batch), most)
-        self._device = device
+        most, pages = max(MOST_OUTPUTS // compute.outputs, max_batch), Pages(compute.pages)
+        self.scheduler = Scheduler(pages, max_batch, max(STEP_TOKENS, max_batch), most)
         self._worker = Worker(lambda: self.scheduler.busy, self._step)
         self.steps = self.tokens = 0
 
@@ -89,7 +110,7 @@ class Runner:
                 settle(request.future, error)
 
     def _run(self, plan: dict[Request, int]) -> None:
-        step = Step.of(plan, LEAST_ROWS, self._device)
+        step = Step.of(plan, LEAST_ROWS, self._compute.device)
         rows = [(one, wanted) for one, n in plan.items() if (wanted := wanted_of(one, n))]
         outputs_ME = self._compute(step)
         self.steps, self.tokens = self.steps + 1, self.tokens + sum(plan.values())

@@ -7,12 +7,11 @@ Shapes: M answers of a step, L labels of the model.
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from flywright.ask.protocol import TooLong
 from flywright.errors import UserError
 from flywright.generate.cache import PagedCache
-from flywright.generate.packed import PackedLinear, can_pack, packed
 from flywright.generate.runner import Heard, Local, Runner
 from flywright.generate.scheduler import Request
 from flywright.generate.worker import settle
@@ -24,12 +23,13 @@ from flywright.tokenizer import Tokenizer, chat
 class RewardScorer:
     """A Scorer over a reward model in this process. `model` names it for ledgers and lineage.
 
-    Concurrent awaits are scored together; a score does not depend on what else is in the batch.
+    Give a reward model, or a Local, or one over ranks (ranks.py), with its cache. Concurrent awaits
+    are scored together; a score does not depend on what else is in the batch.
     """
 
     def __init__(
         self,
-        model: RewardModel,
+        model: RewardModel | Local,
         tokenizer: Tokenizer,
         model_name: str = "",
         max_batch: int = 64,
@@ -40,12 +40,12 @@ class RewardScorer:
             raise UserError(f"a scorer needs the output {min(missing)!r}; this model has none")
         self.model = model_name
         self._labels, self._tokenizer = model.labels, tokenizer
-        weight = model.model.embed_tokens.weight
-        cache = PagedCache(model.spec, max_batch, weight.dtype, weight.device, cache_bytes)
-        self.context_tokens = cache.context_length
-        compute = Local(packed(model.model), _Head(model.score), cache)
-        labels, device = len(model.labels), weight.device
-        self._runner = Runner(compute, cache.pages, labels, max_batch, device, self._heard)
+        if isinstance(model, RewardModel):
+            weight = model.model.embed_tokens.weight
+            cache = PagedCache(model.spec, max_batch, weight.dtype, weight.device, cache_bytes)
+            model = Local(model, cache)
+        self.context_tokens = model.context_tokens
+        self._runner = Runner(model, max_batch, self._heard)
 
     async def score(self, conversation: Conversation) -> dict[str, float]:
         """The five attributes of the last answer, by name.
@@ -71,15 +71,3 @@ class RewardScorer:
         for (request, _), values in zip(rows, outputs_ML.tolist(), strict=True):
             named = dict(zip(self._labels, values, strict=True))
             settle(request.future, {name: named[name] for name in ATTRIBUTES})
-
-
-class _Head(nn.Module):
-    """The reward head in its own dtype, whatever the body's."""
-
-    def __init__(self, score: nn.Linear):
-        super().__init__()
-        self._dtype = score.weight.dtype
-        self._score = PackedLinear(score.weight, score.bias) if can_pack(score.weight) else score
-
-    def forward(self, hidden_MD: Tensor) -> Tensor:
-        return self._score(hidden_MD.to(self._dtype))

@@ -8,10 +8,10 @@ Nothing here knows a model; gloo on CPU and NCCL on GPUs run the same code.
 from flywright.parallel.apply import apply, apply_pipeline, compute_in
 from flywright.parallel.folder import fill, save_sharded
 from flywright.parallel.fsdp import exchange, let_go
-from flywright.parallel.mesh import build_mesh, process_group
-from flywright.parallel.pipeline import Pipeline, runnable
+from flywright.parallel.mesh import build_mesh, process_group, started_ranks
+from flywright.parallel.pipeline import Pipeline, cut, runnable
 from flywright.parallel.ranks import Ranks, joined
-from flywright.parallel.tensor import local_rows
+from flywright.parallel.tensor import local_rows, sum_parts, take_part
 from flywright.parallel.watch import Preemption, Watchdog
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "apply_pipeline",
     "build_mesh",
     "compute_in",
+    "cut",
     "exchange",
     "fill",
     "joined",
@@ -31,4 +32,7 @@ __all__ = [
     "process_group",
     "runnable",
     "save_sharded",
+    "started_ranks",
+    "sum_parts",
+    "take_part",
 ]

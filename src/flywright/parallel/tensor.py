@@ -13,6 +13,8 @@ from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
 
+import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 from torch.distributed.device_mesh import DeviceMesh
@@ -82,13 +84,16 @@ def _embedded(module: nn.Module, mesh: DeviceMesh, ids_BT: Tensor) -> Tensor:
     """[B, T / tp, D]: rows that are others' count as 0, and the ranks' are summed."""
     weight = module.get_parameter("weight")
     assert isinstance(weight, DTensor)
-    rows_VD = weight.to_local()
-    own_BT = ids_BT - mesh.get_local_rank() * len(rows_VD)
-    others_BT = (own_BT < 0) | (own_BT >= len(rows_VD))
-    found_BTD = F.embedding(own_BT.masked_fill(others_BT, 0), rows_VD)
-    found_BTD = found_BTD.masked_fill(others_BT[..., None], 0)
+    found_BTD = _own_rows(weight.to_local(), mesh.get_local_rank(), ids_BT)
     partly = DTensor.from_local(found_BTD, mesh, (Partial(),), run_check=False)
     return partly.redistribute(placements=(_SPLIT,)).to_local()
+
+
+def _own_rows(rows_VD: Tensor, place: int, ids_BT: Tensor) -> Tensor:
+    own_BT = ids_BT - place * len(rows_VD)
+    others_BT = (own_BT < 0) | (own_BT >= len(rows_VD))
+    found_BTD = F.embedding(own_BT.masked_fill(others_BT, 0), rows_VD)
+    return found_BTD.masked_fill(others_BT[..., None], 0)
 
 
 _SPLIT, _WHOLE = Shard(SEQUENCE), Replicate()
@@ -112,18 +117,52 @@ def tensor_parallel(module: nn.Module, mesh: DeviceMesh, ways: Mapping[str, str]
     Raises UserError for a weight that no placement names, or that does not divide by the ranks.
     """
     refuse_tied(module)
-    _check_all_placed(module, ways)
     plan = {}
-    for name, way in _placed(module, ways):
-        # a projection into heads is cut between them: what owns it says how wide they are
-        owner = module.get_submodule(name.rpartition(".")[0])
-        unit = getattr(owner, "head_dim", 1) if way == "column" else 1
-        _check_divides(name, module.get_submodule(name), way, mesh.size(), unit)
+    for name, way in _checked(module, ways, mesh.size()):
         plan[name] = _STYLES[way]
         if way == "vocab":  # where a sequence enters
             check = partial(_check_parts, ranks=mesh.size())
             module.get_submodule(name).register_forward_pre_hook(check)
     return parallelize_module(module, mesh, plan)
+
+
+def take_part(
+    module: nn.Module,
+    tensors: Mapping[str, Tensor],
+    mesh: DeviceMesh,
+    ways: Mapping[str, str],
+    device: torch.device | str,
+) -> None:
+    """Give a module on the meta device this rank's part of its tensors, as plain weights.
+
+    For steps of a few tokens, without gradients or a split sequence: `sum_parts` puts on what is
+    then left to do between the ranks. Of mapped tensors a rank reads its slices; in their own dtype
+    they stay mapped. Raises UserError as `tensor_parallel` does.
+    """
+    placed = dict(_checked(module, ways, mesh.size()))
+    for name, parameter in list(module.named_parameters()):
+        owner, _, leaf = name.rpartition(".")
+        part, axis = tensors[name], _CUT.get(placed[owner])
+        if axis is not None:
+            part = part.chunk(mesh.size(), axis)[mesh.get_local_rank()]
+        part = nn.Parameter(part.to(device, parameter.dtype), requires_grad=False)
+        module.get_submodule(owner).register_parameter(leaf, part)
+
+
+def sum_parts(module: nn.Module, mesh: DeviceMesh, ways: Mapping[str, str]) -> None:
+    """Have a module of parts (`take_part`) sum over the ranks what each has of an output."""
+
+    def summed(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+        dist.all_reduce(output, group=mesh.get_group())
+        return output
+
+    for name, child in module.named_modules():
+        way = _way_of(name, ways)
+        if way == "vocab" and not isinstance(child, nn.Identity):  # a later stage's
+            child.forward = partial(_own_rows, child.get_parameter("weight"), mesh.get_local_rank())
+        elif way != "row":
+            continue
+        child.register_forward_hook(summed)
 
 
 def local_rows(weight: Tensor) -> tuple[Tensor, ProcessGroup | None]:
@@ -139,6 +178,17 @@ def refuse_tied(module: nn.Module) -> None:
     shared = set(names) - {name for name, _ in module.named_parameters()}
     if shared:
         raise UserError(f"{min(shared)} is tied to another weight: untie it before it is cut")
+
+
+def _checked(module: nn.Module, ways: Mapping[str, str], ranks: int) -> Iterator[tuple[str, str]]:
+    """Each module that has a placement, with it. Raises UserError where the two do not fit."""
+    _check_all_placed(module, ways)
+    for name, way in _placed(module, ways):
+        # a projection into heads is cut between them: what owns it says how wide they are
+        owner = module.get_submodule(name.rpartition(".")[0])
+        unit = getattr(owner, "head_dim", 1) if way == "column" else 1
+        _check_divides(name, module.get_submodule(name), way, ranks, unit)
+        yield name, way
 
 
 def _placed(module: nn.Module, ways: Mapping[str, str]) -> Iterator[tuple[str, str]]:

@@ -16,7 +16,7 @@ from flywright.evals.suite import run_tasks
 from flywright.evals.tasks import task_named
 from flywright.files import write_text
 from flywright.model import RewardModel, open_meta, read_spec
-from flywright.recipe.answerers import engine, generator, reward_scorer
+from flywright.recipe.answerers import answering, engine, generator, reward_scorer
 from flywright.recipe.console import Teller
 from flywright.recipe.settings import GeneratorSettings
 from flywright.records import Conversation, parse_lines, weighted_reward
@@ -113,24 +113,30 @@ def serve_folder(
     address: tuple[str, int],
     cache_gib: float,
     api_key_file: Path | None,
+    how: dict[str, Any] | None = None,
     **settings: Any,
 ) -> None:
-    """Serve a policy folder, a reward folder, or both, at host and port."""
+    """Serve a policy folder, a reward folder, or both, at host and port; `how` is `answering`'s."""
     keys = api_keys(os.environ, api_key_file)
     if reward is None and isinstance(open_meta(model)[0], RewardModel):
         reward = model
-    policy = None if model == reward else engine(model, cache_bytes=int(cache_gib * 2**30))
-    scorer = reward_scorer(reward) if reward else None
-    chosen = ServeSettings(
-        model_name=model.name if policy else "",
-        reward_name=reward.name if reward else "",
-        context_tokens=policy.context_tokens if policy else read_spec(model).context_length,
-        api_key_hashes=keys,
-        loopback=address[0] == "localhost" or address[0].startswith("127.") or address[0] == "::1",
-        **settings,
-    )
-    tokenizer = policy.tokenizer if policy else Tokenizer.load(model)
-    serving.run(create_app(policy, tokenizer, scorer, chosen), *address)
+    policy = None if model == reward else model
+    with answering(policy, reward, int(cache_gib * 2**30), **(how or {})) as who:
+        if who is None:  # another rank serves
+            return
+        completer, scorer = who
+        answerer = completer or scorer
+        assert answerer is not None
+        chosen = ServeSettings(
+            model_name=model.name if completer else "",
+            reward_name=reward.name if reward else "",
+            context_tokens=answerer.context_tokens,
+            api_key_hashes=keys,
+            loopback=address[0] in ("localhost", "::1") or address[0].startswith("127."),
+            **settings,
+        )
+        tokenizer = completer.tokenizer if completer else Tokenizer.load(model)
+        serving.run(create_app(completer, tokenizer, scorer, chosen), *address)
 
 
 def named_spec(name: str) -> ModelSpec:
