@@ -1,4 +1,4 @@
-"""A weights folder for other tools: a dtype, or FP8; shards of a size; a reward head without bias."""
+"""A weights folder for other tools: a dtype or FP8, shards of a size, no bias on a reward head."""
 
 import shutil
 from pathlib import Path
