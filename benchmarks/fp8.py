@@ -1,12 +1,13 @@
 """What FP8 costs a finished run's policy: exported as `flywright export --fp8` does, beside itself.
 
-    python benchmarks/fp8.py RUN [--work DIR]
+    python benchmarks/fp8.py RUN [--work DIR] [--vllm PYTHON]
 
 On the rated answers that the run held out: KL divergence a token from the policy and perplexity,
 for FP8 weights alone, and with activations in FP8 too, a scale a token, as vLLM multiplies; a scale
 a row, as exported, beside one a tensor. Then the run's own last evaluation, on the same prompts, of
-the weights alone, by the run's own code. Nothing is written to RUN. Results in
-benchmarks/results/fp8.json.
+the weights alone, by the run's own code. With the interpreter of an environment that has vLLM, its
+greedy tokens from the exported folder beside ours, activations in FP8 in both. Nothing is written
+to RUN. Results in benchmarks/results/fp8.json.
 """
 
 import argparse
@@ -16,10 +17,12 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
+from elsewhere import PROMPTS, greedy, in_vllm
 from recording import write_result
 from torch import Tensor
 
@@ -163,7 +166,21 @@ def evaluation_rows(run: Path, policy: Path, fp8: Path, work: Path) -> Iterator[
         yield row(f"FP8 weights: {name}", a, b, "mean of items", difference=kept)
 
 
-def measure(run: Path, work: Path) -> list[dict[str, Any]]:
+def vllm_row(python: str, fp8: Path) -> dict[str, Any]:
+    """Greedy tokens of the exported folder, vLLM's and ours."""
+    model, tokenizer = load_decoder(fp8, torch.float32), Tokenizer.load(fp8)
+    prompts = [tokenizer.encode(text) for text in PROMPTS]
+    found = list(chain(*in_vllm(python, fp8, prompts)))
+    with fp8_activations(model):
+        ours = list(chain(*greedy(model, prompts)))
+    same = sum(a[0] == b[0] for a, b in zip(ours, found, strict=True))
+    gap = max(abs(a[1] - b[1]) for a, b in zip(ours, found, strict=True))
+    name = "vLLM, CPU build, fp32"
+    return row("greedy tokens of the FP8 folder", len(ours), same, "tokens the same", True,
+               name, largest_logprob_gap=gap)  # fmt: skip
+
+
+def measure(run: Path, work: Path, vllm: str) -> list[dict[str, Any]]:
     """All rows."""
     policy, fp8 = (run / "policy").resolve(), work / "fp8"
     print(export(policy, fp8, fp8=True), flush=True)
@@ -172,6 +189,7 @@ def measure(run: Path, work: Path) -> list[dict[str, Any]]:
         row("weights on disk", *sizes, "bytes", True),
         *text_rows(run, policy, fp8),
         *evaluation_rows(run, policy, fp8, work),
+        *([vllm_row(vllm, fp8)] if vllm else []),
     ]
 
 
@@ -179,14 +197,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("run", type=Path, metavar="RUN")
     parser.add_argument("--work", type=Path, help="keep the export and the items here")
+    parser.add_argument("--vllm", metavar="PYTHON", default="", help="that has vLLM")
     given = parser.parse_args()
     try:
         with tempfile.TemporaryDirectory() as temporary:
-            rows = measure(given.run, given.work or Path(temporary))
+            rows = measure(given.run, given.work or Path(temporary), given.vllm)
     except FlywrightError as error:
         print(f"fp8: {error}", file=sys.stderr)
         raise SystemExit(error.exit_status) from None
-    command = f"python benchmarks/fp8.py {given.run}"
+    command = f"python benchmarks/fp8.py {given.run}" + (" --vllm PYTHON" if given.vllm else "")
     write_result("fp8", command, rows, run=last_evaluation(given.run).name)
 
 
