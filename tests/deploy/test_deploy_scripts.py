@@ -123,29 +123,45 @@ def stand_in(tmp_path: Path, env: dict[str, str]) -> dict[str, str]:
     return env | {"PYTHON": str(program(tmp_path / "bin", "python", SERVER))}
 
 
+STARTED: list[subprocess.Popen] = []
+
+
+@pytest.fixture(autouse=True)
+def nothing_left():
+    """Whatever a test that failed has left is ended, by the sessions that it started."""
+    yield
+    while STARTED:
+        for number in of_session(STARTED.pop().pid):
+            with suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
+
+
 def start(env: dict[str, str], *words: Path | str, script: Path = SCRIPT) -> subprocess.Popen:
-    return subprocess.Popen(
+    process = subprocess.Popen(
         ["bash", script, *words], env=env, text=True, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
+    STARTED.append(process)
+    return process
 
 
-def of_session(number: int) -> list[str]:
-    """Command lines of a session's processes, which are all that a script has started."""
-    found = []
+def of_session(number: int) -> dict[int, str]:
+    """Command lines of a session's processes by number, which are all that a script has started."""
+    found = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
             fields = path.read_text().rpartition(") ")[2].split()
             if int(fields[3]) == number and fields[0] != "Z":
-                found.append((path.parent / "cmdline").read_text().replace("\0", " "))
+                said = (path.parent / "cmdline").read_text().replace("\0", " ")
+                found[int(path.parent.name)] = said
     return found
 
 
 def finish(process: subprocess.Popen) -> tuple[int, str, str]:
     """Status, stdout and stderr; of its processes none is left."""
-    said, wrong = process.communicate(timeout=120)
-    assert of_session(process.pid) == []
-    return process.returncode, said, wrong
+    process.wait(timeout=90)
+    assert of_session(process.pid) == {}
+    return process.returncode, *process.communicate()
 
 
 def until(seen, process: subprocess.Popen) -> None:
@@ -234,6 +250,14 @@ def test_waiting_has_an_end(env, model, tmp_path) -> None:
     env |= {"PYTHON": slow, "WAIT_SECONDS": "1"}
     status, _, wrong = finish(start(env, model))
     assert status == 1 and "no answer from" in wrong
+
+
+def test_a_stop_does_not_wait_for_the_next_look(env, model, tmp_path) -> None:
+    slow = str(program(tmp_path / "bin", "python", "import time; time.sleep(100)"))
+    process = start(env | {"PYTHON": slow, "POLL_SECONDS": "99"}, model)
+    until(lambda: "sleep 99 " in of_session(process.pid).values(), process)
+    process.terminate()
+    assert finish(process)[0] == 143
 
 
 def test_another_server_is_not_taken_for_ours(stand_in, model) -> None:
