@@ -306,11 +306,12 @@ def export(
     out: Path,
     dtype: Annotated[str, typer.Option(help="bf16, fp16 or fp32; default: as stored")] = "",
     shard_gb: Annotated[float, typer.Option(min=1e-3, help="at most so large a file, in GB")] = 5.0,
+    fp8: Annotated[bool, typer.Option("--fp8", help="the layers' matrices, as vLLM reads")] = False,
 ) -> None:
     """Write a weights folder for other tools; a reward model's bias is folded into its norm."""
     from flywright.model.export import export as write
 
-    print(write(model, out, dtype, shard_gb))
+    print(write(model, out, dtype, shard_gb, fp8))
 
 
 @app.command()

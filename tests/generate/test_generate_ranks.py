@@ -195,9 +195,9 @@ def test_a_server_may_idle_longer_than_a_step_may_take(tokenizer, tmp_path: Path
 
 
 def test_ranks_that_were_not_started_are_told_the_command(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"4 processes, 1 started: torchrun .* 4 -m flywright"):
-        with answering(tmp_path, None, 1 << 20, tp=2, pp=2):
-            pass
+    told = r"4 processes, 1 started: torchrun .* 4 -m flywright"
+    with pytest.raises(UserError, match=told), answering(tmp_path, None, 1 << 20, tp=2, pp=2):
+        pass
 
 
 def _started(agent: int) -> dict[int, int]:

@@ -62,6 +62,12 @@ def test_inference_is_the_cards_table() -> None:
     assert (least["H200", "bf16"], least["H100", "bf16"], least["A100", "bf16"]) == (8, 16, 16)
     assert least["H100", "fp8"] == 8 and ("A100", "fp8") not in least
     assert "H200" in plan("layout", "nemotron-4-340b", "--inference", "--batch", "8")
+    asked = ("--inference", "--json", "--device", "H100", "--precision", "fp8")
+    assert json.loads(plan("layout", "nemotron-4-340b", *asked)) == [
+        row for row in rows if (row["device"], row["precision"]) == ("H100", "fp8")
+    ]
+    (long,) = json.loads(plan("layout", "nemotron-4-340b", *asked, "--sequence", "8192"))
+    assert long["cache_gib"] == 2 * rows[0]["cache_gib"]
 
 
 def test_check_prints_both_and_the_error() -> None:
@@ -77,6 +83,14 @@ def test_check_prints_both_and_the_error() -> None:
         ([*SMALL, "--profile", "nemo"], "no profile 'nemo'; known: zero-3-2021"),
         ([*SMALL, "--device", "A100", "--precision", "fp8"], "A100 has no fp8"),
         (["layout", "nemotron-5", "--inference"], "no model preset"),
+        ([*SMALL, "--inference"], "finds the number of GPUs itself: omit --gpus"),
+        (["layout", "nemotron-4-15b", "--inference", "--mesh", "tp=8"], "itself: omit --mesh"),
+        (["layout", "nemotron-4-15b", "--inference", "--tokens", "1e9"], "itself: omit --tokens"),
+        (
+            ["layout", "nemotron-4-15b", "--inference", "--device", "A100", "--precision", "fp8"],
+            "A100 has no fp8",
+        ),
+        (["layout", "nemotron-4-15b", "--inference", "--device", "X9"], "no device 'X9'"),
     ],
 )
 def test_what_is_wrong_is_one_line(arguments: list[str], said: str) -> None:

@@ -15,6 +15,7 @@ from flywright.errors import UserError
 from flywright.files import read_json, write_json
 from flywright.model.decoder import Decoder
 from flywright.model.families import config_of, spec_of
+from flywright.model.fp8 import Dequantised, quantised_layers, scales_of
 from flywright.model.reward import RewardModel
 from flywright.model.shards import SHARD_BYTES, FolderTensors, join_parts, write_parts
 from flywright.records import ATTRIBUTES, REWARD_WEIGHTS
@@ -22,7 +23,7 @@ from flywright.spec import ModelSpec
 
 Model = Decoder | RewardModel
 AnyModel = TypeVar("AnyModel", Decoder, RewardModel, Model)
-Tensors = dict[str, Tensor]
+Tensors = Mapping[str, Tensor]
 _HEAD = "lm_head.weight"
 
 
@@ -62,10 +63,11 @@ def save(
     save_tensors(model, folder, shard_bytes)
 
 
-def save_tensors(model: Model, folder: Path, shard_bytes: int) -> None:
+def save_tensors(model: Model, folder: Path, shard_bytes: int, fp8: bool = False) -> None:
     """The model's tensors into model.safetensors, or its shards and their index."""
     is_copy = lambda name: model.spec.tied_embeddings and name == _HEAD  # noqa: E731
     named = (pair for pair in model.state_dict().items() if not is_copy(pair[0]))
+    named = quantised_layers(named) if fp8 else named
     join_parts(folder, [write_parts(folder, named, shard_bytes=shard_bytes)])
 
 
@@ -78,8 +80,9 @@ def read_spec(folder: Path) -> ModelSpec:
 def open_meta(folder: Path | str, dtype: torch.dtype | None = None) -> tuple[Model, Tensors]:
     """A folder's model on the meta device, and its tensors by name: mapped files, as stored.
 
-    The model's dtype is theirs or the one given; a reward head is fp32. Raises UserError for a
-    missing file, a foreign family, or a tensor missing, left over, or of another shape than
+    The model's dtype is theirs or the one given (the embedding's where they are FP8, which is
+    dequantised as it is read); a reward head is fp32. Raises UserError for a missing file, a
+    foreign family or quantisation, or a tensor missing, left over, or of another shape than
     config.json says (a reward folder without its head among them).
     """
     folder = Path(folder)
@@ -87,7 +90,12 @@ def open_meta(folder: Path | str, dtype: torch.dtype | None = None) -> tuple[Mod
     is_reward = any("SequenceClassification" in name for name in config.get("architectures") or ())
     with torch.device("meta"):
         model = _reward_model(spec, config) if is_reward else Decoder(spec)
-    tensors = _checked(model, FolderTensors(folder), folder, is_ours="attribute_weights" in config)
+    stored = dict(FolderTensors(folder))
+    scales = scales_of(stored, config, folder)
+    tensors = _checked(model, stored, folder, is_ours="attribute_weights" in config)
+    if scales:
+        dtype = dtype or tensors["model.embed_tokens.weight"].dtype
+        tensors = Dequantised(tensors, scales, dtype)
     for name, parameter in model.named_parameters():
         kept = torch.float32 if name.startswith("score.") else dtype or tensors[name].dtype
         parameter.data = parameter.data.to(kept)
@@ -134,7 +142,7 @@ def _reward_model(spec: ModelSpec, config: dict[str, Any]) -> RewardModel:
     return RewardModel(spec, labels, tuple(config.get("attribute_weights", default)))
 
 
-def _checked(model: Model, stored: FolderTensors, folder: Path, is_ours: bool) -> Tensors:
+def _checked(model: Model, stored: Tensors, folder: Path, is_ours: bool) -> Tensors:
     """The model's tensors by name, mapped; what a head of theirs may lack is filled in."""
     expected = model.state_dict()
     tensors = {name: tensor for name, tensor in stored.items() if "rotary_emb" not in name}

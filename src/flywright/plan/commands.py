@@ -20,7 +20,7 @@ from flywright.plan.inference import inference_fit
 from flywright.plan.job import Job, Precision, Recompute
 from flywright.plan.layout import Layout, given, lay_out, params_table, search
 from flywright.plan.software import software
-from flywright.spec import DeviceSpec, MeshSpec
+from flywright.spec import DeviceSpec, MeshSpec, ModelSpec
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, add_completion=False)
 Spec = Annotated[str, Argument(help="a preset or a weights folder")]
@@ -64,18 +64,15 @@ def layout(
     network: Annotated[float, Option(min=0, help="GB/s a GPU between machines")] = 0.0,
     limit: Annotated[int, Option(min=1, help="layouts shown")] = 8,
     picture: Annotated[Path | None, Option(help="the best one's schedule: .svg or .png")] = None,
-    inference: Annotated[bool, Option("--inference", help="to answer batch requests")] = False,
+    inference: Annotated[
+        bool, Option("--inference", help="the least GPUs to answer batch requests at once")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """The fastest layouts that fit, with time, MFU and memory; or the fit for inference."""
     model = context.obj(spec)
     if inference:
-        fits = [
-            fit
-            for name in SERVED_BY
-            for kind in ("bf16", "fp8")
-            if (fit := inference_fit(model, known_device(name), kind, sequence, batch or 1))
-        ]
+        fits = _fits(context, model)
         return _show(fits, as_json, f"{spec}: {batch or 1} x {sequence:,} tokens at once")
     if not batch or not (gpus or "dp=" in mesh):
         raise UserError("plan layout needs --batch and --gpus (or --mesh with dp, or --inference)")
@@ -99,6 +96,26 @@ def layout(
     title = f"{spec} on {job.gpus:,} {device}, {batch:,} x {sequence:,} tokens, {precision}"
     _show([_brief(row) for row in rows], False, title)
     _details(found[0], rows[0])
+
+
+def _fits(context: typer.Context, model: ModelSpec) -> list[dict[str, Any]]:
+    """The least GPUs of each device and precision, or of those that are named."""
+    asked = {
+        name: value
+        for name, value in context.params.items()
+        if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE"
+    }
+    read = {"spec", "inference", "as_json", "sequence", "batch", "device", "precision"}
+    if unread := ", ".join(f"--{name}" for name in asked if name not in read):
+        raise UserError(f"plan layout --inference finds the number of GPUs itself: omit {unread}")
+    names = [asked["device"]] if "device" in asked else SERVED_BY
+    devices = [known_device(name) for name in names]
+    kinds: list[Precision] = [asked["precision"]] if "precision" in asked else ["bf16", "fp8"]
+    size = context.params["sequence"], asked.get("batch", 1)
+    tried = [inference_fit(model, each, kind, *size) for each in devices for kind in kinds]
+    if not any(tried):
+        raise UserError(f"{asked['device']} has no fp8")
+    return [fit for fit in tried if fit]
 
 
 def _cluster(name: str, link: float, network: float) -> DeviceSpec:
