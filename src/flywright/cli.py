@@ -238,12 +238,16 @@ def serve(
     dtype: Annotated[str, typer.Option(help="bf16, fp16 or fp32; default: as stored")] = "",
     int8: Annotated[bool, typer.Option("--int8", help="layers in 8 bits (on a CPU)")] = False,
     guesses: Annotated[int, typer.Option(min=0, max=16, help="tokens guessed ahead")] = 0,
+    engine: Annotated[str, typer.Option(help="embedded, or vllm")] = "embedded",
 ) -> None:
     """Serve a model over the OpenAI, NeMo and reward wires."""
     from flywright.recipe.verbs import serve_folder
 
     told = {"cors": tuple(cors), "log_prompts": log_prompts, "nemo_strict": nemo_strict}
+    if engine not in ("embedded", "vllm"):
+        _fail(f"--engine {engine}: embedded or vllm", 2)
     how = {"dtype": dtype, "int8": int8, "guesses": guesses, "tp": tp, "pp": pp}
+    how["vllm"] = engine == "vllm"
     serve_folder(model, reward, (host, port), cache_gib, api_key_file, how, **told)
 
 

@@ -29,17 +29,16 @@ class Answer(Request):
         ids: Sequence[int],
         sampling: Sampling,
         limit: int,
-        constraint: Constraint | None = None,
         tell: Tell | None = None,
     ):
         super().__init__(list(ids), len(ids) - 1)
         own = sampling.end_ids
         self.sampling, self.prompt_tokens, self.limit = sampling, len(ids), limit
-        self.constraint = constraint
+        self.constraint: Constraint | None = None
         self.model_ends = tuple(chat.end_ids(tokenizer) if own is None else own)
         stops = [(text, tokenizer.raw_ids(text, continues=True)) for text in sampling.stop]
         single = [(t, ids[0] if len(ids) == 1 else -1) for t, ids in stops]
-        self._ends = {*self.model_ends, *(one for _, one in single if one in tokenizer.control_ids)}
+        self.ends = {*self.model_ends, *(one for _, one in single if one in tokenizer.control_ids)}
         self._stops = [text for text, one in single if one not in tokenizer.control_ids]
         self._hold = max((len(text) for text in self._stops), default=1) - 1
         self._tokenizer, self._tell = tokenizer, tell
@@ -62,7 +61,7 @@ class Answer(Request):
         self.logprobs.append(logprob)
         if self.sampling.top_logprobs:
             self.top.append(likely)
-        ended = token in self._ends
+        ended = token in self.ends
         if self.constraint is not None and not ended:
             ended = self.constraint.accept(token)
         if (self._stops or self._tell) and not ended:
@@ -112,7 +111,7 @@ class Answer(Request):
         if self.sampling.end_ids is None:
             text = chat.answer_text(self._tokenizer, ids)
         else:
-            text = self._tokenizer.decode(ids[:-1] if ids[-1] in self._ends else ids)
+            text = self._tokenizer.decode(ids[:-1] if ids[-1] in self.ends else ids)
         if self._cut >= 0:
             text = self._text[: self._cut]
         if self._tell:

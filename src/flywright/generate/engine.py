@@ -19,10 +19,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from flywright.ask.protocol import AskError, Completion, Ids, Likely, Sampling, TooLong
+from flywright.ask.protocol import AskError, Completion, Likely, Sampling
 from flywright.errors import UserError
 from flywright.files import seed_from
 from flywright.generate.answer import Answer, Tell
+from flywright.generate.asking import Asking, Prompt
 from flywright.generate.cache import PagedCache
 from flywright.generate.grammar import Grammars
 from flywright.generate.guess import guess
@@ -32,10 +33,7 @@ from flywright.generate.scheduler import Request
 from flywright.generate.worker import settle
 from flywright.model import Decoder, load_decoder
 from flywright.progress import Tick, silent
-from flywright.records import Conversation
 from flywright.tokenizer import Tokenizer, chat
-
-Prompt = Conversation | str | Ids
 
 
 class Reading(Request):
@@ -48,7 +46,7 @@ class Reading(Request):
         self.top: list[Likely] = []
 
 
-class Engine:
+class Engine(Asking):
     """Completes conversations and raw texts; `model` names it for ledgers and lineage.
 
     Give a model and its tokenizer, or a weights folder; a Local, or one over ranks (ranks.py), has
@@ -91,10 +89,10 @@ class Engine:
             model = Local(model, cache, pieces, int8)
         if pieces > model.outputs:
             raise UserError(f"tokenizer has {pieces} pieces, model {model.outputs}")
-        self.model, self.tokenizer = model_name, tokenizer
-        self.context_tokens, self.exact = model.context_tokens, model.exact
-        self._guesses, self._device = guesses, model.device
+        super().__init__(tokenizer, model_name, model.context_tokens)
+        self.exact = model.exact
         self._grammars = Grammars(tokenizer, chat.end_ids(tokenizer))
+        self._guesses, self._device = guesses, model.device
         self._runner = Runner(model, max_batch, self._heard, self._guess)
 
     # asking
@@ -105,7 +103,7 @@ class Engine:
         Raises TooLong where the prompt leaves no room in the context. An answer that reaches the
         context's end finishes as "length". Cancelling the await takes the request back.
         """
-        return await self._runner.wait(self._answer(prompt, sampling))
+        return await self._runner.wait(self._constrained(prompt, sampling))
 
     async def stream(self, prompt: Prompt, sampling: Sampling) -> AsyncIterator[Completion]:
         """The answer in parts (ask.Reader); leaving the iterator takes the request back."""
@@ -114,7 +112,7 @@ class Engine:
         def tell(part: Completion | None) -> None:
             loop.call_soon_threadsafe(parts.put_nowait, part)
 
-        request = self._answer(prompt, sampling, tell)
+        request = self._constrained(prompt, sampling, tell)
         request.future.add_done_callback(lambda _: tell(None))
         asked = asyncio.ensure_future(self._runner.wait(request))
         try:
@@ -124,22 +122,6 @@ class Engine:
         finally:
             asked.cancel()
             await asyncio.gather(asked, return_exceptions=True)
-
-    async def read(self, ids: Sequence[int], top: int = 0) -> Completion:
-        """How likely each of `ids` is after those before it (ask.Reader)."""
-        return await self._read(ids, 0, top)
-
-    async def logprobs(self, context: str, continuations: list[str]) -> list[float]:
-        """Sum of natural log-probabilities of each continuation after the raw context.
-
-        Context and continuation are encoded apart, as when the model goes on from a prompt; an
-        empty context is the start of a document. Raises TooLong where the two do not fit. The
-        context is computed once for all of them.
-        """
-        before = self._raw_ids(context)
-        texts = [chat.raw_ids(self.tokenizer, text, True) for text in continuations]
-        reads = [self._read([*before, *after], len(before) - 1, 0) for after in texts]
-        return [sum(one.logprobs) for one in await asyncio.gather(*reads)]
 
     def generate(
         self,
@@ -163,7 +145,7 @@ class Engine:
             min_tokens=min_new_tokens,
         )
         requests = [
-            self._answer(prompt, drawn.with_seed(seed_from(seed, index)))
+            self._constrained(prompt, drawn.with_seed(seed_from(seed, index)))
             for index, prompt in enumerate(prompts)
         ]
         self._runner.ask(requests)
@@ -177,6 +159,11 @@ class Engine:
                 request.future.cancel()
             raise
         return completions
+
+    def _constrained(self, prompt: Prompt, sampling: Sampling, tell: Tell | None = None) -> Answer:
+        request = self._answer(prompt, sampling, tell)
+        request.constraint = self._grammars.open(sampling.grammar) if sampling.grammar else None
+        return request
 
     def stats(self) -> dict[str, int]:
         """What the engine does and has done, for gauges and counters."""
@@ -193,42 +180,7 @@ class Engine:
         }
 
     async def _read(self, ids: Sequence[int], wanted: int, top: int) -> Completion:
-        self._fits(len(ids), self.context_tokens)
-        self._known(ids)
-        if wanted >= len(ids) - 1:
-            return Completion("", token_ids=tuple(ids), prompt_tokens=len(ids))
         return await self._runner.wait(Reading(ids, wanted, top))
-
-    def _raw_ids(self, text: str) -> list[int]:
-        # documents end with eos, so it is what stands before the first word of a text
-        return chat.raw_ids(self.tokenizer, text) or [self.tokenizer.eos_id]
-
-    def _ids(self, prompt: Prompt) -> list[int]:
-        if isinstance(prompt, Conversation):
-            return chat.prompt_ids(self.tokenizer, prompt)
-        if isinstance(prompt, str):
-            return self._raw_ids(prompt)
-        self._known(prompt)
-        return list(prompt) or [self.tokenizer.eos_id]
-
-    def _known(self, ids: Sequence[int]) -> None:
-        most = self.tokenizer.vocab_size
-        if ids and not (min(ids) >= 0 and max(ids) < most):
-            wrong = next(one for one in ids if not 0 <= one < most)
-            raise AskError(f"token {wrong} is not in the vocabulary of {most}")
-
-    def _fits(self, count: int, room: int) -> None:
-        if count > room:
-            raise TooLong(f"the prompt is {count} tokens, the model has room for {room}")
-
-    def _answer(self, prompt: Prompt, sampling: Sampling, tell: Tell | None = None) -> Answer:
-        ids = self._ids(prompt)
-        self._fits(len(ids), self.context_tokens - 1)
-        if sampling.max_tokens < 1:
-            raise AskError(f"max_tokens is {sampling.max_tokens}, expected at least 1")
-        limit = min(sampling.max_tokens, self.context_tokens - len(ids))
-        constraint = self._grammars.open(sampling.grammar) if sampling.grammar else None
-        return Answer(self.tokenizer, ids, sampling, limit, constraint, tell)
 
     # in the worker's thread
 

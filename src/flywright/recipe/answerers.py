@@ -16,6 +16,7 @@ from flywright.errors import UserError
 from flywright.files import folder_hash
 from flywright.generate import Engine, RewardScorer
 from flywright.generate.ranks import OverRanks, Part
+from flywright.generate.vllm import VllmEngine
 from flywright.model import Decoder, load, load_decoder
 from flywright.model.export import DTYPES
 from flywright.parallel import Preemption, joined, started_ranks
@@ -72,9 +73,10 @@ def answering(
     dtype: str = "",
     int8: bool = False,
     guesses: int = 0,
+    vllm: bool = False,
     tp: int = 1,
     pp: int = 1,
-) -> Iterator[tuple[Engine | None, RewardScorer | None] | None]:
+) -> Iterator[tuple[Engine | VllmEngine | None, RewardScorer | None] | None]:
     """An engine and a scorer on the folders there are, over tp x pp ranks; dtype "" is as stored.
 
     The first rank alone is given them, the others nothing once it is done: they compute with it.
@@ -85,6 +87,14 @@ def answering(
     kind = DTYPES.get(dtype)
     if int8 and tp * pp > 1:
         raise UserError("--int8 is for one process: leave out --tp and --pp")
+    if vllm and policy:  # which starts its own processes
+        sizes = {"tensor_parallel_size": tp, "pipeline_parallel_size": pp}
+        asked = {"dtype": str(kind)[6:]} if kind else {}
+        yield (
+            VllmEngine(policy, policy.name, **sizes, **asked),
+            (reward_scorer(reward, kind) if reward else None),
+        )
+        return
     mesh = MeshSpec(tp=tp, pp=pp, timeout_seconds=STEP_SECONDS)
     started = started_ranks()
     if started != mesh.ranks:
