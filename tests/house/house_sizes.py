@@ -9,12 +9,13 @@ FILE_MEDIAN, FILE_MOST = 150, 500
 FUNCTION_MEDIAN, FUNCTION_P90, FUNCTION_MOST = 10, 45, 120
 LINE_LENGTH = 100
 SETTINGS_FIELDS = 25
-PACKAGE_LINES = 23_700  # the design says 18,000; see REST_LINES for what is too large
+PACKAGE_LINES = 26_400  # the design says 18,000; see REST_LINES for what is too large
 BUDGETS = {
-    "model tokenizer": 2810,  # the design says 2,500: .nemo import alone takes 640
+    "model tokenizer": 2945,  # the design says 2,500: .nemo import alone takes 640, FP8 115
     "train data": 3580,  # the design says 3,000: 30 forms of files alone take 560
-    "parallel plan": 2470,  # the design says 2,000: the dry run's measuring and strangers' tables
-    "generate serve": 3000,
+    "parallel plan": 2540,  # the design says 2,000: the dry run's measuring and strangers' tables
+    # the design says 3,000: the wires' bodies, shapes and safety alone take 1,900; ranks 190
+    "generate serve": 4540,
     "ask synth judge": 3500,
     "evals": 2500,
 }
@@ -22,7 +23,7 @@ BUDGETS = {
 # which the small world, the sandbox, the report and the roads on files of one's own each come near
 # to or exceed; what is over there goes over in the package. The dry run is 280 of them, ranks in
 # recipe's steps and Slurm 150.
-REST_LINES = 8810
+REST_LINES = 8920
 
 
 def files_are_short(tree: Tree) -> list[str]:

@@ -14,8 +14,8 @@ class Watched(Engine):
         self.asked = []
         self.running = self.cancelled = 0
         if seconds_a_step:
-            compute = self._runner._compute
-            self._runner._compute = lambda step: time.sleep(seconds_a_step) or compute(step)
+            share = self._runner._run
+            self._runner._run = lambda plan: time.sleep(seconds_a_step) or share(plan)
 
     async def complete(self, prompt, sampling):
         self._note(prompt, sampling)

@@ -31,7 +31,7 @@ class VllmEngine(Asking):
             from vllm.v1.engine.async_llm import AsyncLLM  # type: ignore[import-not-found]
         except ImportError:
             raise UserError("--engine vllm needs vLLM: pip install 'flywright[vllm]'") from None
-        arguments = vllm.AsyncEngineArgs(str(folder), skip_tokenizer_init=True, **options)
+        arguments = vllm.AsyncEngineArgs(str(folder), **options)
         try:
             self._llm = AsyncLLM.from_engine_args(arguments)
         except (ValueError, RuntimeError) as error:
