@@ -1,8 +1,9 @@
-"""The C of this room (`attention.c`), compiled once for this machine and opened with ctypes.
+"""The C of this room (`attention.c`, `linear.c`), compiled once for this machine, by ctypes.
 
-Where there is no compiler, `compiled` gives None and torch's operations take its place
-(`cache.gathered`, its slow twin). It shares torch's OpenMP threads. The library lies in the user's
-cache, named after its source, the flags and the processor.
+Where there is no compiler, or the processor lacks what they need, there is None, and torch's
+operations take their place: `cache.gathered` and packed products, the slow twins. They share
+torch's OpenMP threads. A library lies in the user's cache, named after its source, the flags and
+the processor.
 """
 
 import ctypes
@@ -11,9 +12,10 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,10 +24,18 @@ from flywright.files import digest
 
 PAGE_TOKENS = 16  # PAGE of attention.c: one vector of floats
 _MOST_QUERIES, _MOST_CHANNELS = 16, 512
-_SOURCE = Path(__file__).with_name("attention.c")
 _FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fopenmp", "-shared", "-fPIC")
+_HARD = 2  # omp_pause_hard
+_PAIRS = 32  # bf16 in a vector: LANES of linear.c
+_POINTER, _COUNT = ctypes.c_void_p, ctypes.c_int
+_ATTEND = (
+    *[_POINTER] * 6, _COUNT, *[_POINTER] * 3, _COUNT, *[_POINTER] * 2, *[_COUNT] * 4, _POINTER,
+    _COUNT,
+)  # fmt: skip
+_LINEAR = (*[_POINTER] * 4, *[_COUNT] * 4)
 _DTYPES = {torch.float32: (), torch.bfloat16: ("-DBF16",)}
 
+Function = Callable[..., None]
 Tables = tuple[Tensor, Tensor]  # cosines and sines [..., T, R] in fp32, contiguous
 Pointers = tuple[int, int]  # where a layer's pages of keys and of values begin
 Where = tuple[Tensor, Tensor, Tensor]  # int32 table [rows, P], row [T], position [T]
@@ -34,8 +44,30 @@ Where = tuple[Tensor, Tensor, Tensor]  # int32 table [rows, P], row [T], positio
 def compiled(dtype: torch.dtype, heads: int, groups: int, channels: int) -> "Compiled | None":
     """The compiled attention for these shapes, or None where torch has to do it."""
     fits = heads // groups <= _MOST_QUERIES and channels % PAGE_TOKENS == 0
-    library = _library(dtype) if fits and channels <= _MOST_CHANNELS else None
-    return None if library is None else Compiled(library, heads, groups, channels)
+    if not fits or channels > _MOST_CHANNELS or dtype not in _DTYPES:
+        return None
+    attend = _function("attend", "attention.c", _ATTEND, *_DTYPES[dtype])
+    return None if attend is None else Compiled(attend, heads, groups, channels)
+
+
+def one_or_two_rows(weight_OI: Tensor, bias_O: Tensor | None) -> Callable[[Tensor], Tensor] | None:
+    """The compiled product of one or two rows x_BI with a weight in bf16, or None."""
+    outputs, inputs = weight_OI.shape
+    if weight_OI.dtype != torch.bfloat16 or inputs % _PAIRS or not weight_OI.is_contiguous():
+        return None
+    linear = _function("linear", "linear.c", _LINEAR)
+    if linear is None:
+        return None
+    fixed = weight_OI.data_ptr(), 0 if bias_O is None else bias_O.data_ptr()
+
+    def product(x_BI: Tensor) -> Tensor:
+        x_BI = x_BI.contiguous()
+        y_BO = x_BI.new_empty(*x_BI.shape[:-1], outputs)
+        rows, threads = x_BI.numel() // inputs, torch.get_num_threads()
+        linear(x_BI.data_ptr(), *fixed, y_BO.data_ptr(), rows, inputs, outputs, threads)
+        return y_BO
+
+    return product
 
 
 class Compiled:
@@ -44,8 +76,8 @@ class Compiled:
     Shapes: T tokens, H heads, G groups, K channels, R of them rotated, P pages of a row.
     """
 
-    def __init__(self, library: ctypes.CDLL, heads: int, groups: int, channels: int):
-        self._attend = library.attend
+    def __init__(self, attend: Function, heads: int, groups: int, channels: int):
+        self._attend = attend
         self._shape = heads, groups, channels
 
     def packed(self, qkv_1TE: Tensor, tables: Tables, pages: Pointers, where: Where) -> Tensor:
@@ -91,32 +123,46 @@ class Compiled:
 
 
 @cache
-def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
-    """The library for a dtype; None where it cannot be made. FLYWRIGHT_NATIVE=0 asks for none."""
+def _function(name: str, source: str, arguments: tuple[Any, ...], *defined: str) -> Function | None:
+    """A function of a source; None where it cannot be made. FLYWRIGHT_NATIVE=0 asks for none."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None or dtype not in _DTYPES or os.environ.get("FLYWRIGHT_NATIVE") == "0":
+    if compiler is None or os.environ.get("FLYWRIGHT_NATIVE") == "0":
         return None
-    flags = (*_FLAGS, *_DTYPES[dtype])
-    name = f"attention-{digest(_SOURCE.read_text(), *flags, _processor(), length=16)}.so"
+    path, flags = Path(__file__).with_name(source), (*_FLAGS, *defined)
+    made = f"{path.stem}-{digest(path.read_text(), *flags, _processor(), length=16)}.so"
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flywright"
     try:
-        library = home / name
+        library = home / made
         if not library.exists():
             home.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=home) as folder:
-                made = Path(folder) / name
-                command = [compiler, *flags, str(_SOURCE), "-o", str(made), "-lm"]
+                new = Path(folder) / made
+                command = [compiler, *flags, str(path), "-o", str(new), "-lm"]
                 subprocess.run(command, check=True, capture_output=True, timeout=120)
-                made.replace(library)
-        loaded = ctypes.CDLL(str(library))
+                new.replace(library)
+        function = getattr(ctypes.CDLL(str(library)), name)
     except (OSError, subprocess.SubprocessError):
         return None
-    pointer, count = ctypes.c_void_p, ctypes.c_int
-    loaded.attend.argtypes = [
-        *[pointer] * 6, count, *[pointer] * 3, count, *[pointer] * 2, *[count] * 4, pointer, count,
-    ]  # fmt: skip
-    loaded.attend.restype = None
-    return loaded
+    function.argtypes, function.restype = arguments, None
+    return function
+
+
+def release_threads() -> None:
+    """End the OpenMP threads that the calling thread has had work for it.
+
+    libgomp lets threads wait less eagerly as soon as all callers' together outnumber the cores:
+    then each small operation of the thread that computes would take twice as long.
+    """
+    if (pause := _pause()) is not None:
+        pause(_HARD)
+
+
+@cache
+def _pause() -> Callable[[int], int] | None:
+    try:
+        return ctypes.CDLL("libgomp.so.1").omp_pause_resource_all
+    except (OSError, AttributeError):
+        return None
 
 
 def _processor() -> str:

@@ -1,7 +1,7 @@
 """A model's linear layers as the processor reads them fastest, put on from outside.
 
-oneDNN keeps a matrix reordered in blocks: for the few rows of a decoding step that is 2 to 5 times
-as fast as torch's own product (benchmarks/engine.py), and a row's result has the same bits whatever
+oneDNN keeps a matrix reordered in blocks: for the few rows of a decoding step that is faster than
+torch's own product (benchmarks/engine.py), and in fp32 a row's result has the same bits whatever
 other rows there are, if there are at least LEAST_ROWS.
 
 Shapes: B rows, I inputs, O outputs.
@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from flywright.errors import UserError
 from flywright.generate.cache import Paged
+from flywright.generate.native import one_or_two_rows
 from flywright.model.attention import Attend, Attention
 from flywright.model.norm import LayerNorm1P
 from flywright.model.rotary import rotate
@@ -25,15 +26,19 @@ _DTYPES = (torch.float32, torch.bfloat16)
 
 
 class PackedLinear(nn.Module):
-    """y = x W^T + b, of a weight that stays reordered."""
+    """y = x W^T + b, of a weight that stays reordered; one or two rows in bf16 read it as it is."""
 
     def __init__(self, weight_OI: Tensor, bias_O: Tensor | None = None):
         super().__init__()
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight_OI.detach().contiguous(), 16)
         self._bias = None if bias_O is None else bias_O.detach()
+        self._plain, self._inputs = weight_OI.detach(), weight_OI.shape[1]
+        self._few = one_or_two_rows(self._plain, self._bias)
 
     def forward(self, x_BI: Tensor) -> Tensor:
         """[..., I] -> [..., O], in the weight's dtype."""
+        if self._few is not None and x_BI.numel() <= 2 * self._inputs:
+            return self._few(x_BI)
         return torch.ops.mkldnn._linear_pointwise(x_BI, self._weight, self._bias, "none", [], "")
 
 

@@ -29,7 +29,6 @@ from torch import Tensor, nn
 
 from flywright.errors import FlywrightError
 from flywright.generate.cache import PagedCache, Step
-from flywright.generate.packed import LEAST_ROWS
 from flywright.generate.runner import Local
 from flywright.model import Decoder, RewardModel, open_meta
 from flywright.model.sharding import DECODER, REWARD
@@ -74,7 +73,7 @@ class Part(Local):
             if self._stage == self._last:
                 dist.send(outputs_ME, group=pipe, group_dst=0)
             elif self._stage == 0:
-                rows = max(len(step.wanted), LEAST_ROWS)
+                rows = max(len(step.wanted), self.least_rows)
                 outputs_ME = torch.empty(rows, self.outputs, device=self.device)
                 dist.recv(outputs_ME, group=pipe, group_src=self._last)
         return outputs_ME

@@ -46,7 +46,9 @@ class Local:
         self.outputs = len(self.labels) or min(most_outputs or vocabulary, vocabulary)
         head = model.score if isinstance(model, RewardModel) else model.lm_head
         weight = next(model.parameters())
-        self.device, self.exact = weight.device, cache.exact and can_pack(weight)
+        self.device = weight.device
+        self.exact = cache.exact and can_pack(weight) and weight.dtype == torch.float32
+        self.least_rows = LEAST_ROWS if self.exact else 1
         self.pages, self.context_tokens = cache.pages, cache.context_length
         self._body, self._cache = packed(model.model, int8), cache
         if isinstance(head, nn.Linear):  # which the beginning of a cut model lacks
@@ -54,7 +56,7 @@ class Local:
         self._head = head
 
     def __call__(self, step: Step) -> Tensor:
-        """Outputs [M, E] of the step's wanted places, and at least LEAST_ROWS of them."""
+        """Outputs [M, E] of the step's wanted places, and at least `least_rows` of them."""
         return self._read(step, self._through(step, step.ids))
 
     def _through(self, step: Step, x_T: Tensor) -> Tensor:
@@ -63,8 +65,8 @@ class Local:
 
     def _read(self, step: Step, hidden_TD: Tensor) -> Tensor:
         wanted = step.wanted
-        if len(wanted) < LEAST_ROWS:
-            wanted = torch.cat((wanted, wanted.new_zeros(LEAST_ROWS - len(wanted))))
+        if len(wanted) < self.least_rows:
+            wanted = torch.cat((wanted, wanted.new_zeros(self.least_rows - len(wanted))))
         return self._head(hidden_TD[wanted])
 
 
@@ -110,7 +112,7 @@ class Runner:
                 settle(request.future, error)
 
     def _run(self, plan: dict[Request, int]) -> None:
-        step = Step.of(plan, LEAST_ROWS, self._compute.device)
+        step = Step.of(plan, self._compute.least_rows, self._compute.device)
         rows = [(one, wanted) for one, n in plan.items() if (wanted := wanted_of(one, n))]
         outputs_ME = self._compute(step)
         self.steps, self.tokens = self.steps + 1, self.tokens + sum(plan.values())

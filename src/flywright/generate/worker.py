@@ -13,6 +13,8 @@ from contextlib import suppress
 from typing import TypeVar
 from weakref import WeakSet
 
+from flywright.generate.native import release_threads
+
 Result = TypeVar("Result")
 
 
@@ -49,6 +51,7 @@ class Worker:
         with self._lock:
             if not self._running:
                 self._running = True
+                release_threads()
                 thread = threading.Thread(target=self._run, name="generate", daemon=True)
                 _AT_WORK.add(thread)
                 thread.start()
