@@ -165,7 +165,9 @@ def main() -> None:
         rows = [decoding(batch, max(3, turns // 2)) for batch in (1, 8, 64)]
         rows += [attention(64, 1, 255, dtype, turns) for dtype in (single, half)]
         rows += [attention(1, 512, 0, dtype, turns) for dtype in (single, half)]
-        rows += [products(m, dtype, False, turns) for dtype in (single, half) for m in (1, 8, 64)]
+        rows += [
+            products(m, dtype, False, turns) for dtype in (single, half) for m in (1, 2, 8, 64)
+        ]
         rows += [products(m, half, True, turns) for m in (1, 8, 64)]
         rows.append(sharing(turns))
     write_result(parser.parse_args().out, "python benchmarks/engine.py", rows)

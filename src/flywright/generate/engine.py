@@ -60,8 +60,8 @@ class Engine(Asking):
     A completion's `logprobs` are the model's own: natural log-softmax in fp32 of the untempered,
     uncut logits at each generated token, the end token included. Greedily an answer is that of
     recomputing the whole text for every token, except where two tokens are closer than rounding
-    (HOUSE law 3). On a CPU with a compiler (`exact`), what else is running, guesses, pages that are
-    shared and requests that are put off do not change an answer by one bit.
+    (HOUSE law 3). In fp32 on a CPU with a compiler (`exact`), what else is running, guesses, pages
+    that are shared and requests that are put off do not change an answer by one bit.
     """
 
     def __init__(
