@@ -140,6 +140,8 @@ def start(env: dict[str, str], *words: Path | str, script: Path = SCRIPT) -> sub
     process = subprocess.Popen(
         ["bash", script, *words], env=env, text=True, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, start_new_session=True,
+        # a shell cannot trap what was ignored when it began, as in a job in the background
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     STARTED.append(process)
     return process

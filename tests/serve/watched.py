@@ -29,7 +29,7 @@ class Watched(Engine):
             self.running -= 1
 
     def _note(self, prompt, sampling):
-        self._answer(prompt, sampling)  # what cannot be asked raises
+        self._constrained(prompt, sampling)  # what cannot be asked raises
         self.asked.append((prompt, sampling))
 
     async def stream(self, prompt, sampling):
