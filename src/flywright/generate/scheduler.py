@@ -133,7 +133,8 @@ class Scheduler:
         if len(pages) < len(keys) and keys[len(pages)] in self._coming():
             fits = False  # somebody computes its next page at this moment
         else:
-            fits = pages_for(len(request.ids) + 1) - len(pages) <= self.pages.free
+            needed = min(pages_for(len(request.ids) + 1), self.pages.count)
+            fits = needed - len(pages) <= self.pages.free
         if not fits:
             self.pages.give(pages)
             return None

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flywright.ask.protocol import Completion, Likely, Sampling
+from flywright.ask.protocol import AskError, Completion, Likely, Sampling
 from flywright.errors import UserError
 from flywright.generate.answer import Answer
 from flywright.generate.asking import Asking, Prompt
@@ -89,7 +89,7 @@ class VllmEngine(Asking):
                 done = answer.add(token, row[token].logprob, _likely(row, how.top_logprobs))
                 if done is not None:
                     return done  # leaving the loop takes the request back
-        raise UserError("vLLM ended an answer before its end")
+        raise AskError("vLLM ended an answer before its end", retryable=True)
 
     def _grammar(self, kind: str, source: str) -> Any:
         if kind not in _GRAMMARS:
