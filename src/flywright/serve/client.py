@@ -10,7 +10,7 @@ the retries themselves are the caller's (ask has limits for that).
 import asyncio
 from typing import Any
 
-from flywright.ask import Completion, Sampling
+from flywright.ask import AskError, Completion, Sampling
 from flywright.files import digest
 from flywright.records import ATTRIBUTES, Conversation
 from flywright.serve.http import Http
@@ -26,6 +26,9 @@ def _fields(sampling: Sampling) -> dict[str, Any]:
     for name in ("top_k", "min_p", "min_tokens", "repetition_penalty"):
         if getattr(sampling, name) != getattr(Sampling, name):  # not OpenAI's own: only if asked
             fields[name] = getattr(sampling, name)
+    for name in ("end_ids", "top_logprobs", "grammar"):
+        if getattr(sampling, name) != getattr(Sampling, name):
+            raise AskError(f"{name} cannot be asked of a server")
     if sampling.stop:
         fields["stop"] = list(sampling.stop)
     return fields
