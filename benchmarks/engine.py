@@ -22,6 +22,7 @@ from recording import RESULTS, row, write_result
 from flywright.generate import Engine
 from flywright.generate.cache import PagedCache, Step, gathered
 from flywright.generate.packed import Int8Linear, PackedLinear
+from flywright.generate.runner import Local
 from flywright.model import Decoder
 from flywright.spec import ModelSpec
 from flywright.tokenizer import Tokenizer, train_tokenizer
@@ -135,6 +136,25 @@ def products(rows: int, dtype: torch.dtype, int8: bool, turns: int) -> dict:
     return row(what, ours * 1e3, theirs * 1e3, f"{peer} product", "ms", True)
 
 
+def layers(rows: int, turns: int) -> dict:
+    """Twelve layers of 768 over the next token of each of some rows, by one call and by modules."""
+    spec = ModelSpec(
+        vocab_size=8, hidden_size=768, layers=12, heads=12, kv_heads=4, head_dim=64,
+        ffn_size=3072, context_length=256, rotary_fraction=0.5,
+    )  # fmt: skip
+    model = Decoder(spec, seed=0).bfloat16()
+    cache = PagedCache(spec, rows, torch.bfloat16, torch.device("cpu"))
+    local, twin = Local(model, cache), Local(model, cache)
+    assert local.few is not None
+    twin.few = None
+    row_T, position_T = torch.arange(rows).int(), torch.full((rows,), 200).int()
+    table = torch.arange(1, 16 * rows + 1).int().view(rows, 16)
+    step = Step(row_T.long(), row_T, position_T, table, row_T.long())
+    ours, theirs = in_turns(lambda: local(step), lambda: twin(step), turns * 5)
+    what = f"12 layers over {rows} tokens, bfloat16"
+    return row(what, ours * 1e3, theirs * 1e3, "the same layers by their modules", "ms", True)
+
+
 def sharing(turns: int) -> dict[str, object]:
     """16 answers to one prompt of 160 tokens, beside 16 prompts that share nothing."""
     model, tokenizer = Decoder(SPEC, seed=0), make_tokenizer()
@@ -169,6 +189,7 @@ def main() -> None:
             products(m, dtype, False, turns) for dtype in (single, half) for m in (1, 2, 8, 64)
         ]
         rows += [products(m, half, True, turns) for m in (1, 8, 64)]
+        rows += [layers(m, turns) for m in (1, 2)]
         rows.append(sharing(turns))
     write_result(parser.parse_args().out, "python benchmarks/engine.py", rows)
 

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from flywright.generate import native
 from flywright.generate.cache import PagedCache, Step, gathered
 from flywright.generate.packed import Int8Linear, PackedLinear
+from flywright.generate.runner import Local
+from flywright.model import Decoder
 from flywright.spec import ModelSpec
 
 
@@ -15,15 +17,16 @@ from flywright.spec import ModelSpec
 def test_attention_to_pages_is_that_of_gathered_ones(dtype, heads, groups, channels):
     spec = ModelSpec(
         vocab_size=8, hidden_size=32, layers=2, heads=heads, kv_heads=groups, head_dim=channels,
-        ffn_size=8, context_length=96,
+        ffn_size=8, context_length=640,
     )  # fmt: skip
     cache = PagedCache(spec, 3, dtype, torch.device("cpu"))
-    assert cache._native is not None
+    assert cache.native is not None
     chance = torch.Generator().manual_seed(3)
     cache.k.normal_(generator=chance)
     cache.v.normal_(generator=chance)
-    before, new = (40, 0, 17), (1, 33, 5)  # a row that decodes, a prompt, a piece of one
-    table = torch.randperm(cache.pages, generator=chance)[: 3 * 5].int().view(3, 5) + 1
+    # a row that decodes, a prompt, a piece of one: in one chunk of keys, and in three
+    before, new = (530, 0, 250), (1, 33, 9)
+    table = torch.randperm(cache.pages, generator=chance)[: 3 * 40].int().view(3, 40) + 1
     row = torch.tensor([r for r, n in enumerate(new) for _ in range(n)], dtype=torch.int32)
     position = torch.cat([torch.arange(n) + b for b, n in zip(before, new, strict=True)]).int()
     step = Step(row.long(), row, position, table, row.long())
@@ -54,6 +57,39 @@ def test_packed_products_are_torchs(rows, with_bias, dtype):
     assert float((eight - expected).norm() / expected.norm()) < 0.03
     alone = Int8Linear(weight, bias)(x[:, :1])
     assert torch.equal(alone[:, 0], eight.to(dtype)[:, 0])
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_layers_by_one_call_are_the_modules(rows):
+    spec = ModelSpec(
+        vocab_size=64, hidden_size=64, layers=3, heads=6, kv_heads=2, head_dim=32, ffn_size=96,
+        context_length=128, rotary_fraction=0.5,
+    )  # fmt: skip
+    model = Decoder(spec, seed=2).bfloat16()
+    for number, layer in enumerate(model.model.layers):  # norms that are not the identity
+        norm = layer.post_attention_layernorm
+        torch.nn.init.normal_(norm.weight, generator=torch.Generator().manual_seed(number))
+        torch.nn.init.normal_(norm.bias, generator=torch.Generator().manual_seed(9 + number))
+    cache = PagedCache(spec, 2, torch.bfloat16, torch.device("cpu"))
+    local = Local(model, cache)
+    assert local.few is not None
+    chance = torch.Generator().manual_seed(rows)
+    ids = torch.randint(64, (2, 40), generator=chance)
+    table = torch.tensor([[1, 2, 3], [4, 5, 6]], dtype=torch.int32)
+
+    def step(first: int, count: int) -> Step:
+        """`count` tokens of each of the rows, from `first` on."""
+        row = torch.arange(rows).repeat_interleave(count).int()
+        place = torch.arange(first, first + count).repeat(rows).int()
+        return Step(ids[:rows, first : first + count].flatten(), row, place, table[:rows], row)
+
+    with torch.inference_mode():
+        local._through(long := step(0, 39), long.ids)
+        got = local._through(last := step(39, 1), last.ids)
+        local.few = None
+        expected = local._through(last, last.ids)
+    assert torch.allclose(got.float(), expected.float(), atol=0.05)
+    assert float((got.float() - expected.float()).norm() / expected.float().norm()) < 0.01
 
 
 def test_one_or_two_rows_are_not_for_what_the_function_cannot_read():

@@ -9,13 +9,14 @@ FILE_MEDIAN, FILE_MOST = 150, 500
 FUNCTION_MEDIAN, FUNCTION_P90, FUNCTION_MOST = 10, 45, 120
 LINE_LENGTH = 100
 SETTINGS_FIELDS = 25
-PACKAGE_LINES = 26_460  # the design says 18,000; see REST_LINES for what is too large
+PACKAGE_LINES = 26_580  # the design says 18,000; see REST_LINES for what is too large
 BUDGETS = {
     "model tokenizer": 2945,  # the design says 2,500: .nemo import alone takes 640, FP8 115
     "train data": 3580,  # the design says 3,000: 30 forms of files alone take 560
     "parallel plan": 2540,  # the design says 2,000: the dry run's measuring and strangers' tables
-    # the design says 3,000: the wires' bodies, shapes and safety alone take 1,900; ranks 190
-    "generate serve": 4600,
+    # the design says 3,000: the wires' bodies, shapes and safety alone take 1,900;
+    # ranks 190, the compiled functions' doors 230
+    "generate serve": 4720,
     "ask synth judge": 3500,
     "evals": 2500,
 }

@@ -2,7 +2,7 @@
 
    Compiled at first use by native.py with T = float or bf16. A page holds PAGE tokens of a group:
    keys as [channel][token], so that the scores of its tokens lie side by side; values as
-   [token][channel]. A query meets its pages in order, one at a time, with a running maximum: what
+   [token][channel]. A query meets its keys in order, CHUNK at a time, with a running maximum: what
    it gets does not depend on which other tokens are in the step, by not one bit.  */
 
 #include <math.h>
@@ -12,6 +12,7 @@
 #define PAGE 16
 #define TILE 16      /* queries that share a load of a page, at most */
 #define MOST 512     /* channels of a head */
+#define CHUNK 256    /* keys whose scores are held at once */
 
 typedef float vec __attribute__((vector_size(64), aligned(64)));
 typedef int32_t ivec __attribute__((vector_size(64), aligned(64)));
@@ -78,42 +79,124 @@ static inline vec exponential(vec x) {
     return (vec)((ivec)y & ~tiny);
 }
 
-/* A tile of queries against the pages of their row. position[i]: the last key that i sees. */
+/* Scores of n queries and the keys of u pages: to [n][CHUNK]. n and u are constants where it is
+   called, so that the sums stay in registers. */
+static inline __attribute__((always_inline)) void scores(
+    int n, int u, int channels, const float *q, const T *const *k, const T *const *v,
+    float *to) {
+    vec sums[4][2];
+    for (int i = 0; i < n; i++)
+        for (int page = 0; page < u; page++) sums[i][page] = all(0);
+    for (int c = 0; c < channels; c++) {
+        vec keys[2];
+        for (int page = 0; page < u; page++) {
+            keys[page] = load(k[page] + c * PAGE);
+            __builtin_prefetch(k[page + 2] + c * PAGE);
+            __builtin_prefetch(v[page] + c * PAGE, 0, 2);
+        }
+        for (int i = 0; i < n; i++)
+            for (int page = 0; page < u; page++) sums[i][page] += keys[page] * q[i * channels + c];
+    }
+    for (int i = 0; i < n; i++)
+        for (int page = 0; page < u; page++) *(vec *)(to + i * CHUNK + page * PAGE) = sums[i][page];
+}
+
+/* Weighted sums of n queries over a page's values, added to out [n][channels]: l lanes of it. */
+static inline __attribute__((always_inline)) void weighted(
+    int n, int l, int channels, int keys, const float *weights, const T *const *v, int from,
+    float *out) {
+    vec sums[4][4];
+    for (int i = 0; i < n; i++)
+        for (int c = 0; c < l; c++) sums[i][c] = *(vec *)(out + i * channels + from + c * PAGE);
+    for (int key = 0; key < keys; key++) {
+        const T *value = v[key / PAGE] + key % PAGE * channels + from;
+        vec values[4];
+        for (int c = 0; c < l; c++) values[c] = load(value + c * PAGE);
+        for (int i = 0; i < n; i++)
+            for (int c = 0; c < l; c++) sums[i][c] += values[c] * weights[i * CHUNK + key];
+    }
+    for (int i = 0; i < n; i++)
+        for (int c = 0; c < l; c++) *(vec *)(out + i * channels + from + c * PAGE) = sums[i][c];
+}
+
+#define EACH(n, of) case n: of(n); break;
+#define WITH_QUERIES(n, of) switch (n) { EACH(1, of) EACH(2, of) EACH(3, of) EACH(4, of) }
+
+/* Weights of a query's keys first .. first + keys - 1 from their scores; the sums until here are
+   brought down to the new maximum. seen: how many of the keys it sees, at least one. */
+static void soften(float *score, int keys, int seen, int channels, float *most, float *total,
+                   float *out) {
+    ivec lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    vec top = all(-INFINITY), sums = all(0);
+    for (int at = 0; at < keys; at += PAGE) {
+        vec s = *(vec *)(score + at);
+        ivec hidden = lane + at >= seen;
+        s = (vec)(((ivec)s & ~hidden) | ((ivec)all(-INFINITY) & hidden));
+        ivec larger = s > top;
+        top = (vec)(((ivec)s & larger) | ((ivec)top & ~larger));
+        *(vec *)(score + at) = s;
+    }
+    float peak = largest(top);
+    if (*most > peak) peak = *most;
+    for (int at = 0; at < keys; at += PAGE) {
+        vec p = exponential(*(vec *)(score + at) - peak);
+        sums += p;
+        *(vec *)(score + at) = p;
+    }
+    float kept = exponential(all(*most - peak))[0];
+    *total = *total * kept + sum(sums);
+    *most = peak;
+    if (kept != 1.0f)
+        for (int c = 0; c < channels; c++) out[c] *= kept;
+}
+
+/* A tile of queries against the keys of their row. position[i]: the last key that i sees. */
 static void tile(int queries, int channels, const float *q, const int32_t *position, int last,
                  const T *k_pages, const T *v_pages, const int32_t *pages, int64_t page_stride,
                  float *out) {
-    vec keys[MOST], values[MOST];
+    float score[TILE * CHUNK] __attribute__((aligned(64)));
     float most[TILE], total[TILE];
-    int lanes = channels / PAGE;
-    ivec lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    const T *k[CHUNK / PAGE + 2], *v[CHUNK / PAGE];
     for (int i = 0; i < queries; i++) most[i] = -INFINITY, total[i] = 0;
     memset(out, 0, sizeof(float) * queries * channels);
-    for (int first = 0; first <= last; first += PAGE) {
-        const T *k = k_pages + pages[first / PAGE] * page_stride;
-        const T *v = v_pages + pages[first / PAGE] * page_stride;
-        for (int c = 0; c < channels; c++) keys[c] = load(k + c * PAGE);
-        for (int c = 0; c < channels; c++) values[c] = load(v + c * PAGE);
+    for (int first = 0; first <= last; first += CHUNK) {
+        int keys = last + 1 - first < CHUNK ? last + 1 - first : CHUNK;
+        int full = (keys + PAGE - 1) / PAGE;
+        for (int page = 0; page < full; page++) {
+            k[page] = k_pages + pages[first / PAGE + page] * page_stride;
+            v[page] = v_pages + pages[first / PAGE + page] * page_stride;
+        }
+        k[full] = k[full + 1] = k[full - 1];
         for (int base = 0; base < queries; base += 4) {
-            vec score[4] = {{0}};
-            for (int c = 0; c < channels; c++)
-                for (int i = 0; i < 4; i++) score[i] += keys[c] * q[(base + i) * channels + c];
-            int here = queries - base < 4 ? queries - base : 4;
-            for (int i = 0; i < here; i++) {
-                int one = base + i, seen = position[one] - first;
-                if (seen < 0) continue; /* all of the page lies behind it */
-                ivec hidden = lane > seen;
-                vec s = (vec)(((ivec)score[i] & ~hidden) | ((ivec)all(-INFINITY) & hidden));
-                float top = largest(s);
-                if (most[one] > top) top = most[one];
-                vec p = exponential(s - top);
-                float kept = exponential(all(most[one] - top))[0];
-                total[one] = total[one] * kept + sum(p);
-                most[one] = top;
-                vec *to = (vec *)(out + one * channels);
-                for (int c = 0; c < lanes; c++) {
-                    vec said = to[c] * kept;
-                    for (int j = 0; j < PAGE; j++) said += values[j * lanes + c] * p[j];
-                    to[c] = said;
+            int n = queries - base < 4 ? queries - base : 4, page = 0;
+            const float *of = q + base * channels;
+            float *to = score + base * CHUNK;
+#define PAIR(n) scores(n, 2, channels, of, k + page, v + page, to + page * PAGE)
+#define ONE(n) scores(n, 1, channels, of, k + page, v + page, to + page * PAGE)
+            for (; page + 2 <= full; page += 2) WITH_QUERIES(n, PAIR)
+            if (page < full) WITH_QUERIES(n, ONE)
+        }
+        for (int i = 0; i < queries; i++) {
+            int seen = position[i] + 1 - first;
+            float *weights = score + i * CHUNK;
+            if (seen > 0)
+                soften(weights, full * PAGE, seen, channels, most + i, total + i,
+                       out + i * channels);
+            else /* all of the chunk lies behind it */
+                memset(weights, 0, sizeof(float) * CHUNK);
+        }
+        for (int base = 0; base < queries; base += 4) {
+            int n = queries - base < 4 ? queries - base : 4;
+            float *weights = score + base * CHUNK, *to = out + base * channels;
+            for (int c = 0; c < channels;) {
+#define FOUR(n) weighted(n, 4, channels, keys, weights, v, c, to)
+#define LANE(n) weighted(n, 1, channels, keys, weights, v, c, to)
+                if (channels - c >= 4 * PAGE) {
+                    WITH_QUERIES(n, FOUR)
+                    c += 4 * PAGE;
+                } else {
+                    WITH_QUERIES(n, LANE)
+                    c += PAGE;
                 }
             }
         }
@@ -134,58 +217,82 @@ static inline void rotated(const T *x, const float *cosine, const float *sine, i
     for (int c = turned; c < channels; c++) to[c] = load1(x[c]) * scale;
 }
 
-/* Rotates q and k, stores k and v of the new tokens, and attends with q into out [tokens, heads,
-   channels]. q [tokens, heads, channels], k and v [tokens, groups, channels]: of each the strides of
-   tokens and heads, in elements; channels lie together. cosine, sine [tokens, turned].
-   row, position [tokens]; table [rows, width] of page numbers; a page is [groups, channels * PAGE].
-   Tokens of a row stand side by side, in order.  */
-void attend(const T *q, const T *k, const T *v, const int64_t *strides, const float *cosine,
-            const float *sine, int turned, T *k_pages, T *v_pages, const int32_t *table, int width,
-            const int32_t *row, const int32_t *position, int tokens, int heads, int groups,
-            int channels, T *out, int threads) {
-    int64_t size = (int64_t)channels * PAGE, page_stride = groups * size;
-    int shared = heads / groups, most = TILE / shared > 0 ? TILE / shared : 1;
+/* The new tokens of a step in one layer. q [tokens, heads, channels], k and v [tokens, groups,
+   channels]: of each the strides of tokens and heads, in elements; channels lie together. cosine,
+   sine [tokens, turned]. row, position [tokens]; table [rows, width] of page numbers; a page is
+   [groups, channels * PAGE]; out [tokens, heads, channels]. Tokens of a row stand side by side, in
+   order.  */
+typedef struct {
+    const T *q, *k, *v;
+    const int64_t *strides;
+    const float *cosine, *sine;
+    T *k_pages, *v_pages;
+    const int32_t *table, *row, *position;
+    int turned, width, heads, groups, channels;
+    T *out;
+} Layer;
+
+/* Rotates token n's key of group g, and puts it and the value into the token's page. */
+static void store(const Layer *at, int n, int g) {
+    int channels = at->channels, place = at->position[n] % PAGE;
+    int64_t size = (int64_t)channels * PAGE, turn = (int64_t)n * at->turned;
+    int64_t page = at->table[(int64_t)at->row[n] * at->width + at->position[n] / PAGE];
+    int64_t start = (page * at->groups + g) * size;
+    T *to_k = at->k_pages + start + place, *to_v = at->v_pages + start + (int64_t)place * channels;
+    float key[MOST];
+    rotated(at->k + n * at->strides[2] + g * at->strides[3], at->cosine + turn, at->sine + turn,
+            at->turned, channels, 1.0f, key);
+    for (int c = 0; c < channels; c++) to_k[c * PAGE] = rounded(key[c]);
+    memcpy(to_v, at->v + n * at->strides[4] + g * at->strides[5], channels * sizeof(T));
+}
+
+/* How many tokens `answer` takes, at most. */
+static int at_once(const Layer *at) {
+    int tokens = TILE / (at->heads / at->groups);
+    return tokens > 0 ? tokens : 1;
+}
+
+/* What the queries of tokens start .. end - 1 in group g get, whose keys are all stored. */
+static void answer(const Layer *at, int g, int start, int end) {
+    float queries[TILE * MOST] __attribute__((aligned(64)));
+    float said[TILE * MOST] __attribute__((aligned(64)));
+    int32_t seen[TILE];
+    int channels = at->channels, shared = at->heads / at->groups;
+    int64_t size = (int64_t)channels * PAGE;
     float scale = 1.0f / sqrtf((float)channels);
+    for (int n = start, after; n < end; n = after) {
+        for (after = n; after < end && at->row[after] == at->row[n]; after++)
+            for (int h = 0; h < shared; h++) {
+                int i = (after - n) * shared + h;
+                int64_t turn = (int64_t)after * at->turned;
+                seen[i] = at->position[after];
+                rotated(at->q + after * at->strides[0] + (g * shared + h) * at->strides[1],
+                        at->cosine + turn, at->sine + turn, at->turned, channels, scale,
+                        queries + i * channels);
+            }
+        int count = (after - n) * shared;
+        tile(count, channels, queries, seen, at->position[after - 1], at->k_pages + g * size,
+             at->v_pages + g * size, at->table + (int64_t)at->row[n] * at->width,
+             at->groups * size, said);
+        for (int i = 0; i < count; i++) {
+            int64_t head = (int64_t)(n + i / shared) * at->heads + g * shared + i % shared;
+            T *to = at->out + head * channels;
+            for (int c = 0; c < channels; c++) to[c] = rounded(said[i * channels + c]);
+        }
+    }
+}
+
+/* Rotates q and k, stores k and v of the new tokens, and attends with q into out. */
+void attend(const Layer *at, int tokens, int threads) {
+    int most = at_once(at);
 #pragma omp parallel num_threads(threads)
     {
 #pragma omp for collapse(2)
         for (int n = 0; n < tokens; n++)
-            for (int g = 0; g < groups; g++) {
-                int at = position[n] % PAGE;
-                int64_t page = table[(int64_t)row[n] * width + position[n] / PAGE];
-                T *to_k = k_pages + page * page_stride + g * size + at;
-                T *to_v = v_pages + page * page_stride + g * size + (int64_t)at * channels;
-                float key[MOST];
-                rotated(k + n * strides[2] + g * strides[3], cosine + (int64_t)n * turned,
-                        sine + (int64_t)n * turned, turned, channels, 1.0f, key);
-                for (int c = 0; c < channels; c++) to_k[c * PAGE] = rounded(key[c]);
-                memcpy(to_v, v + n * strides[4] + g * strides[5], channels * sizeof(T));
-            }
+            for (int g = 0; g < at->groups; g++) store(at, n, g);
 #pragma omp for collapse(2) schedule(dynamic)
-        for (int g = 0; g < groups; g++)
-            for (int start = 0; start < tokens; start += most) {
-                float queries[TILE * MOST] __attribute__((aligned(64)));
-                float said[TILE * MOST] __attribute__((aligned(64)));
-                int32_t seen[TILE];
-                for (int n = start, end; n < tokens && n < start + most; n = end) {
-                    for (end = n; end < tokens && end < start + most && row[end] == row[n]; end++)
-                        for (int h = 0; h < shared; h++) {
-                            int i = (end - n) * shared + h;
-                            seen[i] = position[end];
-                            rotated(q + end * strides[0] + (g * shared + h) * strides[1],
-                                    cosine + (int64_t)end * turned, sine + (int64_t)end * turned,
-                                    turned, channels, scale, queries + i * channels);
-                        }
-                    int count = (end - n) * shared;
-                    memset(queries + count * channels, 0, sizeof(float) * (-count & 3) * channels);
-                    tile(count, channels, queries, seen, position[end - 1], k_pages + g * size,
-                         v_pages + g * size, table + (int64_t)row[n] * width, page_stride, said);
-                    for (int i = 0; i < count; i++) {
-                        int64_t head = (int64_t)(n + i / shared) * heads + g * shared + i % shared;
-                        T *to = out + head * channels;
-                        for (int c = 0; c < channels; c++) to[c] = rounded(said[i * channels + c]);
-                    }
-                }
-            }
+        for (int start = 0; start < tokens; start += most)
+            for (int g = 0; g < at->groups; g++)
+                answer(at, g, start, start + most < tokens ? start + most : tokens);
     }
 }

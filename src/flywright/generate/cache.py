@@ -81,22 +81,22 @@ class PagedCache:
         shape = (spec.layers, self.pages + 1, spec.kv_heads)
         self.k = _zeros((*shape, spec.head_dim, PAGE_TOKENS), dtype, device)
         self.v = _zeros((*shape, PAGE_TOKENS, spec.head_dim), dtype, device)
-        self._native = None
+        self.native = None
         if device.type == "cpu":
-            self._native = compiled(dtype, spec.heads, spec.kv_heads, spec.head_dim)
+            self.native = compiled(dtype, spec.heads, spec.kv_heads, spec.head_dim)
         layers = range(spec.layers)
-        self._pointers = [(self.k[i].data_ptr(), self.v[i].data_ptr()) for i in layers]
+        self.pointers = [(self.k[i].data_ptr(), self.v[i].data_ptr()) for i in layers]
 
     @property
     def exact(self) -> bool:
         """True if an attention's bits do not depend on what else is in the step."""
-        return self._native is not None
+        return self.native is not None
 
     def attend(self, step: Step) -> Attend:
         """Store each token's key and value, and let it attend to its row up to itself."""
-        if self._native is None:
+        if self.native is None:
             return gathered(self.k, self.v, step)
-        return Paged(self._native, self._pointers, (step.table, step.row, step.position))
+        return Paged(self.native, self.pointers, (step.table, step.row, step.position))
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
-"""The C of this room (`attention.c`, `linear.c`), compiled once for this machine, by ctypes.
+"""The C of this room (`attention.c`, `decode.c`), compiled once for this machine, by ctypes.
 
 Where there is no compiler, or the processor lacks what they need, there is None, and torch's
-operations take their place: `cache.gathered` and packed products, the slow twins. They share
-torch's OpenMP threads. A library lies in the user's cache, named after its source, the flags and
-the processor.
+operations take their place: `cache.gathered`, packed products and a body's modules, the slow
+twins. They share torch's OpenMP threads. A library lies in the user's cache, named after its
+source, the flags and the processor.
 """
 
 import ctypes
@@ -26,19 +26,28 @@ PAGE_TOKENS = 16  # PAGE of attention.c: one vector of floats
 _MOST_QUERIES, _MOST_CHANNELS = 16, 512
 _FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fopenmp", "-shared", "-fPIC")
 _HARD = 2  # omp_pause_hard
-_PAIRS = 32  # bf16 in a vector: LANES of linear.c
+FEW_TOKENS = 2  # of decode.c
+_PAIRS = 32  # bf16 in a vector: LANES of decode.c
 _POINTER, _COUNT = ctypes.c_void_p, ctypes.c_int
-_ATTEND = (
-    *[_POINTER] * 6, _COUNT, *[_POINTER] * 3, _COUNT, *[_POINTER] * 2, *[_COUNT] * 4, _POINTER,
-    _COUNT,
-)  # fmt: skip
 _LINEAR = (*[_POINTER] * 4, *[_COUNT] * 4)
+_DECODE = (_POINTER, _POINTER, *[_COUNT] * 4, ctypes.c_float, _POINTER, _COUNT)
 _DTYPES = {torch.float32: (), torch.bfloat16: ("-DBF16",)}
 
-Function = Callable[..., None]
+Function = Callable[..., int]
 Tables = tuple[Tensor, Tensor]  # cosines and sines [..., T, R] in fp32, contiguous
 Pointers = tuple[int, int]  # where a layer's pages of keys and of values begin
 Where = tuple[Tensor, Tensor, Tensor]  # int32 table [rows, P], row [T], position [T]
+
+
+class _Layer(ctypes.Structure):
+    """`Layer` of attention.c: a step's new tokens in one layer."""
+
+    _fields_ = [
+        *((name, _POINTER) for name in ("q", "k", "v", "strides", "cosine", "sine")),
+        *((name, _POINTER) for name in ("k_pages", "v_pages", "table", "row", "position")),
+        *((name, _COUNT) for name in ("turned", "width", "heads", "groups", "channels")),
+        ("out", _POINTER),
+    ]
 
 
 def compiled(dtype: torch.dtype, heads: int, groups: int, channels: int) -> "Compiled | None":
@@ -46,7 +55,7 @@ def compiled(dtype: torch.dtype, heads: int, groups: int, channels: int) -> "Com
     fits = heads // groups <= _MOST_QUERIES and channels % PAGE_TOKENS == 0
     if not fits or channels > _MOST_CHANNELS or dtype not in _DTYPES:
         return None
-    attend = _function("attend", "attention.c", _ATTEND, *_DTYPES[dtype])
+    attend = _function("attend", "attention.c", (_POINTER, _COUNT, _COUNT), *_DTYPES[dtype])
     return None if attend is None else Compiled(attend, heads, groups, channels)
 
 
@@ -55,7 +64,7 @@ def one_or_two_rows(weight_OI: Tensor, bias_O: Tensor | None) -> Callable[[Tenso
     outputs, inputs = weight_OI.shape
     if weight_OI.dtype != torch.bfloat16 or inputs % _PAIRS or not weight_OI.is_contiguous():
         return None
-    linear = _function("linear", "linear.c", _LINEAR)
+    linear = _function("linear", "decode.c", _LINEAR)
     if linear is None:
         return None
     fixed = weight_OI.data_ptr(), 0 if bias_O is None else bias_O.data_ptr()
@@ -78,11 +87,11 @@ class Compiled:
 
     def __init__(self, attend: Function, heads: int, groups: int, channels: int):
         self._attend = attend
-        self._shape = heads, groups, channels
+        self.shape = heads, groups, channels
 
     def packed(self, qkv_1TE: Tensor, tables: Tables, pages: Pointers, where: Where) -> Tensor:
         """out [1, T, H * K] of queries, keys and values that lie side by side, not yet rotated."""
-        heads, groups, channels = self._shape
+        heads, groups, channels = self.shape
         tokens, width = qkv_1TE.shape[1:]
         first, wide = qkv_1TE.data_ptr(), channels * qkv_1TE.element_size()
         starts = first, first + heads * wide, first + (heads + groups) * wide
@@ -92,7 +101,7 @@ class Compiled:
         self, q_1HTK: Tensor, k: Tensor, v: Tensor, pages: Pointers, where: Where
     ) -> Tensor:
         """out [1, H, T, K] of queries, keys and values [1, G, T, K] that are rotated already."""
-        heads, _, channels = self._shape
+        heads, _, channels = self.shape
         parts = [x if x.stride(-1) == 1 else x.contiguous() for x in (q_1HTK, k, v)]
         strides = [x.stride(axis) for x in parts for axis in (2, 1)]
         starts, tokens = [x.data_ptr() for x in parts], q_1HTK.shape[2]
@@ -109,17 +118,73 @@ class Compiled:
         tokens: int,
         like: Tensor,
     ) -> Tensor:
-        heads, groups, channels = self._shape
-        table, row, position = where
-        cosine, sine = (0, 0) if tables is None else (one.data_ptr() for one in tables)
-        turned = 0 if tables is None else tables[0].shape[-1]
-        out_1TE = like.new_empty(1, tokens, heads * channels)
-        self._attend(
-            *starts, (ctypes.c_int64 * 6)(*strides), cosine, sine, turned, *pages,
-            table.data_ptr(), table.shape[1], row.data_ptr(), position.data_ptr(), tokens,
-            heads, groups, channels, out_1TE.data_ptr(), torch.get_num_threads(),
+        out_1TE = like.new_empty(1, tokens, self.shape[0] * self.shape[2])
+        far = (ctypes.c_int64 * 6)(*strides)
+        q, k, v = starts
+        k_pages, v_pages = pages
+        layer = _layer(
+            self.shape, tables, where, q=q, k=k, v=v, strides=ctypes.addressof(far),
+            k_pages=k_pages, v_pages=v_pages, out=out_1TE.data_ptr(),
         )  # fmt: skip
+        self._attend(ctypes.byref(layer), tokens, torch.get_num_threads())
         return out_1TE
+
+
+def _layer(
+    shape: tuple[int, int, int], tables: Tables | None, where: Where, **pointers: int
+) -> _Layer:
+    heads, groups, channels = shape
+    table, row, position = where
+    turned = 0
+    if tables is not None:
+        turned = tables[0].shape[-1]
+        pointers |= {"cosine": tables[0].data_ptr(), "sine": tables[1].data_ptr()}
+    return _Layer(
+        table=table.data_ptr(), row=row.data_ptr(), position=position.data_ptr(), turned=turned,
+        width=table.shape[1], heads=heads, groups=groups, channels=channels, **pointers,
+    )  # fmt: skip
+
+
+class Decoding:
+    """All layers of a body over one or two tokens, by one call.
+
+    layers: each one's tensors in the order of `Weights` of decode.c, and where its pages begin.
+    """
+
+    def __init__(
+        self,
+        decode: Function,
+        layers: Sequence[tuple[Sequence[Tensor], Pointers]],
+        shape: tuple[int, int, int],
+        eps: float,
+    ):
+        self._decode, self._shape, self._eps = decode, shape, eps
+        self._kept = [tensors for tensors, _ in layers]
+        rows = [[*(one.data_ptr() for one in tensors), *pages] for tensors, pages in layers]
+        self._layers, self._count = torch.tensor(rows, dtype=torch.int64), len(rows)
+        self._inner = self._kept[0][6].shape[0]
+
+    def __call__(self, x_TD: Tensor, tables: Tables, where: Where) -> None:
+        """The stream through the layers, in place."""
+        step, (rows, size) = _layer(self._shape, tables, where), x_TD.shape
+        failed = self._decode(
+            x_TD.data_ptr(), self._layers.data_ptr(), self._count, rows, size, self._inner,
+            self._eps, ctypes.byref(step), torch.get_num_threads(),
+        )  # fmt: skip
+        if failed:
+            raise MemoryError("no memory for a decoding step")
+
+
+def decoding(
+    layers: Sequence[tuple[Sequence[Tensor], Pointers]], shape: tuple[int, int, int], eps: float
+) -> Decoding | None:
+    """The compiled layers, or None where they cannot be: in bf16, whole, sizes multiples of 32."""
+    weights = [one for tensors, _ in layers for one in tensors]
+    fits = all(w.dtype == torch.bfloat16 and w.is_contiguous() for w in weights)
+    if not fits or any(w.shape[-1] % _PAIRS for w in weights):
+        return None
+    decode = _function("decode", "decode.c", _DECODE)
+    return None if decode is None else Decoding(decode, layers, shape, eps)
 
 
 @cache
@@ -129,7 +194,8 @@ def _function(name: str, source: str, arguments: tuple[Any, ...], *defined: str)
     if compiler is None or os.environ.get("FLYWRIGHT_NATIVE") == "0":
         return None
     path, flags = Path(__file__).with_name(source), (*_FLAGS, *defined)
-    made = f"{path.stem}-{digest(path.read_text(), *flags, _processor(), length=16)}.so"
+    text = "".join(each.read_text() for each in sorted(path.parent.glob("*.c")))
+    made = f"{path.stem}-{digest(text, *flags, _processor(), length=16)}.so"
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flywright"
     try:
         library = home / made
@@ -143,7 +209,7 @@ def _function(name: str, source: str, arguments: tuple[Any, ...], *defined: str)
         function = getattr(ctypes.CDLL(str(library)), name)
     except (OSError, subprocess.SubprocessError):
         return None
-    function.argtypes, function.restype = arguments, None
+    function.argtypes = arguments
     return function
 
 

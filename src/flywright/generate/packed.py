@@ -9,20 +9,24 @@ Shapes: B rows, I inputs, O outputs.
 
 import copy
 from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flywright.errors import UserError
-from flywright.generate.cache import Paged
-from flywright.generate.native import one_or_two_rows
+from flywright.generate.cache import Paged, PagedCache
+from flywright.generate.native import Decoding, decoding, one_or_two_rows
 from flywright.model.attention import Attend, Attention
+from flywright.model.decoder import Body
+from flywright.model.mlp import SquaredReluMlp
 from flywright.model.norm import LayerNorm1P
 from flywright.model.rotary import rotate
 
 LEAST_ROWS = 2  # one fp32 row alone goes another way, with another order of summation
 _DTYPES = (torch.float32, torch.bfloat16)
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
 class PackedLinear(nn.Module):
@@ -31,15 +35,15 @@ class PackedLinear(nn.Module):
     def __init__(self, weight_OI: Tensor, bias_O: Tensor | None = None):
         super().__init__()
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight_OI.detach().contiguous(), 16)
-        self._bias = None if bias_O is None else bias_O.detach()
-        self._plain, self._inputs = weight_OI.detach(), weight_OI.shape[1]
-        self._few = one_or_two_rows(self._plain, self._bias)
+        self.bias = None if bias_O is None else bias_O.detach()
+        self.plain, self._inputs = weight_OI.detach(), weight_OI.shape[1]
+        self._few = one_or_two_rows(self.plain, self.bias)
 
     def forward(self, x_BI: Tensor) -> Tensor:
         """[..., I] -> [..., O], in the weight's dtype."""
         if self._few is not None and x_BI.numel() <= 2 * self._inputs:
             return self._few(x_BI)
-        return torch.ops.mkldnn._linear_pointwise(x_BI, self._weight, self._bias, "none", [], "")
+        return torch.ops.mkldnn._linear_pointwise(x_BI, self._weight, self.bias, "none", [], "")
 
 
 class Int8Linear(nn.Module):
@@ -81,17 +85,17 @@ class PackedAttention(nn.Module):
         self._sizes = [len(one.weight) for one in parts]
         self._head_dim = plain.head_dim
         weight = torch.cat([one.weight for one in parts])
-        self._qkv = linear(weight, torch.cat(biases) if biases else None)
+        self.qkv = linear(weight, torch.cat(biases) if biases else None)
         self.o_proj = linear(plain.o_proj.weight)
         self._norms = plain.q_norm, plain.k_norm
-        self._normed = not isinstance(plain.q_norm, nn.Identity)
+        self.normed = not isinstance(plain.q_norm, nn.Identity)
 
     def forward(
         self, x_1TD: Tensor, tables: tuple[Tensor, Tensor], layer: int, attend: Attend
     ) -> Tensor:
         """Attention output, [1, T, D]."""
-        qkv_1TE = self._qkv(x_1TD)
-        if isinstance(attend, Paged) and not self._normed:
+        qkv_1TE = self.qkv(x_1TD)
+        if isinstance(attend, Paged) and not self.normed:
             return self.o_proj(attend.packed(layer, qkv_1TE, tables))
         parts = qkv_1TE.split(self._sizes, -1)
         heads = [part.unflatten(-1, (-1, self._head_dim)).transpose(1, 2) for part in parts]
@@ -115,12 +119,37 @@ class Head(nn.Module):
         return self._product(x_BI.to(self._dtype))
 
 
+def few_tokens(body: Body, cache: PagedCache) -> Decoding | None:
+    """A packed body's layers by one call, or None: for layers as Nemotron has them, in bf16."""
+    layers = [_weights(layer) for layer in body.layers]
+    if cache.native is None or not layers:
+        return None
+    placed = [(each, at) for each, at in zip(layers, cache.pointers, strict=False) if each]
+    whole = len(placed) == len(layers)
+    return decoding(placed, cache.native.shape, body.spec.norm_eps) if whole else None
+
+
+def _weights(layer: nn.Module) -> list[Tensor] | None:
+    """A layer's tensors as `decode.c` takes them, or None if it is not as Nemotron's."""
+    attention, mlp = layer.self_attn, layer.mlp
+    first, second = layer.input_layernorm, layer.post_attention_layernorm
+    if not isinstance(attention, PackedAttention) or not isinstance(mlp, SquaredReluMlp):
+        return None
+    products = [attention.qkv, attention.o_proj, mlp.up_proj, mlp.down_proj]
+    plain = [p.plain for p in products if isinstance(p, PackedLinear) and p.bias is None]
+    if attention.normed or len(plain) < len(products) or not isinstance(first, nn.LayerNorm):
+        return None
+    assert isinstance(second, nn.LayerNorm)
+    qkv, o, *of_mlp = plain
+    return [first.weight, first.bias, qkv, o, second.weight, second.bias, *of_mlp]
+
+
 def can_pack(weight: Tensor) -> bool:
     """True for the dtypes that have such products, on a CPU that has oneDNN."""
     return weight.is_cpu and weight.dtype in _DTYPES and torch.backends.mkldnn.is_available()
 
 
-def packed(model: nn.Module, int8: bool = False) -> nn.Module:
+def packed(model: AnyModule, int8: bool = False) -> AnyModule:
     """The model with packed linear layers; what is not packed is shared with the one given.
 
     Raises UserError where there are no int8 products for it.

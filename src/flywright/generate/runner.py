@@ -15,11 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from flywright.generate.cache import PagedCache, Step
-from flywright.generate.packed import LEAST_ROWS, Head, can_pack, packed
+from flywright.generate.native import FEW_TOKENS
+from flywright.generate.packed import LEAST_ROWS, Head, can_pack, few_tokens, packed
 from flywright.generate.pages import Pages
 from flywright.generate.scheduler import Request, Scheduler, wanted_of
 from flywright.generate.worker import Worker, settle
 from flywright.model import Decoder, RewardModel
+from flywright.model.rotary import rotary_tables
 
 STEP_TOKENS = 512  # of a step, at most: a long prompt is computed in pieces between other steps
 MOST_OUTPUTS = 1 << 24  # numbers that a step's head may make
@@ -51,6 +53,7 @@ class Local:
         self.least_rows = LEAST_ROWS if self.exact else 1
         self.pages, self.context_tokens = cache.pages, cache.context_length
         self._body, self._cache = packed(model.model, int8), cache
+        self.few = few_tokens(self._body, cache)
         if isinstance(head, nn.Linear):  # which the beginning of a cut model lacks
             head = Head(head.weight[:most_outputs], head.bias)
         self._head = head
@@ -61,6 +64,11 @@ class Local:
 
     def _through(self, step: Step, x_T: Tensor) -> Tensor:
         """The body's output [T, D] for ids, or for what the layers before made of them."""
+        if self.few is not None and len(x_T) <= FEW_TOKENS:
+            x_TD = self._body.embed_tokens(x_T)
+            tables = rotary_tables(step.position[None], self._body.spec)
+            self.few(x_TD, tables, (step.table, step.row, step.position))
+            return self._body.norm(x_TD)
         return self._body(x_T[None], step.position[None], self._cache.attend(step))[0]
 
     def _read(self, step: Step, hidden_TD: Tensor) -> Tensor:
