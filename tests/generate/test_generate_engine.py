@@ -407,9 +407,11 @@ def test_guesses_save_steps_and_change_nothing(decoder, tokenizer):
     for heat in (0.0, 0.3):
         one = plain.generate([prompt], 16, temperature=heat)
         assert guessing.generate([prompt], 16, temperature=heat) == one
-    repeated = asyncio.run(guessing.complete(prompt, Sampling(max_tokens=16, min_tokens=16)))
-    assert repeated.completion_tokens == 16
-    assert guessing.stats()["steps"] <= plain.stats()["steps"] + 16
+    before = plain.stats()["steps"], guessing.stats()["steps"]
+    loops = [each.generate([prompt], 50, min_new_tokens=50)[0] for each in (plain, guessing)]
+    assert loops[0] == loops[1]
+    steps, guessed_steps = plain.stats()["steps"] - before[0], guessing.stats()["steps"] - before[1]
+    assert guessed_steps < steps  # greedy decoding of random weights soon repeats itself
 
 
 def test_int8_weights_are_near_and_do_not_depend_on_the_batch(decoder, tokenizer):

@@ -79,11 +79,20 @@ class Answer(Request):
         if window.endswith(_UNFINISHED) or len(window) <= len(before):
             return
         start = max(0, len(self._text) - self._hold)
-        self._text += window[len(before) :]
+        if not self._text and not window.strip():
+            return  # the space before the first word is read with it
+        self._text += window[len(before) :] if self._text else self._opening(window)
         self._certain, self._read = self._read, len(self.ids)
         if self.drawn >= self.sampling.min_tokens:
             found = [at for stop in self._stops if (at := self._text.find(stop, start)) >= 0]
             self._cut = min(found, default=-1)
+
+    def _opening(self, window: str) -> str:
+        """The first words, with as much space before them as the whole answer will have."""
+        if self.sampling.end_ids is not None:
+            return window
+        whole = chat.answer_text(self._tokenizer, self.ids[self.prompt_tokens :])
+        return whole[: len(whole) - len(whole.lstrip())] + window.lstrip()
 
     def _part(self, text: str, finish: str) -> Completion:
         new = slice(self._told_tokens, self.drawn)
