@@ -424,6 +424,14 @@ def test_int8_weights_are_near_and_do_not_depend_on_the_batch(decoder, tokenizer
     assert [engine.generate([one], 20)[0] for one in prompts] == together
 
 
+def test_a_page_is_known_by_all_that_stands_before_it(decoder, tokenizer):
+    first, other, second = (tuple(range(start, start + 16)) for start in (20, 60, 100))
+    engine = Engine(decoder, tokenizer)
+    engine.generate([first + second + (30,)], 4)
+    alone = Engine(decoder, tokenizer).generate([other + second + (30,)], 4)
+    assert engine.generate([other + second + (30,)], 4) == alone
+
+
 def test_a_text_that_fills_the_whole_cache_is_read(decoder, tokenizer):
     engine = Engine(decoder, tokenizer, max_batch=1)
     ids = (chat.raw_ids(tokenizer, "ban bel cut dob ") * 20)[: engine.context_tokens]
