@@ -425,9 +425,10 @@ def test_int8_weights_are_near_and_do_not_depend_on_the_batch(decoder, tokenizer
 
 
 def test_a_page_is_known_by_all_that_stands_before_it(decoder, tokenizer):
-    first, other, second = (tuple(range(start, start + 16)) for start in (20, 60, 100))
+    first, other, second, third = (tuple(range(at, at + 16)) for at in (20, 60, 100, 140))
     engine = Engine(decoder, tokenizer)
-    engine.generate([first + second + (30,)], 4)
+    for pages in (first + second, other + third):
+        engine.generate([pages + (30,)], 4)
     alone = Engine(decoder, tokenizer).generate([other + second + (30,)], 4)
     assert engine.generate([other + second + (30,)], 4) == alone
 
