@@ -1,13 +1,12 @@
 """Records that repeat benchmark items, for a person to judge: both texts side by side, in HTML."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup, escape
-
-import re
 
 from flywright.files import write_text
 

@@ -371,8 +371,12 @@ class Benchmarks:
         hits = []
         for method, index in self.methods.items():
             if found := index.find(segments):
-                item, words = self.items[found.item], found.words
-                hits.append(Hit(record, *item, found.share, words, method, found.sure, words))
+                item, text = self.items[found.item], found.words
+                if method == "words":
+                    of_it = set(tokens(item[1]))
+                    text = max(segments, key=lambda one: len(of_it & set(tokens(one))))
+                words = found.words if method == "words" else ""
+                hits.append(Hit(record, *item, found.share, words, method, found.sure, text))
                 if found.sure:
                     break
         return hits

@@ -176,7 +176,7 @@ def _decide(way: _Passage, sieve: Sieve, ask: Completer | None) -> None:
 
 def _write(way: _Passage, out: Path, passed: Sequence[str]) -> Counter[str]:
     """Second reading: every record goes to kept or, with its reason, to dropped."""
-    counts = Counter[str]()
+    counts = Counter({"in": 0, "out": 0})
     with (out / KEPT).open("w") as kept, (out / DROPPED).open("w") as dropped:
         for place, record in enumerate(way.records()):
             reason, more = way.why.get(place, ("", {}))

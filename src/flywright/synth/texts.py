@@ -1,4 +1,4 @@
-"""What filters compare of a record: its text, normalised, its words, and the parts it is made of."""
+"""What filters compare of a record: its parts, its text, normalised, and its words."""
 
 import re
 import unicodedata
