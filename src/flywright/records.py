@@ -270,9 +270,9 @@ def fault_of(error: Any) -> str:
 
 def raw_lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
     """(line number, offset in bytes, line) of each non-empty line. Raises UserError."""
-    offset = 0
+    path, offset = Path(path), 0
     try:
-        stream = Path(path).open("rb")
+        stream = path.open("rb")
     except OSError as error:
         raise UserError(f"{path}: cannot read: {error.strerror}") from None
     with stream:

@@ -5,6 +5,7 @@ any other folder. A parent is a record, a document's beginning, a template, or t
 prompt was asked with. Each call reads the files once; some 60 bytes a record stay in memory.
 """
 
+import json
 import re
 from array import array
 from collections.abc import Iterator
@@ -48,11 +49,18 @@ def rows(path: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
     """(line number, offset, object) of each line that holds one. Raises UserError."""
     for number, offset, raw in raw_lines(path):
         try:
-            value = orjson.loads(raw)
+            value = _loaded(raw)
         except ValueError as error:
             raise UserError(f"{path}:{number}: not valid JSON ({error})") from None
         if isinstance(value, dict):
             yield number, offset, value
+
+
+def _loaded(raw: bytes) -> Any:
+    try:
+        return orjson.loads(raw)
+    except ValueError:
+        return json.loads(raw)  # which takes half a surrogate pair, as models write them
 
 
 def _who(record: dict[str, Any]) -> Who:
@@ -111,7 +119,7 @@ class Index:
         """The object of one row, read from its file."""
         with self.files[self.file[row]][1].open("rb") as stream:
             stream.seek(self._offset[row])
-            value = orjson.loads(stream.readline())
+            value = _loaded(stream.readline())
         return value["record"] if "reason" in value and "record" in value else value
 
     def offsets(self, file: int) -> np.ndarray:

@@ -36,7 +36,7 @@ SURPRISE = (9.0, 14.0)  # nats of the numbers, their order and the names shared:
 CANDIDATES = 10  # items that share most are looked at closely
 
 _NUMBER = r"\d+(?:[.,' \u00a0\u202f]\d{3})+(?!\d)|\d+(?:[.,]\d+)?"
-_SPOKEN = re.compile(rf"{_NUMBER}|[一二三四五六七八九十两]|[^\W\d_]+(?:[-'’][^\W\d_]+)*")
+_SPOKEN = re.compile(rf"(?<![A-Za-z_\d])(?:{_NUMBER})|[一二三四五六七八九十两]|[^\W\d_]+(?:[-'’][^\W\d_]+)*")
 _THOUSANDS = re.compile(r"[.,' \u00a0\u202f](?=\d{3}(?!\d))")
 _NAME = re.compile(r"\w{4,}")
 _IDENTIFIER = re.compile(r"[A-Za-z]{2,}\w*_\w{2,}")  # survives rewording and translation
@@ -87,10 +87,10 @@ def surprise(number: str) -> float:
     return math.log(2 + int(plain[:18] or 0)) + 0.7 * (len(number) - len(plain))
 
 
-def _names(text: str, item: bool) -> set[str]:
-    """Identifiers, and beginnings of capitalised words; of a record of every word."""
-    kept = (w for w in _NAME.findall(text) if not item or w[0].isupper())
-    return {w.casefold()[:5] for w in kept} | set(_IDENTIFIER.findall(text))
+def _names(text: str) -> set[str]:
+    """Identifiers, and the beginnings of capitalised words."""
+    capitalised = {w.casefold()[:5] for w in _NAME.findall(text) if w[0].isupper()}
+    return capitalised | set(_IDENTIFIER.findall(text))
 
 
 def _stems(words: Iterable[str]) -> set[str]:
@@ -261,14 +261,11 @@ class Translated:
 
     def __init__(self, texts: Sequence[str]):
         self._numbers = [numbers(text) for text in texts]
-        named = [_names(text, item=True) for text in texts]
+        named = [_names(text) for text in texts]
         often = Counter(name for found in named for name in found)
         most = max(FEW, COMMON * len(texts))
         self._names = [{name for name in found if often[name] <= most} for found in named]
-        self._worth = {
-            n: IDENTIFIER_NATS if "_" in n else min(6.0, math.log(len(texts) / often[n]))
-            for n in often
-        }
+        self._worth = {n: min(6.0, math.log(len(texts) / often[n])) for n in often}
         features = [
             {*(n for n, _ in mine if surprise(n) > math.log(4)), *names}
             for mine, names in zip(self._numbers, self._names, strict=True)
@@ -276,15 +273,21 @@ class Translated:
         self._ids = {f: n for n, f in enumerate(sorted({f for one in features for f in one}))}
         self._index = _Postings([self._keys(found) for found in features])
         self.checked = [
-            agreement(mine, mine)[1] + sum(self._worth[n] for n in names) >= SURPRISE[1]
+            agreement(mine, mine)[1] + self._worth_of(names) >= SURPRISE[0]
             for mine, names in zip(self._numbers, self._names, strict=True)
         ]
+
+    def _worth_of(self, names: set[str]) -> float:
+        """Nats; capitalised words alone, as pages have them by the dozen, make no sure hit."""
+        called = [name for name in names if "_" in name]
+        plain = sum(self._worth[name] for name in names if "_" not in name)
+        return IDENTIFIER_NATS * len(called) + min(plain, SURPRISE[0])
 
     def _keys(self, features: Iterable[str]) -> np.ndarray:
         return np.array(sorted({self._ids[f] for f in features if f in self._ids}), dtype=np.uint64)
 
     def _score(self, view: str) -> tuple[float, float, int] | None:
-        mine, names = numbers(view), _names(view, item=False)
+        mine, names = numbers(view), _names(view)
         keys = [name for name in {*(n for n, _ in mine), *names} if name in self._ids]
         if not keys:
             return None
@@ -298,7 +301,7 @@ class Translated:
                 break
             item = items[place]
             share, nats = agreement(mine, self._numbers[item])
-            nats += sum(self._worth[name] for name in self._names[item] & names)
+            nats += self._worth_of(self._names[item] & names)
             scored = (share, nats, int(item))
             if nats >= SURPRISE[0] and (best is None or _rank(scored) > _rank(best)):
                 best = scored

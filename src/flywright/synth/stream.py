@@ -53,8 +53,11 @@ def record_of(value: Any, where: str) -> AnyRecord:
     """The record of a JSON object, by its fields. Raises UserError with file:line."""
     if not isinstance(value, dict):
         raise UserError(f"{where}: expected an object")
-    last = ((value.get("conversation") or {}).get("messages") or [{}])[-1]
-    kind = Dialogue if last.get("role") == "assistant" else Prompt
+    try:
+        last = value["conversation"]["messages"][-1]["role"]
+    except (KeyError, IndexError, TypeError):
+        last = ""  # the record's own validation says what is wrong
+    kind = Dialogue if last == "assistant" else Prompt
     named = {"text": Document, "chosen": Comparison, "helpfulness": Rating}
     kind = next((one for name, one in named.items() if name in value), kind)
     try:
