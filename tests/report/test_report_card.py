@@ -39,7 +39,9 @@ def test_the_card_says_what_is_there(files):
 
 def test_the_header_is_what_the_hub_reads(files):
     yaml = pytest.importorskip("yaml")
-    card_of_folder(files, dict.fromkeys(("people", "dialogues", "comparisons", "prompts", ""), "MIT"))
+    card_of_folder(
+        files, dict.fromkeys(("people", "dialogues", "comparisons", "prompts", ""), "MIT")
+    )
     header = yaml.safe_load((files / "README.md").read_text().split("---")[1])
     assert header["size_categories"] == ["n<1K"] and "synthetic" in header["tags"]
     named = {one["config_name"]: one["data_files"] for one in header["configs"]}
@@ -49,7 +51,9 @@ def test_the_header_is_what_the_hub_reads(files):
 
 def test_flows_and_contamination_are_told(files):
     flows = {"open_qa": {"in": 9, "out": 2, "failed": 1, "dropped: cut": 6, "dropped: no": 0}}
-    write_card(files / "x.card.md", [("talks.jsonl", files / "talks.jsonl")], flows, {}, "Compared.")
+    write_card(
+        files / "x.card.md", [("talks.jsonl", files / "talks.jsonl")], flows, {}, "Compared."
+    )
     card = (files / "x.card.md").read_text()
     assert "| open_qa | cut | 6 |" in card and "| open_qa | failed | 1 |" in card
     assert "| open_qa | no |" not in card and "\nCompared.\n" in card

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from flywright.cli import app
 from flywright.errors import UserError
+from flywright.report.card import card_of_folder
 from flywright.report.trace import trace, traced
 from flywright.report.withdraw import touched, write_ids, write_without
 
@@ -36,12 +37,16 @@ def folder(tmp_path, run):
     for one in (pair, judged):
         one["lineage"]["model"] = "new@r1"
     run.lines(folder / "deep/pairs.jsonl", [pair, judged])
-    run.lines(folder / "dropped.jsonl", [{"reason": "near copy", "record": prompt("f", parents=["a"])}])
+    run.lines(
+        folder / "dropped.jsonl", [{"reason": "near copy", "record": prompt("f", parents=["a"])}]
+    )
     return folder
 
 
 def by_file(found):
-    return {row["file"]: (row["direct"], row["descendants"], row["records"]) for row in found.counts()}
+    return {
+        row["file"]: (row["direct"], row["descendants"], row["records"]) for row in found.counts()
+    }
 
 
 def test_all_that_a_model_touched_is_found(folder):
@@ -105,7 +110,9 @@ def test_the_verb(folder, tmp_path):
     assert json.loads(out.stdout)["roles"] == {"wrote": 1, "judged": 1}
     out = runner.invoke(app, ["trace", str(folder), "b", "--json"])
     assert json.loads(out.stdout)["id"] == "b"
-    assert "what came from old" in runner.invoke(app, ["trace", str(folder), "--model", "old"]).stdout
+    assert (
+        "what came from old" in runner.invoke(app, ["trace", str(folder), "--model", "old"]).stdout
+    )
     (folder / "bad.jsonl").write_text("{\n")
     for arguments, said in (
         ([str(folder), "b"], "bad.jsonl:1: not valid JSON"),
@@ -116,6 +123,14 @@ def test_the_verb(folder, tmp_path):
         command = [sys.executable, "-m", "flywright.cli", "trace", *arguments]
         ended = subprocess.run(command, capture_output=True, text=True)
         assert (ended.returncode, ended.stderr.count("\n")) == (2, 1) and said in ended.stderr
+
+
+def test_a_record_out_of_shape_is_named(folder):
+    (folder / "z.jsonl").write_text(json.dumps({**prompt("z"), "lineage": 3}) + "\n")
+    with pytest.raises(UserError, match=r"z.jsonl:1: not a record"):
+        touched(folder, model="old")
+    with pytest.raises(UserError, match=r"z.jsonl:1: not a record"):
+        card_of_folder(folder, {})
 
 
 @pytest.mark.slow

@@ -82,9 +82,11 @@ def test_every_record_is_kept_or_dropped_with_its_reason(source, tmp_path):
     reasons = Counter(f"dropped: {row['reason']}" for row in dropped)
     assert reasons == {name: n for name, n in counts.items() if name.startswith("dropped")}
     assert kept[0]["lineage"]["filters"] == ["exact", "near<0.7", "reward>=2", "decontaminated"]
-    assert [hit["record"] for hit in hits] == ["stolen", "p4"] == [
-        hit["record"] for hit in read(tmp_path / "out/hits.jsonl")
-    ]
+    assert (
+        [hit["record"] for hit in hits]
+        == ["stolen", "p4"]
+        == [hit["record"] for hit in read(tmp_path / "out/hits.jsonl")]
+    )
     assert dropped[0]["record"] == RECORDS[0].model_dump(exclude_defaults=True, mode="json")
     assert not list((tmp_path / "out").glob(".*"))
 

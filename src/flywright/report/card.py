@@ -8,6 +8,7 @@ import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +56,17 @@ class Tally:
 
     def read(self, label: str, path: Path) -> None:
         """Count a file; of dropped.jsonl only the reasons."""
-        for _, _, value in rows(path):
+        for line, _, value in rows(path):
             if "reason" in value and "record" in value:
                 self.counts["dropped"][value["reason"]] += 1
             elif "text" in value or (
                 "id" in value and "lineage" in value and "metric" not in value
             ):
                 self.files[label] = self.files.get(label, 0) + 1
-                self.add(value)
+                try:
+                    self.add(value)
+                except (AttributeError, IndexError, KeyError, TypeError):
+                    raise UserError(f"{path}:{line}: not a record of ours") from None
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Count one record, if it is met for the first time."""
@@ -107,7 +111,7 @@ def bars(values: Sequence[float], doubling: bool = False) -> list[str]:
         edges = np.linspace(low, high, BINS + 1) if high > low else np.array([low, low + 1])
     counts, _ = np.histogram(values, edges)
     most = counts.max()
-    ends = [f"{a:,.4g} to {b:,.4g}" for a, b in zip(edges, edges[1:], strict=False)]
+    ends = [f"{a:,.4g} to {b:,.4g}" for a, b in pairwise(edges)]
     width = max(map(len, ends))
     return [
         f"{end:>{width}}  {'█' * math.ceil(BAR * count / most):<{BAR}}  {count:,}"
@@ -134,7 +138,7 @@ def _header(name: str, tally: Tally, licences: Mapping[str, str]) -> list[str]:
         line
         for label in tally.files
         for line in (
-            f"- config_name: {json.dumps(Path(label).with_suffix('').as_posix().replace('/', '-'))}",
+            f"- config_name: {json.dumps(label.removesuffix('.jsonl').replace('/', '-'))}",
             f"  data_files: {json.dumps(label)}",
         )
     ]
@@ -186,7 +190,7 @@ def write_card(
         *("", "| file | records |", "|---|--:|"),
         *(f"| {label} | {count:,} |" for label, count in tally.files.items()),
         *("", f"**Synthetic share:** {share}"),
-        f"({tally.by_model:,} of {tally.answered:,} records with an answer, where a model wrote it).",
+        f"({tally.by_model:,} of {tally.answered:,} records with an answer have a model's).",
         *("", "## Contamination", "", contamination or "Not stated: no filter's word is at hand."),
         *("", "## Licences", "", "| source | licence |", "|---|---|"),
         *(

@@ -91,9 +91,12 @@ class Index:
                 if not isinstance(name := value.get("id"), str):
                     continue
                 scored = "metric" in value
-                if not scored and not isinstance(value.get("lineage"), dict):
+                if not scored and not {"lineage", "conversation"} <= value.keys():
                     continue
-                who = ("", "", "", "", ()) if scored else _who(value)
+                try:
+                    who = ("", "", "", "", ()) if scored else _who(value)
+                except (AttributeError, KeyError, TypeError):
+                    raise UserError(f"{path}:{line}: not a record: its lineage") from None
                 row = (hash(name), number, line, offset, scored, known.setdefault(who, len(known)))
                 for key, part in zip("iflosw", row, strict=True):
                     columns[key].append(part)
@@ -178,7 +181,8 @@ class Index:
             return f"{'topic' if name == words[0] else 'asked for'} “{name}”"
         if "@" in name:
             return "template"
-        said = str(self.record(child)["conversation"]["messages"][0]["content"])  # type: ignore[index]
+        record = self.record(child)
+        said = str(record["conversation"]["messages"][0]["content"]) if record else ""
         for what, text in self.documents:
             ends = range(len(text), 0, -1) if text[:20] in said else ()
             if any(record_id(text[:end]) == name for end in ends):  # it was cut to fit the prompt

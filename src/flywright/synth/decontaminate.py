@@ -36,7 +36,9 @@ SURPRISE = (9.0, 14.0)  # nats of the numbers, their order and the names shared:
 CANDIDATES = 10  # items that share most are looked at closely
 
 _NUMBER = r"\d+(?:[.,' \u00a0\u202f]\d{3})+(?!\d)|\d+(?:[.,]\d+)?"
-_SPOKEN = re.compile(rf"(?<![A-Za-z_\d])(?:{_NUMBER})|[一二三四五六七八九十两]|[^\W\d_]+(?:[-'’][^\W\d_]+)*")
+_SPOKEN = re.compile(
+    rf"(?<![A-Za-z_\d])(?:{_NUMBER})|[一二三四五六七八九十两]|[^\W\d_]+(?:[-'’][^\W\d_]+)*"
+)
 _THOUSANDS = re.compile(r"[.,' \u00a0\u202f](?=\d{3}(?!\d))")
 _NAME = re.compile(r"\w{4,}")
 _IDENTIFIER = re.compile(r"[A-Za-z]{2,}\w*_\w{2,}")  # survives rewording and translation
@@ -265,7 +267,10 @@ class Translated:
         often = Counter(name for found in named for name in found)
         most = max(FEW, COMMON * len(texts))
         self._names = [{name for name in found if often[name] <= most} for found in named]
-        self._worth = {n: min(6.0, math.log(len(texts) / often[n])) for n in often}
+        self._worth = {
+            n: IDENTIFIER_NATS if "_" in n else min(6.0, math.log(len(texts) / often[n]))
+            for n in often
+        }
         features = [
             {*(n for n, _ in mine if surprise(n) > math.log(4)), *names}
             for mine, names in zip(self._numbers, self._names, strict=True)
@@ -279,9 +284,9 @@ class Translated:
 
     def _worth_of(self, names: set[str]) -> float:
         """Nats; capitalised words alone, as pages have them by the dozen, make no sure hit."""
-        called = [name for name in names if "_" in name]
+        called = sum(self._worth[name] for name in names if "_" in name)
         plain = sum(self._worth[name] for name in names if "_" not in name)
-        return IDENTIFIER_NATS * len(called) + min(plain, SURPRISE[0])
+        return called + min(plain, SURPRISE[0])
 
     def _keys(self, features: Iterable[str]) -> np.ndarray:
         return np.array(sorted({self._ids[f] for f in features if f in self._ids}), dtype=np.uint64)
@@ -326,7 +331,7 @@ class Embedded:
 
     def __init__(self, texts: Sequence[str], embedder: Embedder):
         self._embedder, self._rows = embedder, embedder.embed(texts)
-        self.checked = list(self._rows.any(axis=1))
+        self.checked = [bool(row.any()) for row in self._rows]
 
     def find(self, segments: Sequence[str]) -> Found | None:
         """The likest item of any segment or window, if it is suspected at least."""
@@ -379,7 +384,8 @@ class Benchmarks:
                     of_it = set(tokens(item[1]))
                     text = max(segments, key=lambda one: len(of_it & set(tokens(one))))
                 words = found.words if method == "words" else ""
-                hits.append(Hit(record, *item, found.share, words, method, found.sure, text))
+                told = (found.share, words, method, found.sure, text)
+                hits.append(Hit(record, item[0], item[1], *told))
                 if found.sure:
                     break
         return hits

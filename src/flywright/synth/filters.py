@@ -22,7 +22,7 @@ from flywright.synth.texts import AnyText, normal, noted, text_of, tokens
 
 Gram = tuple[str, ...]
 
-_PERMUTATIONS, _BANDS = 128, 32  # at a Jaccard of 0.5, 0.6 and 0.8, 87, 98.8 and all of 100 pairs
+_PERMUTATIONS, BANDS = 128, 32  # at a Jaccard of 0.5, 0.6 and 0.8, 87, 98.8 and all of 100 pairs
 _SHINGLE, _STEPS = 3, (1, 2, 3, 4)
 
 
@@ -50,7 +50,7 @@ class Pool:
     def __init__(self, threshold: float, texts: Iterable[str] = ()):
         self._threshold = threshold
         self._shingles: list[set[Gram]] = []
-        self._index = RMinHashLSH(threshold or 1.0, _PERMUTATIONS, _BANDS)
+        self._index = RMinHashLSH(threshold or 1.0, _PERMUTATIONS, BANDS)
         for text in texts:
             self.add(text)
 
@@ -98,13 +98,13 @@ def _hash(text: str) -> int:
 
 
 def fingerprints(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """(keys [T]: equal for exact copies, bands [T, 32]: near copies share some), of uint64."""
+    """(keys [T]: equal for exact copies, bands [32, T]: near copies share some), of uint64."""
     keys = np.array([_hash(normal(text)) for text in texts], dtype=np.uint64)
     shingled = [
         np.array(sorted({_hash(" ".join(g)) for g in grams(tokens(text), _SHINGLE)}), np.uint64)
         for text in texts
     ]
-    return keys, dedup.bands(shingled, _BANDS, _PERMUTATIONS // _BANDS).T
+    return keys, dedup.bands(shingled, BANDS, _PERMUTATIONS // BANDS)
 
 
 def exact_copies(keys: np.ndarray) -> dict[int, tuple[int, float]]:
@@ -115,17 +115,18 @@ def exact_copies(keys: np.ndarray) -> dict[int, tuple[int, float]]:
 
 
 def near_copies(
-    text_at: Callable[[int], str], bands: np.ndarray, threshold: float
+    text_at: Callable[[int], str], band_of: Callable[[int], np.ndarray], threshold: float
 ) -> dict[int, tuple[int, float]]:
     """Place -> (an earlier place that stays, Jaccard), where that reaches `threshold`.
 
-    Places that share a band are candidates, each with the first of the band and the _STEPS before
-    it; the exact Jaccard index of their texts decides. Memory: 16 bytes a place and a candidate.
+    band_of(n): the n-th band of all places. Those that share one are candidates, each with the
+    first there and the _STEPS before it; the exact Jaccard index of their texts decides.
+    Memory: 16 bytes a place and a candidate.
     """
     shingles = functools.lru_cache(4096)(lambda place: grams(tokens(text_at(place)), _SHINGLE))
     found = np.zeros(0, dtype=np.int64)
-    for band in range(bands.shape[1]):
-        column = np.asarray(bands[:, band])
+    for band in range(BANDS):
+        column = band_of(band)
         order = np.argsort(column, kind="stable")
         column = column[order]
         starts = np.maximum.accumulate(
@@ -152,7 +153,7 @@ def near(records: Iterable[AnyText], threshold: float) -> tuple[list[AnyText], l
     if not threshold or not records:
         return records, []
     texts = [text_of(record) for record in records]
-    copies = near_copies(texts.__getitem__, fingerprints(texts)[1], threshold)
+    copies = near_copies(texts.__getitem__, fingerprints(texts)[1].__getitem__, threshold)
     dropped = [Copy(records[n].id, records[of].id, like) for n, (of, like) in copies.items()]
     return [record for n, record in enumerate(records) if n not in copies], dropped
 

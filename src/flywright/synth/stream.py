@@ -6,9 +6,12 @@ a record, and what was found; fingerprints and vectors wait on the disk.
 """
 
 import asyncio
+import functools
+import shutil
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -122,19 +125,14 @@ class _Passage:
         stays[list(self.why)] = False
         return np.flatnonzero(stays)
 
-    def stored(self, name: str, dtype: type) -> np.ndarray:
-        """What was appended to the scratch file of that name, [records, ...]."""
-        if not len(self.offsets):
-            return np.zeros((0, 1), dtype=dtype)
-        return np.memmap(self.scratch / name, dtype, "r").reshape(len(self.offsets), -1)
-
 
 def _look(
     way: _Passage, sieve: Sieve, benchmarks: Benchmarks | None, embedder: Embedder | None
 ) -> None:
     """First reading: rewards, contamination, fingerprints and vectors."""
-    vectors, bands = way.scratch / "vectors", way.scratch / "bands"
-    with vectors.open("wb") as to_vectors, bands.open("wb") as to_bands:
+    with ExitStack() as stack:
+        names = ["vectors", *map(str, range(filters.BANDS))]
+        to_vectors, *to_bands = (stack.enter_context((way.scratch / n).open("wb")) for n in names)
         places = enumerate(way.records())
         while numbered := list(islice(places, BATCH)):
             for place, record in numbered:
@@ -146,7 +144,8 @@ def _look(
             texts = [text_of(record) for _, record in numbered]
             keys, found = filters.fingerprints(texts)
             way.keys.extend(keys.tolist())
-            to_bands.write(found.tobytes())
+            for stream, band in zip(to_bands, found, strict=True):
+                stream.write(band.tobytes())
             if embedder and sieve.embedding:
                 to_vectors.write(embedder.embed(texts).tobytes())
 
@@ -168,12 +167,16 @@ def _decide(way: _Passage, sieve: Sieve, ask: Completer | None) -> None:
         way.copies(left, "exact copy", found)
     if sieve.near:
         left = way.staying()
-        bands = way.stored("bands", np.uint64)[left]
-        texts = lambda place: text_of(way.at(int(left[place])))  # noqa: E731
-        way.copies(left, "near copy", filters.near_copies(texts, bands, sieve.near))
+        found = filters.near_copies(
+            lambda place: text_of(way.at(int(left[place]))),
+            lambda band: np.fromfile(way.scratch / str(band), dtype=np.uint64)[left],
+            sieve.near,
+        )
+        way.copies(left, "near copy", found)
     if sieve.embedding and (way.scratch / "vectors").stat().st_size:
         left = way.staying()
-        vectors = way.stored("vectors", np.float32)[left]
+        vectors = np.memmap(way.scratch / "vectors", np.float32, "r")
+        vectors = vectors.reshape(len(way.offsets), -1)[left]
         way.copies(left, "alike by embedding", near_vectors(vectors, sieve.embedding))
 
 
@@ -190,8 +193,8 @@ def _write(way: _Passage, out: Path, passed: Sequence[str]) -> Counter[str]:
                 line = {"reason": reason, **more, "record": told}
                 dropped.write(orjson.dumps(line).decode() + "\n")
                 continue
-            for name in () if isinstance(record, Document) else passed:
-                lineage = noted(record.lineage, name)
+            if not isinstance(record, Document):
+                lineage = functools.reduce(noted, passed, record.lineage)
                 record = record.model_copy(update={"lineage": lineage})
             kept.write(record.model_dump_json(exclude_defaults=True) + "\n")
     return counts
@@ -216,9 +219,7 @@ def filter_file(
         way = _Passage(source, scratch)
         _look(way, sieve, benchmarks, embedder)
         _decide(way, sieve, ask)
-        for name in ("bands", "vectors"):
-            (scratch / name).unlink()
-        scratch.rmdir()
+        shutil.rmtree(scratch)
         passed = [*sieve.names, *(["decontaminated"] if benchmarks else [])]
         counts = _write(way, folder, passed)
         hits = [asdict(hit) for _, hit in way.hits]
