@@ -3,15 +3,13 @@
 import json
 import random
 import resource
-import subprocess
-import sys
 import time
 
 import pytest
 from report_run import comparison, conversation, dialogue, lineage
 from typer.testing import CliRunner
 
-from flywright.cli import app
+from flywright.cli import app, main
 from flywright.errors import UserError
 from flywright.report.card import card_of_folder
 from flywright.report.trace import trace, traced
@@ -104,7 +102,7 @@ def test_any_folder_is_traced(folder):
     assert "dropped.jsonl:1" in "\n".join(trace(folder, "f"))
 
 
-def test_the_verb(folder, tmp_path):
+def test_the_verb(folder, tmp_path, monkeypatch, capsys):
     runner = CliRunner()
     out = runner.invoke(app, ["trace", str(folder), "--model", "old", "--json"])
     assert json.loads(out.stdout)["roles"] == {"wrote": 1, "judged": 1}
@@ -120,9 +118,11 @@ def test_the_verb(folder, tmp_path):
         ([str(folder), "b", "--model", "old"], "name a record id, or one of"),
         ([str(tmp_path / "nowhere"), "b"], "not a folder"),
     ):
-        command = [sys.executable, "-m", "flywright.cli", "trace", *arguments]
-        ended = subprocess.run(command, capture_output=True, text=True)
-        assert (ended.returncode, ended.stderr.count("\n")) == (2, 1) and said in ended.stderr
+        monkeypatch.setattr("sys.argv", ["flywright", "trace", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        told = capsys.readouterr().err
+        assert (stop.value.code, told.count("\n")) == (2, 1) and said in told
 
 
 def test_a_record_out_of_shape_is_named(folder):
