@@ -265,7 +265,7 @@ def fake_llm(
 
 @app.command()
 def synth(
-    flow: Annotated[str, typer.Argument(help="prompts, dialogues, comparisons or code")],
+    flow: Annotated[str, typer.Argument(help="prompts, dialogues, ..., filter or card")],
     settings_file: Annotated[Path, typer.Argument(metavar="SETTINGS.toml")],
     settings: Overrides = [],  # noqa: B006
 ) -> None:
@@ -327,11 +327,42 @@ def report(folder: Path) -> None:
 
 
 @app.command()
-def trace(folder: Path, record_id: str) -> None:
-    """Where a record came from, and what came from it."""
+def trace(
+    folder: Annotated[Path, typer.Argument(help="a run, or any folder of JSONL files")],
+    record_id: Annotated[str, typer.Argument(help="or one of --model, --template, --source")] = "",
+    model: Annotated[str, typer.Option(help="what came from this model?")] = "",
+    template: Annotated[str, typer.Option(help="NAME@HASH, or the hash: what came from it?")] = "",
+    source: Annotated[str, typer.Option(help="what came from this source?")] = "",
+    write: Annotated[Path | None, typer.Option(help="write the ids found, one a line")] = None,
+    without: Annotated[Path | None, typer.Option(help="write the files without them")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Where a record came from and what came from it; or all that came from a model."""
     from flywright.report.trace import trace as walk
+    from flywright.report.trace import traced
 
-    print("\n".join(walk(folder, record_id)))
+    asked = [one for one in (record_id, model, template, source) if one]
+    if len(asked) != 1:
+        _fail("trace: name a record id, or one of --model, --template and --source", 2)
+    if record_id:
+        if as_json:
+            print(json.dumps(traced(folder, record_id), ensure_ascii=False, indent=1))
+        else:
+            print("\n".join(walk(folder, record_id)))
+        return
+    from flywright.report.withdraw import touched, write_ids, write_without
+
+    came = touched(folder, model, template, source)
+    told = {"roles": came.roles, "files": came.counts(), "trained_on_it": came.trained()}
+    if write is not None:
+        told["ids_written"] = write_ids(came, write)
+    if without is not None:
+        told["lines_left_out"] = write_without(came, without)
+    if as_json:
+        print(json.dumps(told, ensure_ascii=False, indent=1))
+        return
+    _table(told.pop("files"), False, f"what came from {asked[0]}")
+    print("\n".join(f"{name.replace('_', ' ')}: {value}" for name, value in told.items() if value))
 
 
 @app.command()

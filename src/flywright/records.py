@@ -268,24 +268,30 @@ def fault_of(error: Any) -> str:
     return f"{where}: {first['msg']}"
 
 
-def parse_lines(path: Path) -> Iterator[tuple[int, Any]]:
-    """(line number, value) of each non-empty line of a JSONL file.
-
-    Raises UserError with file:line for a missing file, bad UTF-8 or bad JSON.
-    """
-    path = Path(path)
+def raw_lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
+    """(line number, offset in bytes, line) of each non-empty line. Raises UserError."""
+    path, offset = Path(path), 0
     try:
         stream = path.open("rb")
     except OSError as error:
         raise UserError(f"{path}: cannot read: {error.strerror}") from None
     with stream:
         for number, raw in enumerate(stream, start=1):
-            if not raw.strip():
-                continue
-            try:
-                yield number, json.loads(raw.decode("utf-8"))
-            except ValueError as error:
-                raise UserError(f"{path}:{number}: not valid JSON ({error})") from None
+            if raw.strip():
+                yield number, offset, raw
+            offset += len(raw)
+
+
+def parse_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """(line number, value) of each non-empty line of a JSONL file.
+
+    Raises UserError with file:line for a missing file, bad UTF-8 or bad JSON.
+    """
+    for number, _, raw in raw_lines(path):
+        try:
+            yield number, json.loads(raw.decode("utf-8"))
+        except ValueError as error:
+            raise UserError(f"{path}:{number}: not valid JSON ({error})") from None
 
 
 def read_jsonl(path: Path, kind: type[AnyRecord]) -> Iterator[AnyRecord]:

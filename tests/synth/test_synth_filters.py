@@ -21,10 +21,9 @@ from flywright.synth.filters import (
     decontaminate,
     exact,
     near,
-    normal,
     preference_sets,
-    tokens,
 )
+from flywright.synth.texts import normal, tokens
 
 WORDS = [f"word{n}" for n in range(400)]
 

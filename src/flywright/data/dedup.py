@@ -34,14 +34,14 @@ def shingles(text: Features) -> np.ndarray:
     return found ^ found >> _HALF
 
 
-def bands(shingled: Sequence[np.ndarray]) -> np.ndarray:
-    """What texts with these shingles have in common with near copies: [BANDS, D] of uint64."""
+def bands(shingled: Sequence[np.ndarray], count: int = BANDS, rows: int = ROWS) -> np.ndarray:
+    """What texts with these shingles have in common with near copies: [count, D] of uint64."""
     flat = np.concatenate([*shingled, np.zeros(0, dtype=np.uint64)])
     offsets = np.cumsum([0, *map(len, shingled)])
-    made = RMinHash.digest_matrix_from_flat_token_hashes(flat, offsets, BANDS * ROWS, 1)
-    minima = np.array(made.to_rows(), dtype=np.uint64).reshape(len(shingled), BANDS, ROWS)
-    mixed = np.zeros((len(shingled), BANDS), dtype=np.uint64)
-    for row in range(ROWS):
+    made = RMinHash.digest_matrix_from_flat_token_hashes(flat, offsets, count * rows, 1)
+    minima = np.array(made.to_rows(), dtype=np.uint64).reshape(len(shingled), count, rows)
+    mixed = np.zeros((len(shingled), count), dtype=np.uint64)
+    for row in range(rows):
         mixed = (mixed ^ minima[:, :, row]) * _MIX
         mixed ^= mixed >> _HALF
     return mixed.T

@@ -14,8 +14,10 @@ from flywright.errors import UserError
 from flywright.recipe.answerers import engine, reward_scorer
 from flywright.recipe.answerers import generator as open_generator
 from flywright.recipe.console import Teller
+from flywright.recipe.filtering import card, run_filter
 from flywright.recipe.settings import GeneratorSettings
 from flywright.records import Dialogue, Document, Prompt, Record, read_jsonl, write_jsonl
+from flywright.report.card import write_card
 from flywright.sandbox import Sandbox, SandboxSettings
 from flywright.settings import Settings, load_settings
 from flywright.synth import GeneticSettings, Maker, SynthSettings, filters, prompts, topics
@@ -94,10 +96,15 @@ _FLOWS = {
 }
 
 
+_OVER_FILES = {"filter": run_filter, "card": card}  # of records that are there
+
+
 def run_one(flow: str, path: Path, overrides: list[str]) -> str:
     """Run one flow; returns a line with the counts. Raises UserError for an unknown flow."""
+    if flow in _OVER_FILES:
+        return _OVER_FILES[flow](path, overrides)
     if flow not in _FLOWS:
-        raise UserError(f"no flow {flow!r}; known: {', '.join(_FLOWS)}")
+        raise UserError(f"no flow {flow!r}; known: {', '.join([*_FLOWS, *_OVER_FILES])}")
     own = load_settings(FlowFile, path, overrides)
     completer = open_generator(own.generator)
     with (
@@ -107,4 +114,5 @@ def run_one(flow: str, path: Path, overrides: list[str]) -> str:
         maker = Maker(Ledgered(completer, ledger), own.synth, own.seed, teller.begin(flow))
         records: list[Record] = asyncio.run(_FLOWS[flow](maker, own))
         written = write_jsonl(own.out, records)
+    write_card(own.out.with_suffix(".card.md"), [(own.out.name, own.out)], maker.counts)
     return f"{flow}: {written} records in {own.out}; {maker.counts}"

@@ -1,91 +1,193 @@
 """Where one record came from and what came from it: `flywright trace DIR RECORD_ID`.
 
-Walks `lineage.parents` backward and forward over every JSONL file of the run's finished steps.
-A parent is a record, a document's beginning, a template, or the words that a prompt was asked with.
+Walks `lineage.parents` backward and forward over every JSONL file of a run's finished steps, or of
+any other folder. A parent is a record, a document's beginning, a template, or the words that a
+prompt was asked with. Each call reads the files once; some 60 bytes a record stay in memory.
 """
 
+import json
 import re
-from collections import defaultdict
+from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import orjson
+
 from flywright.errors import UserError
-from flywright.records import record_id
-from flywright.report.artifacts import Step, read_steps
+from flywright.records import raw_lines, record_id
+from flywright.report.artifacts import NOT_RECORDS, Step, read_steps
 
 WIDTH = 96  # characters of a text that are shown
 VOTES = {1: "the first", -1: "the second", 0: "neither"}
+KNOWN = r"\S+@[0-9a-f]{8}|[0-9a-f]{12}"  # a template's name and hash, or a record's id
+Walked = tuple[int, str, str]  # depth, id, what it is
+Who = tuple[str, str, str, str, tuple[str, ...]]  # model, of the rejected, template, source, judges
 
 
-@dataclass
+def record_files(folder: Path) -> tuple[list[tuple[str, Path]], list[Step]]:
+    """((label, path) of each JSONL file that may hold records, the finished steps of a run)."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: not a folder")
+    if (folder / "steps").is_dir():
+        steps = read_steps(folder)
+        named = [
+            (f"{s.folder.name}/{p.name}", p) for s in steps for p in sorted(s.folder.iterdir())
+        ]
+    else:
+        steps, named = [], [(str(p.relative_to(folder)), p) for p in sorted(folder.rglob("*"))]
+    return [
+        (label, path)
+        for label, path in named
+        if path.suffix == ".jsonl" and not path.name.endswith((*NOT_RECORDS, "hits.jsonl"))
+    ], steps
+
+
+def rows(path: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    """(line number, offset, object) of each line that holds one. Raises UserError."""
+    for number, offset, raw in raw_lines(path):
+        try:
+            value = _loaded(raw)
+        except ValueError as error:
+            raise UserError(f"{path}:{number}: not valid JSON ({error})") from None
+        if isinstance(value, dict):
+            yield number, offset, value
+
+
+def _loaded(raw: bytes) -> Any:
+    try:
+        return orjson.loads(raw)
+    except ValueError:
+        return json.loads(raw)  # which takes half a surrogate pair, as models write them
+
+
+def _who(record: dict[str, Any]) -> Who:
+    lineage = record["lineage"]
+    judges = [verdict["judge"] for verdict in lineage.get("verdicts", ())]
+    judges += [name.partition(" by ")[2] for name in lineage.get("filters", ())]
+    wrote = lineage.get("model", ""), record.get("rejected_model", "")
+    return (
+        *wrote,
+        lineage.get("template", ""),
+        lineage.get("source", ""),
+        tuple(filter(None, judges)),
+    )
+
+
 class Index:
-    """All records of a run by id, where each lies ("step@version/file.jsonl:line"), its children.
+    """All records below a folder by id, where each lies ("step@version/file.jsonl:line"), and what
+    was made of what."""
 
-    `scored` has a line of text for each evaluated item.
-    """
+    def __init__(self, folder: Path):
+        self.files, self.steps = record_files(folder)
+        self.whose: list[Who] = []
+        known: dict[Who, int] = {}
+        columns = {name: array(kind) for name, kind in zip("ifloswpc", "qIIQBIqI", strict=True)}
+        for number, (_, path) in enumerate(self.files):
+            for line, offset, value in rows(path):
+                value = value["record"] if "reason" in value and "record" in value else value
+                if not isinstance(name := value.get("id"), str):
+                    continue
+                scored = "metric" in value
+                if not scored and not {"lineage", "conversation"} <= value.keys():
+                    continue
+                try:
+                    who = ("", "", "", "", ()) if scored else _who(value)
+                except (AttributeError, KeyError, TypeError):
+                    raise UserError(f"{path}:{line}: not a record: its lineage") from None
+                row = (hash(name), number, line, offset, scored, known.setdefault(who, len(known)))
+                for key, part in zip("iflosw", row, strict=True):
+                    columns[key].append(part)
+                for parent in () if scored else value["lineage"].get("parents", ()):
+                    columns["p"].append(hash(parent))
+                    columns["c"].append(len(columns["i"]) - 1)
+        self.whose = list(known)
+        made = {key: np.array(column) for key, column in columns.items()}
+        self.ids, self.file, self.scored, self.who = (made[key] for key in "ifsw")
+        self._line, self._offset = made["l"], made["o"]
+        self._by_id = np.argsort(self.ids, kind="stable")
+        order = np.argsort(made["p"], kind="stable")
+        self.parent, self.child = made["p"][order], made["c"][order]
 
-    steps: list[Step]
-    records: dict[str, dict[str, Any]] = field(default_factory=dict)
-    places: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    children: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    scored: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    def found(self, name: str, scored: bool = False) -> list[int]:
+        """The rows of that id, in file order: of the record, or of its evaluated items."""
+        low, high = (
+            np.searchsorted(self.ids, hash(name), s, self._by_id) for s in ("left", "right")
+        )
+        return [int(row) for row in self._by_id[low:high] if self.scored[row] == scored]
 
-    def add(self, place: str, value: dict[str, Any]) -> None:
-        """File one line under its id, and under its parents when it is first met."""
-        name = value["id"]
-        if "metric" in value:
-            score = f"{value['metric']} {value['score']:.3g}"
-            self.scored[name].append(f"  {place}  {score}  “{_short(value['answer'])}”")
-            return
-        self.places[name].append(place)
-        if name not in self.records:
-            self.records[name] = value
-            for parent in self.parents(name):
-                self.children[parent].append(name)
+    def row(self, row: int) -> dict[str, Any]:
+        """The object of one row, read from its file."""
+        with self.files[self.file[row]][1].open("rb") as stream:
+            stream.seek(self._offset[row])
+            value = _loaded(stream.readline())
+        return value["record"] if "reason" in value and "record" in value else value
+
+    def offsets(self, file: int) -> np.ndarray:
+        """Where the rows of one file begin in it, in bytes."""
+        return self._offset[self.file == file]
+
+    def place(self, row: int) -> str:
+        """Where a row lies."""
+        return f"{self.files[self.file[row]][0]}:{self._line[row]}"
+
+    @lru_cache(maxsize=4096)  # noqa: B019 - an index lives as long as one command
+    def record(self, name: str) -> dict[str, Any] | None:
+        """The record of that id as it is first met."""
+        return next((self.row(row) for row in self.found(name)), None)
 
     def parents(self, name: str) -> list[str]:
         """Ids of the records it was made from."""
-        return self.records[name]["lineage"].get("parents", [])
+        record = self.record(name)
+        return record["lineage"].get("parents", []) if record else []
 
-    def walk(self, name: str, up: bool, depth: int, seen: set[str]) -> Iterator[str]:
-        """Lines for ancestors (up) or descendants, depth first, each record once."""
-        for other in self.parents(name) if up else self.children.get(name, []):
+    def children(self, name: str) -> list[str]:
+        """Ids of the records that were made of it."""
+        low, high = (np.searchsorted(self.parent, hash(name), s) for s in ("left", "right"))
+        made = [self.row(row)["id"] for row in sorted(self.child[low:high])]
+        return list(dict.fromkeys(made))
+
+    def walk(self, name: str, up: bool) -> Iterator[Walked]:
+        """Ancestors (up) or descendants, depth first, each record once."""
+        following, seen = self.parents if up else self.children, {name}
+        waiting = [(1, other, name) for other in reversed(following(name))]
+        while waiting:
+            depth, other, near = waiting.pop()
             if other in seen:
                 continue
             seen.add(other)
-            if other in self.records:
-                words = f"{self.places[other][0]}  {_summary(self.records[other])}"
-                yield f"{'  ' * depth}{other}  {words}"
-                yield from self.walk(other, up, depth + 1, seen)
+            if record := self.record(other):
+                yield depth, other, f"{self.place(self.found(other)[0])}  {_summary(record)}"
+                waiting += [(depth + 1, one, other) for one in reversed(following(other))]
             else:
-                yield f"{'  ' * depth}{self.foreign(other, name)}"
+                yield depth, other, self.foreign(other, near)
 
     @cached_property
     def documents(self) -> list[tuple[str, str]]:
         """(what and where, text) of all documents; they have no id of their own on disk."""
         return [
-            (f"document of {value.get('source', '')}  {step.folder.name}/{place}", value["text"])
-            for step in self.steps
-            for place, value in step.lines("text")
+            (f"document of {value.get('source', '')}  {label}:{line}", value["text"])
+            for label, path in self.files
+            for line, _, value in rows(path)
+            if "text" in value and "id" not in value
         ]
 
     def foreign(self, name: str, child: str) -> str:
-        """What a parent of `child` is that is no record of this run."""
-        known = r"\S+@[0-9a-f]{8}|[0-9a-f]{12}"  # a template's name and hash, or a record's id
-        if not re.fullmatch(known, name):
-            words = [part for part in self.parents(child) if not re.fullmatch(known, part)]
+        """What a parent of `child` is that is no record here."""
+        if not re.fullmatch(KNOWN, name):
+            words = [part for part in self.parents(child) if not re.fullmatch(KNOWN, part)]
             return f"{'topic' if name == words[0] else 'asked for'} “{name}”"
         if "@" in name:
-            return f"{name}  template"
-        said = str(self.records[child]["conversation"]["messages"][0]["content"])
+            return "template"
+        record = self.record(child)
+        said = str(record["conversation"]["messages"][0]["content"]) if record else ""
         for what, text in self.documents:
             ends = range(len(text), 0, -1) if text[:20] in said else ()
             if any(record_id(text[:end]) == name for end in ends):  # it was cut to fit the prompt
-                return f"{name}  {what}  “{_short(text)}”"
-        return f"{name}  a record that was not kept: revised, a copy, or dropped"
+                return f"{what}  “{_short(text)}”"
+        return "a record that was not kept: revised, a copy, or dropped"
 
 
 def _short(text: str) -> str:
@@ -118,29 +220,53 @@ def _details(record: dict[str, Any]) -> Iterator[str]:
         yield f"vote of {verdict['judge']}: {VOTES[verdict.get('preference', 0)]}"
 
 
-def trace(run_dir: Path, name: str) -> list[str]:
-    """Lines that tell a record's whole way: what it is, what it came from, what came from it.
+def _line(walked: Walked) -> str:
+    depth, name, what = walked
+    named = what if re.match(r"(topic|asked for) “", what) else f"{name}  {what}"
+    return f"{'  ' * depth}{named}"
 
-    Raises UserError if the run has no record of that id.
+
+def traced(folder: Path, name: str) -> dict[str, Any]:
+    """{"id", "record", "places", "came_from", "became", "read_by", "scored"} of one record.
+
+    came_from and became: (depth, id, what it is). Raises UserError if no record has that id.
     """
-    steps = read_steps(run_dir)
-    index = Index(steps)
-    for step in steps:
-        for place, value in step.lines():
-            index.add(f"{step.folder.name}/{place}", value)
-    became = list(index.walk(name, False, 1, {name}))
-    if name not in index.records:
-        if not became:
-            raise UserError(f"record id {name!r} is in no JSONL file of this run")
-        return [index.foreign(name, index.children[name][0]), "what came from it", *became]
-    record, came_from = index.records[name], list(index.walk(name, True, 1, {name}))
-    homes = {place.partition("@")[0] for place in index.places[name]}
-    readers = [step.name for step in steps if homes & step.manifest["inputs"].keys()]
-    became += [f"  step {reader} read it" for reader in readers]
-    became += index.scored.get(name, [])
+    index = Index(folder)
+    found = index.found(name)
+    became = list(index.walk(name, up=False))
+    if not found and not became:
+        raise UserError(f"record id {name!r} is in no JSONL file of {folder}")
+    homes = {index.place(row).partition("@")[0] for row in found}
+    scored = [(index.place(row), index.row(row)) for row in index.found(name, scored=True)]
+    return {
+        "id": name,
+        "record": index.record(name),
+        "what": "" if found else index.foreign(name, became[0][1]),
+        "places": [index.place(row) for row in found],
+        "came_from": list(index.walk(name, up=True)),
+        "became": became,
+        "read_by": [s.name for s in index.steps if homes & s.manifest["inputs"].keys()],
+        "scored": [
+            f"{place}  {item['metric']} {item['score']:.3g}  “{_short(item['answer'])}”"
+            for place, item in scored
+        ],
+    }
+
+
+def trace(folder: Path, name: str) -> list[str]:
+    """Lines that tell a record's whole way: what it is, what it came from, what came from it."""
+    told = traced(folder, name)
+    became = [_line(walked) for walked in told["became"]]
+    became += [f"  step {reader} read it" for reader in told["read_by"]]
+    became += [f"  {line}" for line in told["scored"]]
+    record = told["record"]
+    if not record:
+        return [_line((0, name, told["what"])), "what came from it", *became]
+    came_from = [_line(walked) for walked in told["came_from"]]
     return [
-        f"{name}  {index.places[name][0]}",
+        f"{name}  {told['places'][0]}",
+        *(f"  also {place}" for place in told["places"][1:]),
         *(f"  {text}" for text in (_summary(record), *_details(record))),
-        *("came from", *(came_from or ["  nothing earlier in this run"])),
+        *("came from", *(came_from or ["  nothing earlier here"])),
         *("what came from it", *(became or ["  nothing yet"])),
     ]

@@ -3,57 +3,33 @@
 Each filter keeps the order of the records, keeps the first of copies, and tells what it dropped.
 """
 
-import re
-import unicodedata
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from hashlib import blake2b
 
+import numpy as np
 from rensa import RMinHash, RMinHashLSH  # pyright: ignore[reportAttributeAccessIssue]
 
 from flywright.ask.protocol import Completer, Scorer
-from flywright.records import Comparison, Dialogue, Document, Lineage, Prompt, weighted_reward
+from flywright.data import dedup
+from flywright.records import Comparison, Dialogue, weighted_reward
+from flywright.synth.decontaminate import decontaminate as decontaminate
 from flywright.synth.flow import Dropped
 from flywright.synth.maker import Maker
 from flywright.synth.settings import SynthSettings
+from flywright.synth.texts import AnyText, normal, noted, text_of, tokens
 
-AnyText = TypeVar("AnyText", Document, Prompt, Dialogue, Comparison)
 Gram = tuple[str, ...]
 
-_TOKEN = re.compile(r"\w+|[-+*/=<>%^]")  # operators count: 3 + 4 is not 3 - 4
-_PERMUTATIONS, _BANDS = 128, 32
-_LEAST_TOKENS, _SHINGLE = 3, 3
-
-
-def normal(text: str) -> str:
-    """The text without differences of case, width, spacing and end punctuation."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    return " ".join(folded.split()).rstrip(".!?")
-
-
-def tokens(text: str) -> list[str]:
-    """Words and operators of the normalised text."""
-    return _TOKEN.findall(normal(text))
+_PERMUTATIONS, BANDS = 128, 32  # at a Jaccard of 0.5, 0.6 and 0.8, 87, 98.8 and all of 100 pairs
+_SHINGLE, _STEPS = 3, (1, 2, 3, 4)
 
 
 def grams(words: Sequence[str], length: int) -> set[Gram]:
     """All runs of `length` words; the whole where there are fewer."""
     last = max(len(words) - length, 0)
     return {tuple(words[i : i + length]) for i in range(last + 1)}
-
-
-def text_of(record: Document | Prompt | Dialogue | Comparison) -> str:
-    """A document's text, or the messages of a record's conversation, one after the other."""
-    if isinstance(record, Document):
-        return record.text
-    return "\n".join(message.content for message in record.conversation.messages)
-
-
-def noted(lineage: Lineage, filter_name: str, **scores: float) -> Lineage:
-    """The lineage of a record that passed a filter."""
-    filters, scores = (*lineage.filters, filter_name), {**lineage.scores, **scores}
-    return lineage.model_copy(update={"filters": filters, "scores": scores})
 
 
 @dataclass(frozen=True)
@@ -74,7 +50,7 @@ class Pool:
     def __init__(self, threshold: float, texts: Iterable[str] = ()):
         self._threshold = threshold
         self._shingles: list[set[Gram]] = []
-        self._index = RMinHashLSH(threshold or 1.0, _PERMUTATIONS, _BANDS)
+        self._index = RMinHashLSH(threshold or 1.0, _PERMUTATIONS, BANDS)
         for text in texts:
             self.add(text)
 
@@ -117,69 +93,69 @@ def exact(records: Iterable[AnyText]) -> tuple[list[AnyText], list[Copy]]:
     return kept, copies
 
 
-def near(records: Iterable[AnyText], threshold: float) -> tuple[list[AnyText], list[Copy]]:
-    """(kept, dropped): no two kept texts with a Jaccard index of `threshold` or more."""
-    pool = Pool(threshold)
-    kept, copies = [], []
-    for record in records:
-        found = pool.likest(text_of(record))
-        if found:
-            copies.append(Copy(record.id, kept[found[0]].id, found[1]))
-        else:
-            pool.add(text_of(record))
-            kept.append(record)
-    return kept, copies
+def _hash(text: str) -> int:
+    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest())
 
 
-@dataclass(frozen=True)
-class Hit:
-    """A record that repeats a benchmark item: how much of its n-grams, and one of them to read."""
+def fingerprints(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """(keys [T]: equal for exact copies, bands [32, T]: near copies share some), of uint64."""
+    keys = np.array([_hash(normal(text)) for text in texts], dtype=np.uint64)
+    shingled = [
+        np.array(sorted({_hash(" ".join(g)) for g in grams(tokens(text), _SHINGLE)}), np.uint64)
+        for text in texts
+    ]
+    return keys, dedup.bands(shingled, BANDS, _PERMUTATIONS // BANDS)
 
-    record: str
-    benchmark: str
-    item: str
-    share: float
-    words: str
+
+def exact_copies(keys: np.ndarray) -> dict[int, tuple[int, float]]:
+    """Place -> (the first place with its key, 1.0), of all but the first."""
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    repeated = np.flatnonzero(first[inverse] < np.arange(len(keys)))
+    return {int(place): (int(first[inverse[place]]), 1.0) for place in repeated}
 
 
-def decontaminate(
-    records: Iterable[AnyText],
-    benchmarks: Iterable[tuple[str, str]],
-    words: int = 8,
-    share: float = 0.5,
-) -> tuple[list[AnyText], list[Hit]]:
-    """(kept, hits): without the records that hold `share` or more of a benchmark text's n-grams.
+def near_copies(
+    text_at: Callable[[int], str], band_of: Callable[[int], np.ndarray], threshold: float
+) -> dict[int, tuple[int, float]]:
+    """Place -> (an earlier place that stays, Jaccard), where that reaches `threshold`.
 
-    benchmarks: (name, text) pairs. An n-gram is `words` words or operators, or the whole text where
-    it is shorter; texts of fewer than three words are passed over, they would hit everything.
-    A share of 0 keeps all.
+    band_of(n): the n-th band of all places. Those that share one are candidates, each with the
+    first there and the _STEPS before it; the exact Jaccard index of their texts decides.
+    Memory: 16 bytes a place and a candidate.
     """
-    if not share:
-        return list(records), []
-    owners: dict[Gram, list[int]] = defaultdict(list)
-    sizes: list[int] = []
-    items: list[tuple[str, str]] = []
-    for name, text in benchmarks:
-        if len(tokens(text)) >= _LEAST_TOKENS:
-            found = grams(tokens(text), words)
-            for gram in sorted(found):
-                owners[gram].append(len(items))
-            sizes.append(len(found))
-            items.append((name, text))
-    lengths = sorted({len(gram) for gram in owners})
-    kept, hits = [], []
-    for record in records:
-        text = tokens(text_of(record))
-        mine = sorted(gram for length in lengths for gram in grams(text, length))
-        counts = Counter(owner for gram in mine for owner in owners.get(gram, ()))
-        reached = [owner for owner in sorted(counts) if counts[owner] / sizes[owner] >= share]
-        if not reached:
-            kept.append(record)
-            continue
-        worst = max(reached, key=lambda owner: counts[owner] / sizes[owner])
-        example = next(gram for gram in mine if worst in owners.get(gram, ()))
-        hits.append(Hit(record.id, *items[worst], counts[worst] / sizes[worst], " ".join(example)))
-    return kept, hits
+    shingles = functools.lru_cache(4096)(lambda place: grams(tokens(text_at(place)), _SHINGLE))
+    found = np.zeros(0, dtype=np.int64)
+    for band in range(BANDS):
+        column = band_of(band)
+        order = np.argsort(column, kind="stable")
+        column = column[order]
+        starts = np.maximum.accumulate(
+            np.where(np.r_[True, column[1:] != column[:-1]], np.arange(len(column)), 0)
+        )
+        others = [starts, *(np.maximum(np.arange(len(column)) - n, starts) for n in _STEPS)]
+        pairs = [order[mine] + (order << 32) for mine in others]
+        found = np.unique(np.concatenate([found, *pairs]))
+        found = found[found >> 32 != found & 0xFFFFFFFF]
+    copies: dict[int, tuple[int, float]] = {}
+    for pair in found.tolist():
+        place, other = pair >> 32, pair & 0xFFFFFFFF
+        other = copies[other][0] if other in copies else other
+        mine, theirs = shingles(place), shingles(other)
+        likeness = len(mine & theirs) / len(mine | theirs)
+        if likeness >= threshold and likeness > copies.get(place, (0, 0.0))[1]:
+            copies[place] = (other, likeness)
+    return copies
+
+
+def near(records: Iterable[AnyText], threshold: float) -> tuple[list[AnyText], list[Copy]]:
+    """(kept, dropped): no kept text has a Jaccard index of `threshold` with one before it."""
+    records = list(records)
+    if not threshold or not records:
+        return records, []
+    texts = [text_of(record) for record in records]
+    copies = near_copies(texts.__getitem__, fingerprints(texts)[1].__getitem__, threshold)
+    dropped = [Copy(records[n].id, records[of].id, like) for n, (of, like) in copies.items()]
+    return [record for n, record in enumerate(records) if n not in copies], dropped
 
 
 async def by_reward(
