@@ -11,8 +11,12 @@ from flywright.errors import FlywrightError
 from flywright.sandbox import Job, Outcome, Sandbox, SandboxSettings
 from flywright.sandbox import isolation as walls
 from flywright.sandbox.isolation import Isolation
+from flywright.sandbox.run import _error_in
 
 SANDBOX = Sandbox(SandboxSettings(policy="limited-ok", seconds=8))
+walled = pytest.mark.skipif(
+    SANDBOX.isolation == "limits", reason="needs bubblewrap or user namespaces"
+)
 DOUBLE = "def double(x):\n    return 2 * x\n"
 
 
@@ -186,30 +190,6 @@ def test_strict_refuses_where_only_limits_work(monkeypatch: pytest.MonkeyPatch) 
     assert Sandbox(SandboxSettings(policy="limited-ok")).isolation == "limits"
 
 
-def limited(seconds: float = 8) -> Sandbox:
-    sandbox = Sandbox(SandboxSettings(policy="limited-ok", seconds=seconds))
-    sandbox._isolation = walls._limits()
-    return sandbox
-
-
-def test_limits_alone_still_judge_rightly_and_leave_nobody_behind() -> None:
-    assert limited().run_job(Job(DOUBLE, ("assert double(2) == 4",))).passed
-    stray = """
-import os, time
-def start():
-    if (child := os.fork()) == 0:
-        os.setsid()
-        if os.fork() == 0: time.sleep(60)
-        os._exit(0)
-    os.waitpid(child, 0)
-    return True
-"""
-    begun = time.monotonic()
-    assert limited(30).run_job(Job(stray, ("assert start()",))).passed
-    assert time.monotonic() - begun < 25  # its end was not waited for
-    assert not limited(1).run_job(Job("while True: pass", ("1",))).passed
-
-
 def test_the_same_code_gives_the_same_outcome() -> None:
     code = "import random\ndef f(): return [random.random(), list({'a', 'b', 'c', 'd', 'e'})]"
     (seen,) = {run(code, "raise KeyError(f())").error for _ in range(3)}
@@ -217,12 +197,24 @@ def test_the_same_code_gives_the_same_outcome() -> None:
     assert "0." in seen and other.error == seen
 
 
+@walled
 def test_nothing_of_one_run_is_left_for_the_next() -> None:
-    leave = "import json\njson.left = 1\nopen('/tmp/left', 'w').close()\ndef f(): return 1"
-    look = "import json, os\ndef f(): return [hasattr(json, 'left'), os.path.exists('/tmp/left')]"
+    shared = "import ctypes, json, os\nshared = ctypes.CDLL(None).shmget\n"
+    leave = "json.left = shared(4711, 4096, 0o1666)\nopen('/tmp/left', 'w').close()\n"
+    leave = shared + leave + "def f(): return 1"
+    look = """def f():
+    found = shared(4711, 4096, 0o666) != -1
+    return [hasattr(json, 'left'), os.path.exists('/tmp/left'), found]
+"""
     one = Sandbox(SANDBOX.settings.model_copy(update={"concurrency": 1}))
     assert one.run_job(Job(leave, ("assert f() == 1",))).passed
-    assert one.run_job(Job(look, ("assert f() == [False, False]",))).passed
+    assert one.run_job(Job(shared + look, ("assert f() == [False] * 3",))).error == ""
+
+
+def test_a_verdict_without_its_nonce_is_none() -> None:
+    assert _error_in(b'{"nonce": "secret", "error": ""}\n', "secret") == ""
+    for forged in (b'{"nonce": "0", "error": ""}', b'{"error": ""}', b"[]", b"", b'{"nonce": 0}'):
+        assert _error_in(forged, "secret") == "the tests ended without a verdict"
 
 
 def test_a_slow_machine_gets_the_time_that_the_reference_needs() -> None:
@@ -236,8 +228,8 @@ def test_a_slow_machine_gets_the_time_that_the_reference_needs() -> None:
 
 
 def test_a_killed_keeper_is_replaced_and_the_clock_runs_for_the_run_alone() -> None:
-    one = Sandbox(SandboxSettings(policy="limited-ok", seconds=8, concurrency=1))
-    job = Job("import time\ntime.sleep(0.4)\n" + DOUBLE, ("assert double(2) == 4",))
+    one = Sandbox(SandboxSettings(policy="limited-ok", seconds=2, concurrency=1))
+    job = Job("import time\ntime.sleep(0.6)\n" + DOUBLE, ("assert double(2) == 4",))
     assert one.run_job(job).passed
     keeper = one._idle.get_nowait()
     one._idle.put(keeper)
@@ -247,4 +239,4 @@ def test_a_killed_keeper_is_replaced_and_the_clock_runs_for_the_run_alone() -> N
     async def queued() -> list[Outcome]:
         return list(await asyncio.gather(*(one.run(job.code, job.tests) for _ in range(4))))
 
-    assert all(0.4 <= outcome.seconds < 1.6 for outcome in asyncio.run(queued()))
+    assert all(outcome.passed for outcome in asyncio.run(queued()))  # the last one waited 1.8 s

@@ -188,7 +188,7 @@ class Handle:
         self._link.call("setattr", self, name, value)
 
     def __bool__(self) -> bool:  # no more than what code may claim by returning True
-        return self._link.call("bool", self) is True
+        return self._link.call("bool", self)
 
     def _refuse(self, *_: Any) -> NoReturn:
         raise TypeError("an object of the code is not plain data: its own word would be the test")

@@ -16,7 +16,7 @@ from typing import Any
 LIBC = ctypes.CDLL(None, use_errno=True)
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_REMOUNT = 1, 2, 4, 32
 MS_BIND, MS_REC, MS_PRIVATE, MNT_DETACH = 4096, 16384, 1 << 18, 2
-NEW_MOUNT, NEW_UTS, NEW_IPC, NEW_USER, NEW_PID, NEW_NET = 1 << 17, *(1 << n for n in range(26, 31))
+NEW_MOUNT, NEW_IPC, NEW_USER, NEW_PID = 1 << 17, 1 << 27, 1 << 28, 1 << 29
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP = 1, 4, 24
 PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 36, 38
 CAPABILITY_VERSION_3 = 0x20080522
@@ -65,8 +65,8 @@ def build_root(binds: list[str]) -> None:
 
 
 def _own_walls(scratch_bytes: int) -> None:
-    """No network, nobody else's messages, and a /tmp that is gone with the run."""
-    check(LIBC.unshare(NEW_MOUNT | NEW_IPC | NEW_NET | NEW_UTS), "unshare")
+    """Shared memory and a /tmp that are gone with the run (there is no network to begin with)."""
+    check(LIBC.unshare(NEW_MOUNT | NEW_IPC), "unshare")
     _mount("", "/", "", MS_REC | MS_PRIVATE)
     _mount("/", INSIDE, "", MS_BIND | MS_REC)
     scratch = f"mode=1777,size={scratch_bytes},nr_inodes=10000"
@@ -85,7 +85,7 @@ def _drop_rights() -> None:
 def enter(plan: dict[str, Any]) -> None:
     """Do what the plan says: {"fresh", "scratch_bytes", "user", "limits"}.
 
-    `fresh`: this fork has a process namespace of its own and is to get all the others, too.
+    `fresh`: this fork has a process namespace of its own and is to get what else a run owns.
     """
     sys.set_int_max_str_digits(0)
     if plan["fresh"]:

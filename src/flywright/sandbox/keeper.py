@@ -35,6 +35,7 @@ typing"""
 def play(plan: dict[str, Any], role: str, handles: list[int]) -> None:
     """Be one child to its end: these descriptors alone, the walls, the role."""
     try:
+        os.setsid()  # a signal to its own group is to reach nobody else
         for low, high in pairwise([2, *sorted(handles), 1 << 16]):
             os.closerange(low + 1, high)
         enter(plan)
