@@ -73,7 +73,9 @@ def test_a_busy_loop_ends_at_the_deadline() -> None:
 def test_limits_alone_still_judge_rightly() -> None:
     double, tests = "def double(x): return 2 * x", ("assert double(2) == 4",)
     assert limits_alone(SANDBOX.settings).run_job(Job(double, tests)).passed
-    assert not limits_alone(SANDBOX.settings).run_job(Job(double, ("assert 0 == double(1)",))).passed
+    assert (
+        not limits_alone(SANDBOX.settings).run_job(Job(double, ("assert 0 == double(1)",))).passed
+    )
 
 
 BOMB = """
@@ -161,7 +163,16 @@ def me(): return open('/etc/shadow').read()
     mounts = ("/", "/in", "/usr", "/lib", os.__file__)
     read_only = f"import os\nassert all(os.statvfs(path).f_flag & 1 for path in {mounts})"
     assert run(code, read_only).error == ""
-    hidden = ("/proc/1", "/proc/self", "/home", "/root/.ssh", "/sys/kernel", "/run", "/var", __file__)
+    hidden = (
+        "/proc/1",
+        "/proc/self",
+        "/home",
+        "/root/.ssh",
+        "/sys/kernel",
+        "/run",
+        "/var",
+        __file__,
+    )
     assert run(code, f"assert not [path for path in {hidden} if exists(path)]").passed
     assert run(code, "assert set(environment()) <= {'LC_CTYPE', 'PWD', 'PYTHONHASHSEED'}").passed
     assert not run(code, "me()").passed

@@ -72,7 +72,7 @@ async def score(prompt: Prompt, answer: str, sandbox: Sandbox | None) -> list[It
 
 
 def pass_at_k(items: Iterable[Item]) -> dict[str, dict[str, float]]:
-    """"pass@k" -> {mean, low, high, n problems}, for each k up to the fewest samples of a problem.
+    """ "pass@k" -> {mean, low, high, n problems}, for each k up to the fewest samples of a problem.
 
     A problem with c of its n samples right counts 1 - C(n-c, k) / C(n, k), the unbiased estimate
     (arXiv:2107.03374, equation 1). Samples of a problem are the items "ID", "ID~1", "ID~2".

@@ -208,7 +208,9 @@ def _namespace(job: dict[str, Any], link: _Link) -> dict[str, Any]:
     """What tests see of the code: the names asked for, else all but what a built-in is called."""
     wanted = set(job["names"])
     exports = link.ask({"code": job["code"]})
-    taken = (name for name in exports if (name in wanted if wanted else not hasattr(builtins, name)))
+    taken = (
+        name for name in exports if (name in wanted if wanted else not hasattr(builtins, name))
+    )
     return {"__name__": "tests", **{name: link.decode(exports[name]) for name in taken}}
 
 
