@@ -6,7 +6,8 @@ Tests see the asked function alone; helpers that the problem gives come from the
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from math import comb
 from pathlib import Path
 
@@ -58,17 +59,15 @@ def job(prompt: Prompt, answer: str) -> Job:
     return Job(program(head, entry_point, answer), tests, (entry_point,), reference)
 
 
-async def graded(prompt: Prompt, answer: str, task: Job, sandbox: Sandbox | None) -> list[Item]:
+async def scored(
+    job_of: Callable[[Prompt, str], Job], prompt: Prompt, answer: str, sandbox: Sandbox | None
+) -> list[Item]:
     """One item: 1 if the tests pass. Raises UserError without a sandbox."""
     if sandbox is None:
         raise UserError(f"{prompt.task} runs code: it needs a sandbox")
+    task = job_of(prompt, answer)
     outcome = await sandbox.run(task.code, task.tests, task.names, task.reference)
     return [item_of(prompt, "code", float(outcome.passed), answer, detail=outcome.error)]
-
-
-async def score(prompt: Prompt, answer: str, sandbox: Sandbox | None) -> list[Item]:
-    """One item: 1 if the tests pass."""
-    return await graded(prompt, answer, job(prompt, answer), sandbox)
 
 
 def pass_at_k(items: Iterable[Item]) -> dict[str, dict[str, float]]:
@@ -89,4 +88,5 @@ def pass_at_k(items: Iterable[Item]) -> dict[str, dict[str, float]]:
     return means
 
 
+score = partial(scored, job)
 HUMANEVAL = Task("humaneval", load, score, max_tokens=512, request=REQUEST, version=2)

@@ -1,4 +1,4 @@
-"""MBPP: 500 short functions to write (ids 11 to 510), each with three asserts that are shown (SPEC 10.1).
+"""MBPP: 500 short functions to write (ids 11 to 510), with three asserts shown (SPEC 10.1).
 
 Takes mbpp.jsonl or the sanitized file. Tests see those of the answer's functions and classes that
 the reference solution defines, too, and nothing else of it.
@@ -7,16 +7,17 @@ the reference solution defines, too, and nothing else of it.
 import re
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from flywright.data.rows import read_rows
 from flywright.evals.datafiles import field, find, problem
-from flywright.evals.humaneval import graded
-from flywright.evals.items import Item, Task
+from flywright.evals.humaneval import scored
+from flywright.evals.items import Task
 from flywright.judge.truth import extract_code
 from flywright.records import Check, Prompt
-from flywright.sandbox import Job, Sandbox
+from flywright.sandbox import Job
 
 REQUEST = "Write this Python program. Answer with the whole program in one code block.\n\n"
 TEST_IDS = range(11, 511)
@@ -52,9 +53,4 @@ def job(prompt: Prompt, answer: str) -> Job:
     return Job(extract_code(answer, names[0]), tests, names, args["reference"])
 
 
-async def score(prompt: Prompt, answer: str, sandbox: Sandbox | None) -> list[Item]:
-    """One item: 1 if the tests pass."""
-    return await graded(prompt, answer, job(prompt, answer), sandbox)
-
-
-MBPP = Task("mbpp", load, score, max_tokens=512, request=REQUEST)
+MBPP = Task("mbpp", load, partial(scored, job), max_tokens=512, request=REQUEST)

@@ -194,7 +194,7 @@ class Handle:
         raise TypeError("an object of the code is not plain data: its own word would be the test")
 
     __eq__ = __ne__ = _refuse
-    __hash__ = None
+    __hash__ = _refuse
 
 
 class Function(Handle):
@@ -206,12 +206,9 @@ class Function(Handle):
 
 def _namespace(job: dict[str, Any], link: _Link) -> dict[str, Any]:
     """What tests see of the code: the names asked for, else all but what a built-in is called."""
-    wanted = set(job["names"])
-    exports = link.ask({"code": job["code"]})
-    taken = (
-        name for name in exports if (name in wanted if wanted else not hasattr(builtins, name))
-    )
-    return {"__name__": "tests", **{name: link.decode(exports[name]) for name in taken}}
+    found = link.ask({"code": job["code"]})
+    wanted = set(job["names"]) or {name for name in found if not hasattr(builtins, name)}
+    return {"__name__": "tests", **{n: link.decode(found[n]) for n in found if n in wanted}}
 
 
 def judged(job: dict[str, Any], link: _Link) -> str:

@@ -1,7 +1,7 @@
 """Runs in the children, before any untrusted line: a bare root, a run's own walls, hard limits.
 
 This file is not imported by flywright: its text is handed to `python -c`, in front of `child.py`
-and `keeper.py`, so it may use the standard library only. `build_root` runs once, where `unshare`
+and `keeper.py`, so it may use the standard library only. `settle` runs once, where `unshare`
 made the namespaces (bubblewrap builds its own root): a tmpfs with read-only binds of the system's
 folders, no /proc, no /home, nothing else. `enter` runs in each fork of the keeper.
 """
@@ -49,7 +49,15 @@ def _bind_read_only(path: str, root: str) -> None:
     _mount("", target, "", MS_REMOUNT | MS_BIND | MS_NOSUID | read_only | kept)
 
 
-def build_root(binds: list[str]) -> None:
+def settle(binds: list[str]) -> None:
+    """What the keeper needs: the root, children that cannot read each other, orphans as its own."""
+    if binds:
+        _build_root(binds)
+    LIBC.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+    LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _build_root(binds: list[str]) -> None:
     """Make a tmpfs the root: `binds` read-only at their own paths, two empty folders."""
     _mount("", "/", "", MS_REC | MS_PRIVATE)
     root = "/tmp"

@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,15 +37,13 @@ class Isolation:
     """One way to run code. `command` stands before the interpreter.
 
     `binds` are the folders that `confine.py` mounts itself (none where bubblewrap does). `user` is
-    whom a run becomes (0: nobody else), because process limits do not bind root. `cold`: the walls
-    are built for each child of a run, where they give no right to fork new ones behind them.
+    whom a run becomes (0: nobody else), because process limits do not bind root.
     """
 
     name: Literal["bubblewrap", "namespaces", "limits"]
     command: tuple[str, ...] = ()
     binds: tuple[str, ...] = ()
     user: int = 0
-    cold: bool = False
 
 
 @functools.cache
@@ -66,17 +64,13 @@ def visible_paths() -> tuple[str, ...]:
 
 def _bubblewrap(program: str, user: int) -> Isolation:
     walls = "--unshare-ipc --unshare-pid --unshare-net --unshare-uts" if user else "--unshare-all"
-    command = [program, *walls.split(), "--cap-add", "ALL"]  # `enter` gives all of them up
-    for name, value in ENVIRONMENT.items():
-        command += ["--setenv", name, value]
-    command += ["--die-with-parent", "--new-session", "--dir", "/in"]
+    walls += " --cap-add ALL"  # runs are walled in with these, and then give them up
+    command = [program, *walls.split(), "--die-with-parent", "--dir", "/in", "--dir", "/tmp"]
     for path in (*visible_paths(), *DEVICES):
         for parent in reversed(Path(path).parents[:-1]):  # else root's alone, and we leave root
             command += ["--perms", "0755", "--dir", str(parent)]
         command += ["--dev-bind" if path in DEVICES else "--ro-bind", path, path]
-    command += ["--perms", "1777", "--size", str(SCRATCH_BYTES), "--tmpfs", "/tmp"]
-    command += ["--remount-ro", "/", "--chdir", "/tmp", "--"]
-    return Isolation("bubblewrap", tuple(command), user=user)
+    return Isolation("bubblewrap", (*command, "--remount-ro", "/", "--"), user=user)
 
 
 def _namespaces(program: str, user: int) -> Isolation:
@@ -106,21 +100,14 @@ class Keeper:
 
     def __init__(self, isolation: Isolation):
         plan = {"binds": isolation.binds, "user": isolation.user, "scratch_bytes": SCRATCH_BYTES}
-        plan["fresh"] = isolation.name != "limits" and not isolation.cold
-        plan["cold"] = child_command(isolation, "") if isolation.cold else []
-        outer = Isolation("limits") if isolation.cold else isolation
+        plan["fresh"] = isolation.name != "limits"
         self._control, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
+        null = subprocess.DEVNULL
         with theirs:
-            self._process = subprocess.Popen(
-                child_command(outer, f"keep({theirs.fileno()}, {plan!r})"),
-                cwd="/",
-                env=ENVIRONMENT,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,
-            )
+            command = child_command(isolation, f"keep({theirs.fileno()}, {plan!r})")
+            own: dict[str, Any] = {"stdin": null, "stdout": null, "stderr": null, "cwd": "/"}
+            own |= {"env": ENVIRONMENT, "start_new_session": True, "pass_fds": [theirs.fileno()]}
+            self._process = subprocess.Popen(command, **own)
         self.owner = os.getpid()
 
     def run(self, job: Mapping[str, Any], seconds: float, limits: Mapping[str, int]) -> Any:
@@ -130,16 +117,15 @@ class Keeper:
         """
         ours, theirs = socket.socketpair()
         plan = json.dumps({"seconds": seconds, "limits": limits}).encode()
+        verdict = b""
         with ours:
+            for end in (self._control, ours):
+                end.settimeout(seconds + PATIENCE_SECONDS)
             with theirs:
-                self._control.settimeout(seconds + PATIENCE_SECONDS)
                 socket.send_fds(self._control, [plan], [theirs.fileno()])
-            ours.settimeout(seconds + PATIENCE_SECONDS)
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the tests ended
                 ours.sendall(json.dumps(job).encode())
                 ours.shutdown(socket.SHUT_WR)
-            verdict = b""
-            with contextlib.suppress(ConnectionResetError):
                 while len(verdict) < VERDICT_BYTES and (more := ours.recv(VERDICT_BYTES)):
                     verdict += more
         return {**json.loads(self._control.recv(VERDICT_BYTES)), "verdict": verdict}
@@ -149,6 +135,8 @@ class Keeper:
         self._control.close()
         self._process.kill()
         self._process.wait()
+
+    __del__ = close
 
 
 def _works(isolation: Isolation) -> bool:
@@ -170,10 +158,9 @@ def _strongest() -> Isolation:
     users = (NOBODY, 0) if os.geteuid() == 0 else (0,)
     for name, build in (("bwrap", _bubblewrap), ("unshare", _namespaces)):
         program = shutil.which(name, path=TRUSTED_PATH)
-        for warm in (build(program, user) for user in users if program):
-            for candidate in (warm, replace(warm, cold=True)):
-                if (name == "bwrap" or not candidate.cold) and _works(candidate):
-                    return candidate
+        for candidate in (build(program, user) for user in users if program):
+            if _works(candidate):
+                return candidate
     return _limits()
 
 

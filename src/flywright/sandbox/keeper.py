@@ -15,7 +15,6 @@ import select
 import shutil
 import signal
 import socket
-import subprocess
 import tempfile
 import time
 from itertools import pairwise
@@ -23,8 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from flywright.sandbox.child import ROLES
-from flywright.sandbox.confine import LIBC, NEW_PID, build_root, check, enter
-from flywright.sandbox.confine import PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE
+from flywright.sandbox.confine import LIBC, NEW_PID, check, enter, settle
 
 MESSAGE_BYTES = 1 << 16
 WARM = """abc array bisect calendar cmath copy dataclasses datetime decimal enum fractions functools
@@ -46,11 +44,6 @@ def play(plan: dict[str, Any], role: str, handles: list[int]) -> None:
 
 def _begin(plan: dict[str, Any], own: int, role: str, handles: list[int]) -> int:
     """Start a child, as the first process of a new namespace where there are any."""
-    if plan["cold"]:
-        told = {**plan, "cold": []}
-        *walls, program = plan["cold"]
-        program += f"\nplay({told!r}, {role!r}, {handles!r})"
-        return subprocess.Popen([*walls, program], pass_fds=handles).pid
     if plan["fresh"]:
         check(LIBC.unshare(NEW_PID), "unshare pid")
     child = os.fork()
@@ -64,10 +57,7 @@ def _begin(plan: dict[str, Any], own: int, role: str, handles: list[int]) -> int
 def _in_time(child: int, control: socket.socket, seconds: float) -> bool:
     """Wait for the child's end; False if time is up first, or whoever asked is gone."""
     ended = os.pidfd_open(child)
-    poll = select.poll()
-    poll.register(ended, select.POLLIN)
-    poll.register(control, select.POLLIN)
-    found = [handle for handle, _ in poll.poll(seconds * 1000)]
+    found, _, _ = select.select([ended, control], [], [], seconds)
     os.close(ended)
     return found == [ended]
 
@@ -101,12 +91,9 @@ def _run(plan: dict[str, Any], own: int, verdict: int, control: socket.socket) -
 
 def keep(handle: int, plan: dict[str, Any]) -> None:
     """Serve runs on the socket `handle`: a plan and a descriptor come, what happened goes back."""
-    if plan["binds"]:
-        build_root(plan["binds"])
+    settle(plan["binds"])
     for name in WARM.split():
         importlib.import_module(name)
-    LIBC.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)  # no child can trace or read another
-    LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     gc.freeze()
     control, own = socket.socket(fileno=handle), os.pidfd_open(os.getpid())
     while True:

@@ -17,7 +17,6 @@ import math
 import os
 import re
 import secrets
-import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -76,7 +75,6 @@ class Sandbox:
         self._isolation = find_isolation(self.settings.policy)
         self._pool = ThreadPoolExecutor(self.settings.concurrency, "sandbox")
         self._idle: SimpleQueue[Keeper] = SimpleQueue()
-        weakref.finalize(self, _close, self._idle)
 
     @property
     def isolation(self) -> str:
@@ -123,7 +121,6 @@ class Sandbox:
             try:
                 found = keeper.run({**asdict(job), "nonce": nonce}, seconds, limits)
             except (OSError, ValueError):
-                keeper.close()
                 continue
             self._idle.put(keeper)
             error = _error_in(found["verdict"], nonce)
@@ -138,12 +135,6 @@ class Sandbox:
             while (keeper := self._idle.get_nowait()).owner == os.getpid():
                 return keeper
         return Keeper(self._isolation)
-
-
-def _close(keepers: "SimpleQueue[Keeper]") -> None:
-    with contextlib.suppress(Empty):
-        while True:
-            keepers.get_nowait().close()
 
 
 def _error_in(reply: bytes, nonce: str) -> str:
