@@ -116,8 +116,8 @@ class Sandbox:
             "CORE": 0,
         }
         nonce = secrets.token_hex(16)
-        for _ in range(2):  # a keeper can be killed, where memory is short for instance
-            keeper = self._keeper()
+        for last in (False, True):  # a keeper can be killed, where memory is short for instance
+            keeper = Keeper(self._isolation) if last else self._keeper()
             try:
                 found = keeper.run({**asdict(job), "nonce": nonce}, seconds, limits)
             except (OSError, ValueError):
