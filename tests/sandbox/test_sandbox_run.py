@@ -1,9 +1,8 @@
-"""The sandbox's promises: right code passes, nothing else does, and nothing gets out."""
+"""What the sandbox says of code: right code passes, nothing else does, and no verdict is forged."""
 
 import asyncio
 import os
-import subprocess
-import time
+import signal
 
 import pytest
 
@@ -11,23 +10,17 @@ from flywright.errors import FlywrightError
 from flywright.sandbox import Job, Outcome, Sandbox, SandboxSettings
 from flywright.sandbox import isolation as walls
 from flywright.sandbox.isolation import Isolation
-from flywright.sandbox.run import run_job
+from flywright.sandbox.run import _error_in
 
-SETTINGS = SandboxSettings(policy="limited-ok", seconds=8)
-SANDBOX = Sandbox(SETTINGS)
-DOUBLE = "def double(x):\n    return 2 * x\n"
-
+SANDBOX = Sandbox(SandboxSettings(policy="limited-ok", seconds=8))
 walled = pytest.mark.skipif(
     SANDBOX.isolation == "limits", reason="needs bubblewrap or user namespaces"
 )
+DOUBLE = "def double(x):\n    return 2 * x\n"
 
 
-def run(code: str, *tests: str, names: tuple[str, ...] = (), seconds: float = 8) -> Outcome:
-    return run_job(
-        Job(code, tests, names),
-        SETTINGS.model_copy(update={"seconds": seconds}),
-        SANDBOX._isolation,
-    )
+def run(code: str, *tests: str, names: tuple[str, ...] = ()) -> Outcome:
+    return SANDBOX.run_job(Job(code, tests, names))
 
 
 def test_right_code_passes_and_wrong_code_names_the_failing_test() -> None:
@@ -64,6 +57,25 @@ LIMIT = [3]
     )
     assert run(code, caught).passed
     assert run(code, "assert list(count(3)) == [0, 1, 2]", "assert LIMIT == [3]").passed
+
+
+def test_tests_use_objects_of_the_code_but_do_not_believe_them() -> None:
+    code = """
+class Stack:
+    def __init__(self, *items): self.items, self.top = list(items), None
+    def push(self, item): self.items.append(item); return self
+    def __eq__(self, other): return True
+    def __bool__(self): return bool(self.items)
+def size(stack): return len(stack.items)
+def only(items, kind): return [item for item in items if isinstance(item, kind)]
+"""
+    uses = "s = Stack(1)\ns.push(2).push(3)\nassert size(s) == 3 and s.items == [1, 2, 3] and s"
+    assert run(code, uses, "s.top = 5\nassert s.top == 5 and not Stack()").passed
+    assert run(code, "assert only([1, 'a'], int) == [1]").passed
+    for believed in ("s == s", "s != 1", "4 == s", "s in [4]", "[s] == [4]", "{s}", "s < 4"):
+        outcome = run(code, f"s = Stack()\nassert {believed}")
+        assert "TypeError" in outcome.error, believed
+    assert "function is not plain data" in run(code, "assert size(lambda: 1) == 1").error
 
 
 FORGERIES = {
@@ -108,6 +120,41 @@ builtins.abs = abs
 def double(x): return 99
 """,
     "replacing assert's error": "import builtins as b\nb.AssertionError = 0\ndef double(x): pass",
+    "replacing json and the pipe's functions": """
+import json, sys
+main = sys.modules['__main__']
+json.loads = lambda *_, **__: {'nonce': '0', 'error': '', 'code': ''}
+main.encode = main._run = main.judged = lambda *_, **__: ''
+main.send = lambda stream, message: stream.write(b'{"nonce": "0", "error": ""}\\n') + stream.flush()
+def double(x): return 0
+""",
+    "a verdict at exit, from a thread and from a child": """
+import atexit, os, threading
+def forge():
+    for handle in range(64):
+        try: os.write(handle, b'{"nonce": "0", "error": ""}\\n')
+        except OSError: pass
+atexit.register(forge)
+def double(x):
+    threading.Thread(target=forge).start()
+    if os.fork() == 0: forge()
+    os._exit(0)
+""",
+    "an answer that is no message": """
+import os
+def double(x):
+    for handle in range(3, 64):
+        try: os.write(handle, b'{"value": {"set": 3}, "args": {}}\\n[]\\n{"value": 4}\\n' * 9)
+        except OSError: pass
+    return 4.5
+""",
+    "searching the memory for an expected value": """
+import gc
+def double(x):
+    texts = [text for text in gc.get_objects() if isinstance(text, dict) and 'tests' in text]
+    known = [value for text in texts for value in text.values()]
+    return 4 if any('double(2)' in str(value) for value in known) else 0
+""",
 }
 
 
@@ -121,98 +168,6 @@ def test_names_keep_other_functions_of_the_code_out_of_the_tests() -> None:
     prelude = "def check(x):\n    return x == 4"
     assert run(code, "assert check(double(2))").passed  # the danger
     assert not run(code, prelude, "assert check(double(2))", names=("double",)).passed
-
-
-def test_busy_loop_and_sleep_end_at_the_deadline_with_all_that_they_started() -> None:
-    mark = f"sleeper-{os.getpid()}-{time.time_ns()}"
-    spawn = f"""
-import os, subprocess, sys, time
-os.setpgid(0, 0) if os.getpid() != os.getsid(0) else None
-subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)', '{mark}'],
-                 start_new_session=True)
-time.sleep(60)
-"""
-    for code in ("while True: pass", spawn):
-        outcome = run(code, "assert True", seconds=1.5)
-        assert not outcome.passed and "timed out" in outcome.error
-    if SANDBOX.isolation != "limits":
-        deadline = time.monotonic() + 5
-        while _alive(mark) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert not _alive(mark)
-
-
-def _alive(mark: str) -> bool:
-    return (
-        subprocess.run(["pgrep", "-f", f"time.sleep.*{mark}"], capture_output=True).returncode == 0
-    )
-
-
-@walled
-def test_a_fork_bomb_is_held_by_the_process_limit() -> None:
-    bomb = """
-import os
-def bomb():
-    made = 0
-    try:
-        for _ in range(300):
-            if os.fork() == 0:
-                import time; time.sleep(5); os._exit(0)
-            made += 1
-    except OSError:
-        return made
-    return made
-"""
-    if os.geteuid() == 0 and SANDBOX._isolation.user == 0:
-        pytest.skip("process limits do not bind root, and this machine gives no other user")
-    assert run(bomb, f"assert 0 < bomb() <= {SETTINGS.processes}").passed
-
-
-def test_floods_and_great_allocations_fail_and_harm_nobody() -> None:
-    flood = "def f():\n    for _ in range(2000): print('x' * 100000)\n    return 1"
-    assert run(flood, "assert f() == 1").passed  # printing goes nowhere
-    assert "MemoryError" in run("def f(): return len(bytearray(2 << 30))", "f()").error
-    assert not run("def f(): return 'x' * (40 << 20)", "assert f()").passed
-    big_file = "def f():\n    open('big', 'wb').write(b'x' * (20 << 20))"
-    assert not run(big_file, "f()").passed
-
-
-@walled
-def test_no_network_no_home_no_writing_outside() -> None:
-    code = """
-import os, socket
-def connect():
-    socket.create_connection(('127.0.0.1', 22), timeout=2)
-def interfaces():
-    return [name for _, name in socket.if_nameindex()]
-def write(path):
-    with open(path, 'w') as stream: stream.write('x')
-    return True
-def exists(path): return os.path.exists(path)
-def environment(): return dict(os.environ)
-def me(): return open('/etc/shadow').read()
-"""
-    assert "OSError" in run(code, "connect()").error or "Refused" in run(code, "connect()").error
-    assert run(code, "assert interfaces() in ([], ['lo'])").passed
-    assert run(code, "assert write('here.txt') and write('/tmp/here.txt')").passed
-    for path in ("/etc/x", "/usr/x", "/x", "/dev/x", "/lib/x"):
-        assert not run(code, f"write({path!r})").passed, path
-    assert run(code, "assert not exists('/proc/1') and not exists('/home')").passed
-    assert run(code, f"assert not exists({__file__!r})").passed
-    assert run(code, "assert set(environment()) <= {'LC_CTYPE', 'PWD'}").passed
-    assert not run(code, "me()").passed
-
-
-@walled
-def test_rights_are_gone() -> None:
-    code = """
-import ctypes, os
-libc = ctypes.CDLL(None, use_errno=True)
-def mount(): return libc.mount(b'tmpfs', b'/tmp', b'tmpfs', 0, None)
-def remount(): return libc.mount(b'', b'/usr', b'', 4096 | 32, None)
-def chroot(): return libc.chroot(b'/tmp')
-"""
-    assert run(code, "assert mount() == -1 and remount() == -1 and chroot() == -1").passed
 
 
 def test_outcomes_keep_the_order_of_the_jobs() -> None:
@@ -234,8 +189,53 @@ def test_strict_refuses_where_only_limits_work(monkeypatch: pytest.MonkeyPatch) 
     assert Sandbox(SandboxSettings(policy="limited-ok")).isolation == "limits"
 
 
-def test_limits_alone_still_judge_rightly() -> None:
-    alone = walls._limits()
-    job = Job(DOUBLE, ("assert double(2) == 4",))
-    assert run_job(job, SETTINGS, alone).passed
-    assert not run_job(Job("while True: pass", ("1",)), SandboxSettings(seconds=1), alone).passed
+def test_the_same_code_gives_the_same_outcome() -> None:
+    code = "import random\ndef f(): return [random.random(), list({'a', 'b', 'c', 'd', 'e'})]"
+    (seen,) = {run(code, "raise KeyError(f())").error for _ in range(3)}
+    other = Sandbox(SANDBOX.settings).run_job(Job(code, ("raise KeyError(f())",)))
+    assert "0." in seen and other.error == seen
+
+
+@walled
+def test_nothing_of_one_run_is_left_for_the_next() -> None:
+    shared = "import ctypes, json, os\nshared = ctypes.CDLL(None).shmget\n"
+    leave = "json.left = shared(4711, 4096, 0o1666)\nopen('/tmp/left', 'w').close()\n"
+    leave = shared + leave + "def f(): return 1"
+    look = """def f():
+    found = shared(4711, 4096, 0o666) != -1
+    return [hasattr(json, 'left'), os.path.exists('/tmp/left'), found]
+"""
+    one = Sandbox(SANDBOX.settings.model_copy(update={"concurrency": 1}))
+    assert one.run_job(Job(leave, ("assert f() == 1",))).passed
+    assert one.run_job(Job(shared + look, ("assert f() == [False] * 3",))).error == ""
+
+
+def test_a_verdict_without_its_nonce_is_none() -> None:
+    assert _error_in(b'{"nonce": "secret", "error": ""}\n', "secret") == ""
+    for forged in (b'{"nonce": "0", "error": ""}', b'{"error": ""}', b"[]", b"", b'{"nonce": 0}'):
+        assert _error_in(forged, "secret") == "the tests ended without a verdict"
+
+
+def test_a_slow_machine_gets_the_time_that_the_reference_needs() -> None:
+    spin = "import time\ndef double(x):\n    time.sleep(%s)\n    return 2 * x"
+    short = Sandbox(SandboxSettings(policy="limited-ok", seconds=0.6))
+    tests = ("assert double(2) == 4",)
+    assert short.run_job(Job(spin % 0.8, tests)).timed_out
+    assert short.run_job(Job(spin % 0.8, tests, reference=spin % 0.7)).passed
+    fast = short.run_job(Job(spin % 0.8, tests, reference=DOUBLE))
+    assert fast.timed_out and "timed out after 0.6 s" in fast.error
+
+
+def test_a_killed_keeper_is_replaced_and_the_clock_runs_for_the_run_alone() -> None:
+    one = Sandbox(SandboxSettings(policy="limited-ok", seconds=2, concurrency=1))
+    job = Job("import time\ntime.sleep(0.6)\n" + DOUBLE, ("assert double(2) == 4",))
+    assert one.run_job(job).passed
+    keeper = one._idle.get_nowait()
+    one._idle.put(keeper)
+    os.killpg(keeper._process.pid, signal.SIGKILL)
+    assert one.run_job(job).passed
+
+    async def queued() -> list[Outcome]:
+        return list(await asyncio.gather(*(one.run(job.code, job.tests) for _ in range(4))))
+
+    assert all(outcome.passed for outcome in asyncio.run(queued()))  # the last one waited 1.8 s

@@ -12,10 +12,11 @@ from flywright.evals.gsm8k import GSM8K
 from flywright.evals.humaneval import HUMANEVAL
 from flywright.evals.ifeval import IFEVAL
 from flywright.evals.items import Task
+from flywright.evals.mbpp import MBPP
 from flywright.evals.verifiable import PROMPTS
 from flywright.records import Prompt
 
-TASKS: dict[str, Task] = {task.name: task for task in (IFEVAL, GSM8K, HUMANEVAL, PROMPTS)}
+TASKS: dict[str, Task] = {task.name: task for task in (IFEVAL, GSM8K, HUMANEVAL, MBPP, PROMPTS)}
 PUBLIC = tuple(name for name in TASKS if name != PROMPTS.name)
 
 

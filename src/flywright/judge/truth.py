@@ -79,13 +79,15 @@ def _tests(args: dict[str, Any], which: Which) -> Sequence[str]:
 async def run_code(check: Check, answer: str, sandbox: Sandbox, which: Which) -> Outcome:
     """Run the answer's code against the check's tests in the sandbox.
 
-    args: {"entry_point", "tests", "hidden_tests"}; "hidden" takes the hidden tests where there are
-    any. With an entry point, tests see that function only (a forger could replace the others).
+    args: {"entry_point", "tests", "hidden_tests", "reference"}; "hidden" takes the hidden tests
+    where there are any. With an entry point, tests see that function only (a forger could replace
+    the others); a reference solution says what time is fair on this machine.
     """
     entry_point = check.args.get("entry_point", "")
     code = extract_code(answer, entry_point)
     names = [entry_point] if entry_point else []
-    return await sandbox.run(code, _tests(check.args, which), names)
+    reference = check.args.get("reference", "")
+    return await sandbox.run(code, _tests(check.args, which), names, reference)
 
 
 async def holds(

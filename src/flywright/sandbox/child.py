@@ -1,10 +1,11 @@
 """Both sides of a job, each in its own child: the untrusted solution and the trusted tests.
 
-This file is not imported by flywright: its text follows `confine.py`'s in the child. `serve` runs
-the code it is sent and answers calls; it never sees a test or an expected value, so all that
+`child_command` (isolation.py) hands this text to `python -c`, after that of `confine.py`. `serve`
+runs the code it is sent and answers calls; it never sees a test or an expected value, so all that
 hostile code can do is to return values, which is what any code may do. `judge` runs the tests,
-where every function of the solution is a call over a pipe. Only plain data crosses: an object that
-claims to equal everything cannot, and what arrives is built anew from exact built-in types.
+where every function of the solution is a call over a pipe. Only plain data crosses, and what
+arrives is built anew from exact built-in types: an object that claims to equal everything cannot
+cross. Other objects stay with the solution; tests hold a Handle, which refuses to be compared.
 """
 
 import builtins
@@ -12,46 +13,51 @@ import contextlib
 import itertools
 import json
 import os
-import sys
+import random
+import types
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 ITERATOR_ITEMS = 100_000  # an endless generator is cut here
 LINE_BYTES = 16 << 20
 SERIES = {kind.__name__: kind for kind in (tuple, set, frozenset, deque, dict)} | {"iterator": iter}
 ATOMS = {"complex": (repr, complex), "bytes": (bytes.hex, bytes.fromhex)}  # to text and back
+Other = Callable[[Any], Any]
 
 
-def encode(value: Any) -> Any:
-    """JSON form of plain data; other types are tagged {"tuple": [...]}. Raises TypeError."""
-    if value is None or type(value) in (bool, int, float, str):
+def encode(value: Any, other: Other) -> Any:
+    """JSON form of plain data; other types are tagged {"tuple": [...]}. The rest is `other`'s."""
+    if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    if type(value) is list:
-        return [encode(item) for item in value]
+    if isinstance(value, list):
+        return [encode(item, other) for item in value]
     if isinstance(value, dict):
-        return {"dict": [[encode(key), encode(item)] for key, item in value.items()]}
-    if type(value) in (complex, bytes):
-        kind = type(value).__name__
-        return {kind: ATOMS[kind][0](value)}
+        return {"dict": [[encode(k, other), encode(v, other)] for k, v in value.items()]}
+    for kind, (to_text, _) in ATOMS.items():
+        if isinstance(value, getattr(builtins, kind)):
+            return {kind: to_text(value)}
     if isinstance(value, Iterator):
-        return {"iterator": [encode(item) for item in itertools.islice(value, ITERATOR_ITEMS)]}
+        items = itertools.islice(value, ITERATOR_ITEMS)
+        return {"iterator": [encode(item, other) for item in items]}
     for kind in (tuple, set, frozenset, deque):
         if isinstance(value, kind):
-            return {kind.__name__: [encode(item) for item in value]}
-    raise TypeError(f"a {type(value).__name__} is not plain data")
+            return {kind.__name__: [encode(item, other) for item in value]}
+    return other(value)
 
 
-def decode(value: Any) -> Any:
-    """Back from `encode`: built-in types only."""
+def decode(value: Any, other: Callable[[str, Any], Any]) -> Any:
+    """Back from `encode`: built-in types only, but for what `other` makes of its own tags."""
     if isinstance(value, list):
-        return [decode(item) for item in value]
+        return [decode(item, other) for item in value]
     if not isinstance(value, dict):
         return value
     ((tag, content),) = value.items()
     if tag in ATOMS:
         return ATOMS[tag][1](content)
-    return SERIES[tag]([decode(item) for item in content])
+    if tag in SERIES:
+        return SERIES[tag]([decode(item, other) for item in content])
+    return other(tag, content)
 
 
 def send(stream: Any, message: dict[str, Any]) -> None:
@@ -68,35 +74,49 @@ def receive(stream: Any) -> dict[str, Any]:
     return json.loads(line)
 
 
-def _define(code: str, namespace: dict[str, Any]) -> dict[str, Any]:
-    """Run the code; which functions and which plain values it defined."""
-    exec(compile(code, "solution.py", "exec"), namespace)
-    callables, values = [], {}
-    for name, value in namespace.items():
-        if callable(value):
-            callables.append(name)
-            continue
-        with contextlib.suppress(Exception):  # a module, say, stays on this side
-            values[name] = encode(value)
-    return {"callables": callables, "values": values}
+class _Solution:
+    """The code's side: its names, and the objects of which the tests hold handles."""
 
+    def __init__(self) -> None:
+        self.names: dict[str, Any] = {"__name__": "solution"}
+        self.objects: list[Any] = []
 
-def _call(request: dict[str, Any], namespace: dict[str, Any]) -> dict[str, Any]:
-    args, kwargs = decode(request["args"]), decode(request["kwargs"])
-    value = namespace[request["call"]](*args, **kwargs)
-    return {"value": encode(value), "args": encode(args)}
+    def _kept(self, value: Any) -> dict[str, int]:
+        self.objects.append(value)
+        return {"function" if callable(value) else "object": len(self.objects) - 1}
+
+    def _known(self, tag: str, content: Any) -> Any:
+        return getattr(builtins, content) if tag == "type" else self.objects[content]
+
+    def define(self, code: str) -> dict[str, Any]:
+        """Run the code; what it defined, but for modules."""
+        exec(compile(code, "solution.py", "exec"), self.names)
+        found = {}
+        for name, value in self.names.items():
+            if not name.startswith("__") and not isinstance(value, types.ModuleType):
+                with contextlib.suppress(Exception):  # a list that holds itself, say
+                    found[name] = encode(value, self._kept)
+        return found
+
+    def call(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Call an object, or a built-in by name, as the tests ask."""
+        call = request["call"]
+        function = getattr(builtins, call) if isinstance(call, str) else self.objects[call]
+        args, kwargs = (decode(request[name], self._known) for name in ("args", "kwargs"))
+        value = function(*args, **kwargs)
+        return {"value": encode(value, self._kept), "args": encode(args, self._kept)}
 
 
 def serve(handle: int) -> None:
     """Answer on the socket `handle`: first the code to run, then one call a line, until it ends."""
+    random.seed(0)  # the same code gives the same outcome
     reader, writer = os.fdopen(handle, "rb"), os.fdopen(os.dup(handle), "wb")
-    namespace: dict[str, Any] = {"__name__": "solution"}
+    solution = _Solution()
     while True:
         request = receive(reader)
         try:
             code = request.get("code")
-            reply = _call(request, namespace) if code is None else _define(code, namespace)
-            send(writer, reply)
+            send(writer, solution.call(request) if code is None else solution.define(code))
         except BaseException as error:
             send(writer, {"raise": type(error).__name__, "message": str(error)[:500]})
 
@@ -121,44 +141,81 @@ def _copy_back(args: tuple[Any, ...], after: list[Any]) -> None:
             mine.update(theirs)
 
 
-def _ask(reader: Any, writer: Any, message: dict[str, Any]) -> dict[str, Any]:
-    send(writer, message)
-    reply = receive(reader)
-    if "raise" in reply:
-        raise _raised(reply)
-    return reply
+class _Link:
+    """The tests' side of the pipe."""
+
+    def __init__(self, handle: int):
+        self.reader, self.writer = os.fdopen(handle, "rb"), os.fdopen(os.dup(handle), "wb")
+
+    def ask(self, message: dict[str, Any]) -> dict[str, Any]:
+        send(self.writer, message)
+        reply = receive(self.reader)
+        if "raise" in reply:
+            raise _raised(reply)
+        return reply
+
+    def call(self, target: Any, *args: Any, **kwargs: Any) -> Any:
+        request = {"args": encode(list(args), _given), "kwargs": encode(kwargs, _given)}
+        reply = self.ask({"call": target, **request})
+        _copy_back(args, self.decode(reply["args"]))
+        return self.decode(reply["value"])
+
+    def decode(self, value: Any) -> Any:
+        return decode(value, lambda tag, n: (Function if tag == "function" else Handle)(self, n))
 
 
-def _remote(name: str, reader: Any, writer: Any) -> Callable[..., Any]:
-    def call(*args: Any, **kwargs: Any) -> Any:
-        request = {"call": name, "args": encode(list(args)), "kwargs": encode(kwargs)}
-        reply = _ask(reader, writer, request)
-        _copy_back(args, decode(reply["args"]))
-        return decode(reply["value"])
-
-    return call
-
-
-def _namespace(job: dict[str, Any], reader: Any, writer: Any) -> dict[str, Any]:
-    exports = _ask(reader, writer, {"code": job["code"]})
-    wanted = set(job["names"])
-
-    def taken(name: str) -> bool:
-        # Without a list, everything but a new `abs` or `sorted`: tests rely on the real ones.
-        own = not name.startswith("__") and not hasattr(builtins, name)
-        return name in wanted if wanted else own
-
-    names = {name: decode(value) for name, value in exports["values"].items() if taken(name)}
-    for name in filter(taken, exports["callables"]):
-        names[name] = _remote(name, reader, writer)
-    return {"__name__": "tests", **names}
+def _given(value: Any) -> dict[str, Any]:
+    """What tests may hand over besides plain data: handles, and built-in types. Else TypeError."""
+    if isinstance(value, Handle):
+        return {"object": value._number}
+    if isinstance(value, type) and getattr(builtins, value.__name__, None) is value:
+        return {"type": value.__name__}
+    raise TypeError(f"a {type(value).__name__} is not plain data")
 
 
-def _run(job: dict[str, Any], reader: Any, writer: Any) -> str:
+class Handle:
+    """Something of the solution's that is no plain data: used from afar, and never believed."""
+
+    def __init__(self, link: _Link, number: int):
+        vars(self).update(_link=link, _number=number)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self._link.call("getattr", self, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._link.call("setattr", self, name, value)
+
+    def __bool__(self) -> bool:  # no more than what code may claim by returning True
+        return self._link.call("bool", self)
+
+    def _refuse(self, *_: Any) -> NoReturn:
+        raise TypeError("an object of the code is not plain data: its own word would be the test")
+
+    __eq__ = __ne__ = _refuse
+    __hash__ = _refuse
+
+
+class Function(Handle):
+    """A function, method or class of the solution's."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._link.call(self._number, *args, **kwargs)
+
+
+def _namespace(job: dict[str, Any], link: _Link) -> dict[str, Any]:
+    """What tests see of the code: the names asked for, else all but what a built-in is called."""
+    found = link.ask({"code": job["code"]})
+    wanted = set(job["names"]) or {name for name in found if not hasattr(builtins, name)}
+    return {"__name__": "tests", **{n: link.decode(found[n]) for n in found if n in wanted}}
+
+
+def judged(job: dict[str, Any], link: _Link) -> str:
     """The first failure as one line, or an empty string."""
     test = "the code"
     try:
-        namespace = _namespace(job, reader, writer)
+        namespace = _namespace(job, link)
         for test in job["tests"]:
             exec(compile(test, "tests.py", "exec"), namespace)
     except BaseException as error:
@@ -167,14 +224,14 @@ def _run(job: dict[str, Any], reader: Any, writer: Any) -> str:
     return ""
 
 
-def judge(handle: int) -> None:
-    """Run the job from stdin against the solution on socket `handle`, and write the verdict."""
-    job = json.loads(sys.stdin.buffer.read())
-    verdict = os.fdopen(os.dup(1), "wb")
-    null = os.open("/dev/null", os.O_RDWR)
-    for number in (0, 1, 2):
-        os.dup2(null, number)
-    reader, writer = os.fdopen(handle, "rb"), os.fdopen(os.dup(handle), "wb")
-    error = _run(job, reader, writer)
-    send(verdict, {"nonce": job["nonce"], "error": error})
+def judge(handle: int, parent: int) -> None:
+    """Read the job from `parent`, run it against the solution on `handle`, write the verdict."""
+    random.seed(0)
+    with os.fdopen(os.dup(parent), "rb") as told, os.fdopen(parent, "wb") as verdict:
+        job = json.loads(told.read())
+        error = judged(job, _Link(handle))
+        send(verdict, {"nonce": job["nonce"], "error": error})
     os._exit(0)
+
+
+ROLES: dict[str, Callable[..., None]] = {"serve": serve, "judge": judge}

@@ -1,11 +1,9 @@
-"""Runs inside the child, before any untrusted line: a bare root, no rights, hard limits.
+"""Runs in the children, before any untrusted line: a bare root, a run's own walls, hard limits.
 
-This file is not imported by flywright: its text is handed to `python -I -S -c`, in front of
-`child.py`, so it may use the standard library only. `build_root` runs where `unshare` made the
-namespaces (bubblewrap builds its own root): a tmpfs with read-only binds of the system's folders,
-a small writable /tmp, no /proc, no /home, nothing else. Afterwards the process gives up every
-capability for good, and a first process stays behind which ends the whole namespace when the time
-is up, even if whoever started it was killed.
+This file is not imported by flywright: its text is handed to `python -c`, in front of `child.py`
+and `keeper.py`, so it may use the standard library only. `settle` runs once, where `unshare`
+made the namespaces (bubblewrap builds its own root): a tmpfs with read-only binds of the system's
+folders, no /proc, no /home, nothing else. `enter` runs in each fork of the keeper.
 """
 
 import ctypes
@@ -15,92 +13,101 @@ import signal
 import sys
 from typing import Any
 
+LIBC = ctypes.CDLL(None, use_errno=True)
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_REMOUNT = 1, 2, 4, 32
 MS_BIND, MS_REC, MS_PRIVATE, MNT_DETACH = 4096, 16384, 1 << 18, 2
-PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 4, 24, 38
+NEW_MOUNT, NEW_IPC, NEW_USER, NEW_PID = 1 << 17, 1 << 27, 1 << 28, 1 << 29
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP = 1, 4, 24
+PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 36, 38
 CAPABILITY_VERSION_3 = 0x20080522
+INSIDE = "/in"  # where a run sees the root: code that is chrooted cannot make user namespaces
 
 
-def _check(result: int, what: str) -> None:
+def check(result: int, what: str) -> None:
+    """Raise OSError with the C library's error where a call did not return 0."""
     if result != 0:
         raise OSError(ctypes.get_errno(), f"sandbox: {what}")
 
 
-def _mount(libc: Any, source: str, target: str, kind: str, flags: int, data: str = "") -> None:
+def _mount(source: str, target: str, kind: str, flags: int, data: str = "") -> None:
     arguments = [text.encode() for text in (source, target, kind)]
-    _check(libc.mount(*arguments, ctypes.c_ulong(flags), data.encode()), f"mount {target}")
+    check(LIBC.mount(*arguments, ctypes.c_ulong(flags), data.encode()), f"mount {target}")
 
 
-def _bind_read_only(libc: Any, path: str, root: str) -> None:
+def _bind_read_only(path: str, root: str) -> None:
     target = root + path
     if os.path.isdir(path):  # noqa: PTH112
         os.makedirs(target, exist_ok=True)  # noqa: PTH103
     else:
         os.makedirs(os.path.dirname(target), exist_ok=True)  # noqa: PTH103, PTH120
         os.close(os.open(target, os.O_CREAT | os.O_WRONLY))
-    _mount(libc, path, target, "", MS_BIND | MS_REC)
+    _mount(path, target, "", MS_BIND | MS_REC)
     # A remount inside a user namespace must keep the flags that the mount came with. Device files
     # stay writable, but on a mount of their own.
     kept = os.statvfs(target).f_flag & 0x40F
     read_only = 0 if path.startswith("/dev/") else MS_RDONLY
-    _mount(libc, "", target, "", MS_REMOUNT | MS_BIND | MS_NOSUID | read_only | kept)
+    _mount("", target, "", MS_REMOUNT | MS_BIND | MS_NOSUID | read_only | kept)
 
 
-def build_root(binds: list[str], scratch_bytes: int) -> None:
-    """Make a tmpfs the root: `binds` read-only at their own paths, /tmp writable; move to /tmp."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    _mount(libc, "", "/", "", MS_REC | MS_PRIVATE)
+def settle(binds: list[str]) -> None:
+    """What the keeper needs: the root, children that cannot read each other, orphans as its own."""
+    if binds:
+        _build_root(binds)
+    LIBC.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+    LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _build_root(binds: list[str]) -> None:
+    """Make a tmpfs the root: `binds` read-only at their own paths, two empty folders."""
+    _mount("", "/", "", MS_REC | MS_PRIVATE)
     root = "/tmp"
-    _mount(libc, "tmpfs", root, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755,size=1m")
+    _mount("tmpfs", root, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755,size=1m")
     for path in binds:
-        _bind_read_only(libc, path, root)
-    os.mkdir(root + "/tmp")  # noqa: PTH102
-    scratch = f"mode=1777,size={scratch_bytes}"
-    _mount(libc, "tmpfs", root + "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, scratch)
+        _bind_read_only(path, root)
+    for empty in ("/tmp", INSIDE):
+        os.mkdir(root + empty)  # noqa: PTH102
     os.chdir(root)
-    _check(libc.pivot_root(b".", b"."), "pivot_root")
-    _check(libc.umount2(b".", MNT_DETACH), "umount")
-    _mount(libc, "", "/", "", MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV)
-    os.chdir("/tmp")
+    check(LIBC.pivot_root(b".", b"."), "pivot_root")
+    check(LIBC.umount2(b".", MNT_DETACH), "umount")
+    _mount("", "/", "", MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV)
 
 
-def drop_rights(user: int) -> None:
-    """Become `user` (0: stay) and give up every capability, also for programs started later."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if user:
-        os.setgroups([])
-        os.setgid(user)
-        os.setuid(user)
+def _own_walls(scratch_bytes: int) -> None:
+    """Shared memory and a /tmp that are gone with the run (there is no network to begin with)."""
+    check(LIBC.unshare(NEW_MOUNT | NEW_IPC), "unshare")
+    _mount("", "/", "", MS_REC | MS_PRIVATE)
+    _mount("/", INSIDE, "", MS_BIND | MS_REC)
+    scratch = f"mode=1777,size={scratch_bytes},nr_inodes=10000"
+    _mount("tmpfs", INSIDE + "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, scratch)
+
+
+def _drop_rights() -> None:
+    """Give up every capability, also for programs started later."""
     for capability in range(64):
-        libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
-    libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        LIBC.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
+    LIBC.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0)
-    _check(libc.capset(header, (ctypes.c_uint32 * 6)()), "capset")
+    check(LIBC.capset(header, (ctypes.c_uint32 * 6)()), "capset")
 
 
-def stay_behind(wall_seconds: float) -> None:
-    """Fork; the parent waits as the namespace's first process and dies with it at the deadline."""
-    child = os.fork()
-    if child == 0:
-        return
-    drop_rights(0)  # its user stays: a change would undo "die with who started you"
-    ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)  # untrusted code cannot trace it
-    signal.signal(signal.SIGALRM, lambda *_: os._exit(124))
-    signal.setitimer(signal.ITIMER_REAL, wall_seconds)
-    os.closerange(0, 64)
-    while True:
-        ended, status = os.waitpid(-1, 0)
-        if ended == child:
-            os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
+def enter(plan: dict[str, Any]) -> None:
+    """Do what the plan says: {"fresh", "scratch_bytes", "user", "limits"}.
 
-
-def confine(plan: dict[str, Any]) -> None:
-    """Do what the plan says: {"binds", "scratch_bytes", "wall_seconds", "user", "limits"}."""
+    `fresh`: this fork has a process namespace of its own and is to get what else a run owns.
+    """
     sys.set_int_max_str_digits(0)
-    if plan["binds"]:
-        build_root(plan["binds"], plan["scratch_bytes"])
-        stay_behind(plan["wall_seconds"])
-    drop_rights(plan["user"])
+    if plan["fresh"]:
+        _own_walls(plan["scratch_bytes"])
+    if plan["user"]:  # process limits do not bind root
+        os.setgroups([])
+        os.setgid(plan["user"])
+        os.setuid(plan["user"])
+    if plan["fresh"]:
+        check(LIBC.unshare(NEW_USER), "unshare user")  # so that processes are counted a run
+        os.chroot(INSIDE)
+        os.chdir("/tmp")
+    _drop_rights()
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     for name, value in plan["limits"].items():
         kind = getattr(resource, f"RLIMIT_{name}")
         hard = resource.getrlimit(kind)[1]  # already in force: only root may raise it

@@ -1,13 +1,20 @@
 """Which walls this machine can build: bubblewrap, else namespaces, else limits alone.
 
-`find_isolation(policy)` tries each once a process and keeps the first that really runs.
+`find_isolation(policy)` tries each once a process and keeps the first behind which code really
+runs. A Keeper is the process behind them that forks the runs (keeper.py).
 """
 
+import contextlib
 import functools
+import json
 import os
+import re
+import secrets
 import shutil
+import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,19 +23,21 @@ from flywright.errors import FlywrightError
 
 Policy = Literal["strict", "limited-ok"]
 NOBODY = 65534
-SCRATCH_BYTES = 32 << 20  # the size of the child's /tmp
-PROBE_SECONDS = 20.0
+SCRATCH_BYTES = 32 << 20  # the size of a run's /tmp
+VERDICT_BYTES = 64 << 10
+PATIENCE_SECONDS = 20.0  # for the keeper itself, beyond what a run may take
 SYSTEM_PATHS = ("/usr", "/bin", "/lib", "/lib64", "/etc/ld.so.cache")
 DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom")
 TRUSTED_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
+ENVIRONMENT = {"PYTHONHASHSEED": "0"}  # the same code gives the same outcome
 
 
 @dataclass(frozen=True)
 class Isolation:
-    """One way to start a child. `command` stands before the interpreter.
+    """One way to run code. `command` stands before the interpreter.
 
     `binds` are the folders that `confine.py` mounts itself (none where bubblewrap does). `user` is
-    whom the child becomes (0: nobody else), because process limits do not bind root.
+    whom a run becomes (0: nobody else), because process limits do not bind root.
     """
 
     name: Literal["bubblewrap", "namespaces", "limits"]
@@ -54,17 +63,14 @@ def visible_paths() -> tuple[str, ...]:
 
 
 def _bubblewrap(program: str, user: int) -> Isolation:
-    walls = "--unshare-ipc --unshare-pid --unshare-net --unshare-uts"
-    rights = "--cap-add CAP_SETUID --cap-add CAP_SETGID --cap-add CAP_SETPCAP"
-    command = [program, *(f"{walls} {rights}".split() if user else ["--unshare-all"])]
-    command += ["--die-with-parent", "--new-session", "--clearenv"]
+    walls = "--unshare-ipc --unshare-pid --unshare-net --unshare-uts" if user else "--unshare-all"
+    walls += " --cap-add ALL"  # runs are walled in with these, and then give them up
+    command = [program, *walls.split(), "--die-with-parent", "--dir", "/in", "--dir", "/tmp"]
     for path in (*visible_paths(), *DEVICES):
         for parent in reversed(Path(path).parents[:-1]):  # else root's alone, and we leave root
             command += ["--perms", "0755", "--dir", str(parent)]
         command += ["--dev-bind" if path in DEVICES else "--ro-bind", path, path]
-    command += ["--perms", "1777", "--size", str(SCRATCH_BYTES), "--tmpfs", "/tmp"]
-    command += ["--remount-ro", "/", "--chdir", "/tmp", "--"]
-    return Isolation("bubblewrap", tuple(command), user=user)
+    return Isolation("bubblewrap", (*command, "--remount-ro", "/", "--"), user=user)
 
 
 def _namespaces(program: str, user: int) -> Isolation:
@@ -80,25 +86,71 @@ def _limits() -> Isolation:
     return Isolation("limits", user=NOBODY if drop else 0)
 
 
-def child_command(isolation: Isolation, plan: dict[str, Any], call: str) -> list[str]:
+def child_command(isolation: Isolation, call: str) -> list[str]:
     """Walls, interpreter and the child's whole program, which ends with the call."""
     folder = Path(__file__).parent
-    texts = [(folder / name).read_text(encoding="utf-8") for name in ("confine.py", "child.py")]
-    own = {"binds": isolation.binds, "user": isolation.user, "scratch_bytes": SCRATCH_BYTES}
-    program = "\n".join([*texts, f"confine({plan | own!r})", call])
-    return [*isolation.command, interpreter(), "-I", "-S", "-c", program]
+    names = ("confine.py", "child.py", "keeper.py")
+    texts = [(folder / name).read_text(encoding="utf-8") for name in names]
+    alone = [re.sub(r"(?m)^from flywright.*\n", "", text) for text in texts]
+    return [*isolation.command, interpreter(), "-sPS", "-c", "\n".join([*alone, call])]
+
+
+class Keeper:
+    """The process behind the walls which forks runs, one at a time; `close` it at the end."""
+
+    def __init__(self, isolation: Isolation):
+        plan = {"binds": isolation.binds, "user": isolation.user, "scratch_bytes": SCRATCH_BYTES}
+        plan["fresh"] = isolation.name != "limits"
+        self._control, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
+        null = subprocess.DEVNULL
+        with theirs:
+            command = child_command(isolation, f"keep({theirs.fileno()}, {plan!r})")
+            own: dict[str, Any] = {"stdin": null, "stdout": null, "stderr": null, "cwd": "/"}
+            own |= {"env": ENVIRONMENT, "start_new_session": True, "pass_fds": [theirs.fileno()]}
+            self._process = subprocess.Popen(command, **own)
+        self.owner = os.getpid()
+
+    def run(self, job: Mapping[str, Any], seconds: float, limits: Mapping[str, int]) -> Any:
+        """{"verdict": what the tests' child wrote, "seconds", "timed_out"} of one job.
+
+        Raises OSError or ValueError where the keeper itself ended or hangs.
+        """
+        ours, theirs = socket.socketpair()
+        plan = json.dumps({"seconds": seconds, "limits": limits}).encode()
+        verdict = b""
+        with ours:
+            for end in (self._control, ours):
+                end.settimeout(seconds + PATIENCE_SECONDS)
+            with theirs:
+                socket.send_fds(self._control, [plan], [theirs.fileno()])
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the tests ended
+                ours.sendall(json.dumps(job).encode())
+                ours.shutdown(socket.SHUT_WR)
+                while len(verdict) < VERDICT_BYTES and (more := ours.recv(VERDICT_BYTES)):
+                    verdict += more
+        return {**json.loads(self._control.recv(VERDICT_BYTES)), "verdict": verdict}
+
+    def close(self) -> None:
+        """End the keeper, and with it all that it started."""
+        self._control.close()
+        self._process.kill()
+        self._process.wait()
+
+    __del__ = close
 
 
 def _works(isolation: Isolation) -> bool:
-    proof = "open('/dev/null', 'r+b').close(); print('inside')"
-    command = child_command(isolation, {"wall_seconds": PROBE_SECONDS, "limits": {}}, proof)
+    """Whether a child really runs behind these walls, tests another's function and says so."""
+    keeper = Keeper(isolation)
+    word = secrets.token_hex(8)
+    job = {"code": "def f(): return 1", "tests": ["assert f() == 1"], "names": [], "nonce": word}
     try:
-        done = subprocess.run(
-            command, env={}, stdin=subprocess.DEVNULL, capture_output=True, timeout=PROBE_SECONDS
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        found = keeper.run(job, PATIENCE_SECONDS, {})
+        return json.loads(found["verdict"]) == {"nonce": word, "error": ""}
+    except (OSError, ValueError):
         return False
-    return done.stdout == b"inside\n"
+    finally:
+        keeper.close()
 
 
 @functools.cache
