@@ -3,8 +3,10 @@
 import asyncio
 import json
 import re
+import time
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from flywright.ask import AskError, Sampling
@@ -193,6 +195,98 @@ def test_a_fault_strikes_by_attempt_so_that_a_retry_can_succeed(live):
     assert first == second
     by_text = [first[index::6] for index in range(6)]
     assert any(None in tries and any(tries) for tries in by_text)  # struck once, answered later
+
+
+def call(base, body, path="/v1/chat/completions"):
+    return httpx2.post(
+        f"{base}{path}", json={"messages": [{"role": "user", "content": "Hi"}]} | body
+    )
+
+
+def test_a_dropped_connection_a_refusal_wrong_usage_and_a_garbled_list(live):
+    bases = {
+        fault: f"http://127.0.0.1:{live(create_fake_app([f'{fault}=1']))}"
+        for fault in ("drop", "refuse", "usage", "garble")
+    }
+    for fault in ({}, {"stream": True}):
+        with pytest.raises(httpx2.RemoteProtocolError):
+            call(bases["drop"], fault)
+    assert "can't help" in ask(bases["refuse"], "Hi").text
+    assert call(bases["usage"], {}).json()["usage"]["prompt_tokens"] == -1
+    with pytest.raises(Exception, match="list too short"):
+        parse.numbered(ask(bases["garble"], LIST.format(n=5)).text, 5)
+
+
+def test_a_stream_says_the_same_in_parts_with_usage_at_its_end(live):
+    base = f"http://127.0.0.1:{live(create_fake_app())}"
+    whole = call(base, {"n": 2, "temperature": 1}).json()
+    said = call(
+        base, {"n": 2, "temperature": 1, "stream": True, "stream_options": {"include_usage": True}}
+    )
+    *events, last = [line.removeprefix("data: ") for line in said.text.split("\n\n") if line]
+    chunks = [json.loads(event) for event in events]
+    parts = {0: "", 1: ""}
+    for chunk in chunks[:-1]:
+        parts[chunk["choices"][0]["index"]] += chunk["choices"][0]["delta"]["content"]
+    assert last == "[DONE]" and chunks[-1]["usage"] == whole["usage"]
+    assert [parts[0], parts[1]] == [one["message"]["content"] for one in whole["choices"]]
+    assert parts[0] != parts[1]
+
+
+def test_logprobs_stops_schemas_and_other_models(live):
+    base = f"http://127.0.0.1:{live(create_fake_app())}"
+    asked = {"logprobs": True, "top_logprobs": 2, "stop": ["."]}
+    one = call(base, asked).json()["choices"][0]
+    rows = one["logprobs"]["content"]
+    assert "".join(row["token"] for row in rows) == one["message"]["content"]
+    assert "." not in one["message"]["content"]
+    assert all(len(row["top_logprobs"]) == 2 and row["logprob"] <= 0 for row in rows)
+    client = HttpCompleter(base, "fake-llm")
+    values = asyncio.run(client.logprobs("The better answer is answer", [" A", " B"]))
+    assert values[0] != values[1] and max(values) < 0
+    part = {"type": "array", "items": {"$ref": "#/$defs/w"}, "minItems": 2, "maxItems": 2}
+    schema = {"type": "object", "properties": {"w": part}, "$defs": {"w": {"enum": ["x", "y"]}}}
+    form = {"response_format": {"type": "json_schema", "json_schema": {"schema": schema}}}
+    text = call(base, form).json()["choices"][0]["message"]["content"]
+    assert set(json.loads(text)["w"]) <= {"x", "y"} and len(json.loads(text)["w"]) == 2
+    texts = {
+        call(base, {"model": name}).json()["choices"][0]["message"]["content"] for name in "ab"
+    }
+    assert len(texts) == 2
+
+
+def test_paid_calls_are_counted_and_callers_wait_for_a_slot(live):
+    base = f"http://127.0.0.1:{live(create_fake_app(['rate429=0.5'], latency='0.15', slots=2))}"
+
+    async def crowd():
+        async with httpx2.AsyncClient() as client:
+            bodies = [{"messages": [{"role": "user", "content": f"{n % 9}"}]} for n in range(12)]
+            posts = [client.post(f"{base}/v1/chat/completions", json=body) for body in bodies]
+            tasks = [asyncio.ensure_future(post) for post in posts]
+            await asyncio.sleep(0.1)
+            gauges = await client.get(f"{base}/metrics")
+            return [reply.status_code for reply in await asyncio.gather(*tasks)], gauges.text
+
+    statuses, gauges = asyncio.run(crowd())
+    paid = statuses.count(200)
+    assert 0 < paid < 12 and set(statuses) == {200, 429}
+    assert 'vllm:num_requests_running{model_name="fake-llm"} 2.0' in gauges
+    assert f'vllm:num_requests_waiting{{model_name="fake-llm"}} {float(paid - 2)}' in gauges
+    assert 'vllm:kv_cache_usage_perc{model_name="fake-llm"} 1.0' in gauges
+    counts = call(base, {}, "/counts").json()  # POST: what was counted, and from zero again
+    assert counts["total"] == paid == counts["distinct"] + counts["repeated"]
+    assert counts["ends"] == {"ok": paid, "rate429": 12 - paid}
+    assert httpx2.get(f"{base}/counts").json()["total"] == 0
+
+
+@pytest.mark.parametrize("spec", ["0.01", "0.01:0.03", "~0.01:0.5"])
+def test_latencies_are_drawn_by_request(live, spec):
+    base = f"http://127.0.0.1:{live(create_fake_app(latency=spec))}"
+    started = time.monotonic()
+    ask(base, "Hi")
+    assert time.monotonic() - started >= (0 if "~" in spec else 0.01)
+    with pytest.raises(UserError, match="--latency"):
+        create_fake_app(latency=spec + "x")
 
 
 def test_unknown_faults_are_named():

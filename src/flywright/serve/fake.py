@@ -160,7 +160,7 @@ def _choice(tree: Tree, chat: bool, struck: set[str], seed: int, index: int) -> 
     words = words[:limit][:: -1 if "garble" in struck else 1]
     words = [*(WORDS.findall(tree["prompt"]) if tree.get("echo") else ()), *words]
     top = tree.get("top_logprobs", 0) if chat else tree.get("logprobs")
-    wanted = tree.get("logprobs") not in (None, False)
+    wanted = tree.get("logprobs") is True if chat else top is not None
     logprobs = _logprobs(words, chat, top or 0, seed) if wanted else None
     return choice(index, "".join(words), chat, finish, logprobs)
 

@@ -122,7 +122,8 @@ def _graded(draw: random.Random, text: str, shown: list[str]) -> str:
 
 def _bracketed(draw: random.Random, text: str, _shape: str) -> str:
     """`[[A]]`, `[[A>B]]`, `[[4]]` on the last line, as judges are asked."""
-    shown = re.findall(r"\[\[([^\[\]\n]{1,8})\]\]", text[-_END:])
+    shown = re.findall(r"\[\[([^\[\]\n]{1,8})\]\]", text)
+    shown = [one for one in shown if one.isdigit() == shown[-1].isdigit()]  # others are quoted
     return f"{phrase(draw, 'reason')}\n[[{_graded(draw, text, shown)}]]"
 
 
