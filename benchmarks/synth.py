@@ -43,7 +43,7 @@ EDITS = (  # what stands for a fix of the parser, in whichever form a tool has i
     ("raw | trim }}", "raw | trim | lower }}"),
 )
 AT_ONCE, LATENCY = 256, "0.05:0.15"  # calls in flight; seconds that an answer takes
-SHORT, LONG, COUNTED = 200, 4_000, 2_000  # rows
+SHORT, LONG, COUNTED = 200, 3_000, 1_000  # rows
 MOST_SECONDS = 180.0
 Figures = dict[str, Any]
 
@@ -162,7 +162,11 @@ class Tool:
         now = counts(self.url)
         seen |= {"seconds": round(seconds, 2), "cpu_seconds": used.ru_utime + used.ru_stime}
         seen |= {"calls": now["total"] - before["total"], "most_in_flight": now["most_in_flight"]}
-        return seen | self.result()
+        found = self.result()
+        if found["rows"] < rows and "in_flight_when_killed" not in seen:
+            last = (self.folder / "log.txt").read_text(errors="replace").strip().splitlines()
+            seen["last_words"] = last[-1][-200:] if last else ""
+        return seen | found
 
     def result(self) -> Figures:
         """How many rows came out with a text, and whether all are in small letters."""
