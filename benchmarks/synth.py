@@ -148,7 +148,7 @@ class Tool:
             time.sleep(0.02 if kill_after else 0.1)
             told = counts(self.url) if kill_after else before
             if kill_after and told["total"] - before["total"] >= kill_after:
-                seen["in_flight_when_killed"] = told["in_flight"]
+                seen["killed_at"] = told["total"] - before["total"]
                 kill_after = 0
                 os.killpg(process.pid, signal.SIGKILL)
             elif seconds > MOST_SECONDS:
@@ -163,7 +163,7 @@ class Tool:
         seen |= {"seconds": round(seconds, 2), "cpu_seconds": used.ru_utime + used.ru_stime}
         seen |= {"calls": now["total"] - before["total"], "most_in_flight": now["most_in_flight"]}
         found = self.result()
-        if found["rows"] < rows and "in_flight_when_killed" not in seen:
+        if found["rows"] < rows and "killed_at" not in seen:
             last = (self.folder / "log.txt").read_text(errors="replace").strip().splitlines()
             seen["last_words"] = last[-1][-200:] if last else ""
         return seen | found
@@ -229,7 +229,6 @@ def calls(tool: Tool) -> Figures:
         time.sleep(0.05)
     resumed = tool.run(COUNTED)
     found: Figures = {
-        "in_flight_when_killed": killed.get("in_flight_when_killed"),
         "paid_again_after_kill": counts(tool.url)["repeated"],
         "killed": killed,
         "resumed": resumed,
