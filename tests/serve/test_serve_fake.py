@@ -103,7 +103,7 @@ def test_lists_have_the_length_asked_for(count):
     [
         ('Lines start with "user:" or "bot:". Write 4 turns.', r"(?:user: .+\nbot: .+\n?){4}"),
         ("Answer yes or no.", r"(?:Yes|No)\."),
-        ("Which one?\nA. a\nB. b\nC. c\nThe letter only.", "[ABC]"),
+        ("Which one?\nA. a\nB. b\nC. c\nThe letter only.", "[A-D]"),
         ("From 0 to 4, how good is it?\nScore: <number>", r".+\nScore: [0-4]"),
         ("Verdict: A, B or tie", r".+\nVerdict: (?:A|B|tie)"),
         ("[[A>>B]] [[A>B]] [[A=B]] [[B>A]] [[B>>A]]", r".+\n\[\[[AB][>=]+[AB]\]\]"),

@@ -78,7 +78,6 @@ class _Door:
     paid: Counter[str] = field(default_factory=Counter)
     ends: Counter[str] = field(default_factory=Counter)
     here: int = 0
-    running: int = 0
     most: int = 0
 
     def __post_init__(self):
@@ -103,11 +102,7 @@ class _Door:
         self.most = max(self.most, self.here)
         try:
             async with self._free:
-                self.running += 1
-                try:
-                    await asyncio.sleep(seconds)
-                finally:
-                    self.running -= 1
+                await asyncio.sleep(seconds)
         finally:
             self.here -= 1
         return struck
@@ -120,9 +115,9 @@ class _Door:
 
     def metrics(self) -> str:
         """vLLM's gauges; the cache's has an older name, too."""
-        used = self.running / self.slots if self.slots else 0.0
-        shown = {"num_requests_running": self.running}
-        shown |= {"num_requests_waiting": self.here - self.running}
+        running = min(self.here, self.slots or self.here)
+        used = running / self.slots if self.slots else 0.0
+        shown = {"num_requests_running": running, "num_requests_waiting": self.here - running}
         shown |= {"kv_cache_usage_perc": used, "gpu_cache_usage_perc": used}
         one = '# TYPE vllm:{0} gauge\nvllm:{0}{{model_name="{1}"}} {2}\n'
         return "".join(one.format(name, MODEL, float(value)) for name, value in shown.items())
@@ -247,21 +242,13 @@ def create_fake_app(
             app.state.door = fresh()
         return told
 
-    async def metrics(_request: Request) -> Response:
-        return PlainTextResponse(app.state.door.metrics())
-
-    async def models(_request: Request) -> Response:
-        return Json({"object": "list", "data": [{"id": MODEL, "object": "model"}]})
-
-    async def health(_request: Request) -> Response:
-        return Json({"status": "ok", "model": MODEL})
-
     app.add_route("/v1/chat/completions", answer, ["POST"])
     app.add_route("/v1/completions", answer, ["POST"])
     app.add_route("/counts", counts, ["GET", "POST"])
-    for told in (metrics, health):
-        app.add_route(f"/{told.__name__}", told)
-    app.add_route("/v1/models", models)
+    app.add_route("/metrics", lambda _request: PlainTextResponse(app.state.door.metrics()))
+    listed = {"object": "list", "data": [{"id": MODEL, "object": "model"}]}
+    app.add_route("/v1/models", lambda _request: Json(listed))
+    app.add_route("/health", lambda _request: Json({"status": "ok", "model": MODEL}))
     return app
 
 

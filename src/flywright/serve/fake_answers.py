@@ -10,6 +10,7 @@ verifiable instructions among the prompt's words.
 import json
 import random
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -111,32 +112,24 @@ def _asserts(draw: random.Random, text: str, _shape: str) -> str:
     return "\n".join(f"assert {call}([{start}, 7])[0] == 7" for start in starts)
 
 
-def _graded(draw: random.Random, text: str, shown: list[str]) -> str:
-    """One of the verdicts shown, the first twice as often; a number where numbers are shown."""
-    if not re.fullmatch(r"[\d. –-]+|[NX]|\w*(?:number|score|grade|rating)", shown[-1]):
-        return draw.choice([shown[0], *dict.fromkeys(shown)])
-    spread = re.search(r"from " + _RANGE, text) or re.search(_RANGE, text[-_END:])
-    low, high = sorted((int(spread[1]), int(spread[2]))) if spread else (1, 5)
-    return str(draw.randint(low, high))
-
-
-def _bracketed(draw: random.Random, text: str, _shape: str) -> str:
-    """`[[A]]`, `[[A>B]]`, `[[4]]` on the last line, as judges are asked."""
-    shown = re.findall(r"\[\[([^\[\]\n]{1,8})\]\]", text)
-    shown = [one for one in shown if one.isdigit() == shown[-1].isdigit()]  # others are quoted
-    return f"{phrase(draw, 'reason')}\n[[{_graded(draw, text, shown)}]]"
-
-
-def _labelled(draw: random.Random, text: str, shape: str) -> str:
-    """`Verdict: Yes`, `Score: 4`: the same label with one of the options shown."""
+def _verdict(draw: random.Random, text: str, shape: str) -> str:
+    """`[[A]]`, `[[4]]`, `Verdict: Yes`, `Score: 4` on the last line: one of those shown, the first
+    twice as often; a number where numbers are shown."""
     label = shape.strip("\n\"'`* ").partition(":")[0]
-    rests = re.findall(re.escape(label) + r": ?([^\"'`\n]{1,40})", text[-_END:])
-    shown = [one for rest in rests for one in re.split(r"[|/]|,? or |, ", rest.strip(" .<>[]{}*"))]
-    return f"{phrase(draw, 'reason')}\n{label}: {_graded(draw, text, shown)}"
-
-
-def _letter(draw: random.Random, text: str, _shape: str) -> str:
-    return draw.choice(re.findall(r"^\(?([A-J])[.):] ", text, re.MULTILINE) or ["A", "B"])
+    if shape.startswith("[["):
+        shown = re.findall(r"\[\[([^\[\]\n]{1,8})\]\]", text)
+        shown = [one for one in shown if one.isdigit() == shown[-1].isdigit()]  # others are quoted
+    else:
+        rests = re.findall(re.escape(label) + r": ?([^\"'`\n]{1,40})", text[-_END:])
+        splits = [re.split(r"[|/]|,? or |, ", rest.strip(" .<>[]{}*")) for rest in rests]
+        shown = [one for split in splits for one in split]
+    given = draw.choice([shown[0], *dict.fromkeys(shown)])
+    if re.fullmatch(r"[\d. –-]+|[NX]|\w*(?:number|score|grade|rating)", shown[-1]):
+        spread = re.search(r"from " + _RANGE, text) or re.search(_RANGE, text[-_END:])
+        low, high = sorted((int(spread[1]), int(spread[2]))) if spread else (1, 5)
+        given = str(draw.randint(low, high))
+    said = f"[[{given}]]" if shape.startswith("[[") else f"{label}: {given}"
+    return f"{phrase(draw, 'reason')}\n{said}"
 
 
 def _transcript(draw: random.Random, text: str, shape: str) -> str:
@@ -218,15 +211,10 @@ def by_schema(draw: random.Random, schema: Tree, root: Tree | None = None, key: 
     return str(_like(draw, "", key))[: schema.get("maxLength")]
 
 
-_MADE = {
+_MADE: dict[str, Callable[[random.Random, str, str], str]] = {
     "request": lambda draw, text, _shape: phrase(draw, _kind(text)),
-    "list": _list,
-    "asserts": _asserts,
-    "bracketed": _bracketed,
-    "labelled": _labelled,
-    "letter": _letter,
-    "transcript": _transcript,
-    "json": _json,
+    **{"list": _list, "asserts": _asserts, "transcript": _transcript, "json": _json},
+    **{"bracketed": _verdict, "labelled": _verdict},
 }
 
 
