@@ -161,7 +161,9 @@ class Tool:
             os.killpg(process.pid, signal.SIGKILL)  # what it left behind
         now = counts(self.url)
         seen |= {"seconds": round(seconds, 2), "cpu_seconds": used.ru_utime + used.ru_stime}
-        seen |= {"calls": now["total"] - before["total"], "most_in_flight": now["most_in_flight"]}
+        paid, busy = (now[key] - before[key] for key in ("total", "cpu_seconds"))
+        seen |= {"calls": paid, "most_in_flight": now["most_in_flight"]}
+        seen["endpoint_cpu_ms_a_call"] = round(1e3 * busy / max(paid, 1), 3)
         found = self.result()
         if found["rows"] < rows and "killed_at" not in seen:
             last = (self.folder / "log.txt").read_text(errors="replace").strip().splitlines()
@@ -214,6 +216,7 @@ def speed(tool: Tool) -> Figures:
         "cpu_ms_a_call": round(1e3 * (long["cpu_seconds"] - short["cpu_seconds"]) / more, 3),
         "calls_a_second": round(more / (long["seconds"] - short["seconds"]), 1),
         "most_in_flight": long["most_in_flight"],
+        "endpoint_cpu_ms_a_call": long["endpoint_cpu_ms_a_call"],
         "start_cpu_seconds": round(short["cpu_seconds"], 2),
         "short": short,
         "long": long,

@@ -70,8 +70,8 @@ READ_BY = {  # who reads the reply to a template, and gives what it wanted or ra
     "[Write only the code]": lambda reply: compile(parse.code(reply), "code", "exec"),
     "[assert lines]": lambda reply: parse.asserts(reply, 4)[3],
     "[Verdict: Yes]": lambda reply: ["Verdict: No", "Verdict: Yes"].index(reply.splitlines()[-1]),
-    "[[A]]": lambda reply: re.search(r"\n\[\[[ABC]\]\]$", reply)[0],
-    "[[4]]": lambda reply: 1 <= int(re.search(r"\n\[\[(\d+)\]\]$", reply)[1]) <= 10 or 1 / 0,
+    "[[A]]": lambda reply: re.findall(r"\n\[\[[ABC]\]\]$", reply)[0],
+    "[[4]]": lambda reply: 1 <= int(re.findall(r"\n\[\[(\d+)\]\]$", reply)[0]) <= 10 or 1 / 0,
 }
 
 

@@ -14,6 +14,7 @@ import json
 import random
 import re
 import socket
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
@@ -111,7 +112,8 @@ class _Door:
         """Calls paid for: all, the different ones, those paid again; and how requests ended."""
         total, distinct = self.paid.total(), len(self.paid)
         calls = {"total": total, "distinct": distinct, "repeated": total - distinct}
-        return {**calls, "in_flight": self.here, "most_in_flight": self.most, "ends": self.ends}
+        calls |= {"in_flight": self.here, "most_in_flight": self.most, "ends": self.ends}
+        return {**calls, "cpu_seconds": time.process_time()}  # so that one sees who is slow
 
     def metrics(self) -> str:
         """vLLM's gauges; the cache's has an older name, too."""
@@ -130,11 +132,12 @@ def _said(tree: Tree, struck: set[str], seed: int, index: int) -> str:
     drawn = [tree.get("seed"), index] if tree.get("temperature") else 0
     context = [messages[:-1], drawn, tree.get("model")]
     asked = str(messages[-1].get("content"))
-    form = (tree.get("response_format") or {}).get("json_schema")
-    if form or "refuse" in struck:
+    form = (tree.get("response_format") or {}).get("json_schema") or {}
+    if "refuse" in struck:
+        return phrase(random.Random(seed), "refusal")
+    if form:
         draw = random.Random(seed_from(seed, asked, context))
-        refused = "refuse" in struck
-        return phrase(draw, "refusal") if refused else json.dumps(by_schema(draw, form["schema"]))
+        return json.dumps(by_schema(draw, form.get("schema", {})))
     system = str(messages[0].get("content")) if messages[0].get("role") == "system" else ""
     return fake_answer(asked, seed, context, system)
 
