@@ -44,7 +44,7 @@ EDITS = (  # what stands for a fix of the parser, in whichever form a tool has i
 )
 AT_ONCE, LATENCY = 256, "0.05:0.15"  # calls in flight; seconds that an answer takes
 SHORT, LONG, COUNTED = 200, 3_000, 1_000  # rows
-MOST_SECONDS = 180.0
+MOST_SECONDS, STALL_SECONDS = 240.0, 45.0  # a run; without a new call, before it counts as hung
 Figures = dict[str, Any]
 
 
@@ -140,19 +140,23 @@ class Tool:
             cwd=self.folder,
         )  # fmt: skip
         seen: Figures = {"most_mib": 0.0}
+        told, last_total, looked, moved = before, before["total"], 0.0, 0.0
         while True:
             pid, status, used = os.wait4(process.pid, os.WNOHANG)
             seconds = time.monotonic() - started
             if pid:
                 break
             time.sleep(0.02 if kill_after else 0.1)
-            told = counts(self.url) if kill_after else before
+            if kill_after or seconds - looked > 1:
+                told, looked = counts(self.url), seconds
+                moved = seconds if told["total"] > last_total else moved
+                last_total = told["total"]
             if kill_after and told["total"] - before["total"] >= kill_after:
                 seen["killed_at"] = told["total"] - before["total"]
                 kill_after = 0
                 os.killpg(process.pid, signal.SIGKILL)
-            elif seconds > MOST_SECONDS:
-                seen["unfinished_after_seconds"] = round(seconds)
+            elif seconds > MOST_SECONDS or seconds - moved > STALL_SECONDS:
+                seen["hung_after_seconds"] = round(seconds)
                 os.killpg(process.pid, signal.SIGKILL)
             elif int(seconds * 10) % 5 == 0:
                 seen["most_mib"] = max(seen["most_mib"], memory_mib(process.pid))
@@ -301,19 +305,24 @@ def main() -> None:
     parts = asked.part or ["speed", "calls", "memory"]
     old = json.loads(asked.out.read_text()) if asked.out.exists() else {}
     measured: dict[str, Figures] = old.get("measured", {})
+    how = {"at_once": AT_ONCE, "latency_seconds": LATENCY, "rows": [SHORT, LONG, COUNTED]}
+
+    def keep() -> None:
+        command = "python benchmarks/synth.py"
+        write_result(asked.out, command, compared(measured), how=how, measured=measured)
+
     with endpoint() as url:
         for part, measure in (("speed", speed), ("calls", calls)):
             for name in asked.only if part in parts else ():
                 print(f"{part}: {name}", flush=True)
                 figures = measure(Tool(name, asked.work / name, url))
-                ended = figures.get("long") or figures.get("resumed") or {}
+                ended = figures.get("long") or figures.get("from_nothing") or figures["resumed"]
                 measured.setdefault(name, {})[part] = {"name": ended.get("name", name), **figures}
+                keep()
     if "memory" in parts:
         print("memory", flush=True)
         measured.setdefault(OURS, {})["memory"] = memory(asked.memory_rows)
-    how = {"at_once": AT_ONCE, "latency_seconds": LATENCY, "rows": [SHORT, LONG, COUNTED]}
-    command = "python benchmarks/synth.py"
-    write_result(asked.out, command, compared(measured), how=how, measured=measured)
+        keep()
 
 
 if __name__ == "__main__":
