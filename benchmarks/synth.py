@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-from recording import RESULTS, row, write_result
+from recording import RESULTS, write_result
 
 import flywright
 from flywright.files import write_json
@@ -274,7 +274,7 @@ COMPARED = [  # what, part, path in its figures, unit, less is better
 
 
 def compared(measured: dict[str, Figures]) -> list[Figures]:
-    """The rows; a ratio counts none as one."""
+    """The rows. A ratio takes no calls, or no rows, for one."""
     rows = []
     for what, part, path, unit, less in COMPARED:
         values: dict[str, float] = {}
@@ -284,14 +284,15 @@ def compared(measured: dict[str, Figures]) -> list[Figures]:
                 value = value.get(key) if isinstance(value, dict) else None
             if value is not None:
                 values[name] = float(value)
-        for name in values.keys() - {OURS} if OURS in values else ():
-            made = row(what, max(values[OURS], 1e-9), values[name], name, unit, less)
-            low = 1e-9 if part == "speed" else 1
+        for name in [each for each in values if each != OURS and OURS in values]:
+            low = 1e-3 if part == "speed" else 1.0
             ours, peer = max(values[OURS], low), max(values[name], low)
-            ratio = round(peer / ours if less else ours / peer, 2)
-            title = measured[name][part].get("name", name)
-            rows.append({**made, "ours": values[OURS], "ratio": ratio, "peer_name": title})
-    return sorted(rows, key=lambda one: [what for what, *_ in COMPARED].index(one["what"]))
+            numbers = {"ours": values[OURS], "peer": values[name]}
+            ratio = {"ratio": round(peer / ours if less else ours / peer, 2), "unit": unit}
+            rows.append(
+                {"what": what, **numbers, "peer_name": measured[name][part]["name"], **ratio}
+            )
+    return rows
 
 
 def main() -> None:
