@@ -3,8 +3,8 @@
 import inspect
 
 import pytest
-import synth
 
+import synth
 from flywright.synth import parse
 
 
