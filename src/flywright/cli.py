@@ -256,11 +256,13 @@ def fake_llm(
     port: int = 8000,
     seed: int = 0,
     fault: Annotated[list[str], typer.Option(help="e.g. rate429=0.1")] = [],  # noqa: B006
+    latency: Annotated[str, typer.Option(help="seconds: 0.2, 0.1:0.3 or ~MEDIAN:SIGMA")] = "0",
+    slots: Annotated[int, typer.Option(min=0, help="answered at once, the rest wait; 0: all")] = 0,
 ) -> None:
     """A deterministic OpenAI-compatible endpoint for tests and rehearsals."""
     from flywright.serve.fake import run_fake
 
-    run_fake(port, fault, seed)
+    run_fake(port, fault, seed, latency, slots)
 
 
 @app.command()

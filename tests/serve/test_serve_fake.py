@@ -1,17 +1,37 @@
 """The fake endpoint: deterministic, shaped as flows need it, with faults that clients survive."""
 
 import asyncio
+import json
 import re
+import time
+from pathlib import Path
 
+import httpx2
 import pytest
 
 from flywright.ask import AskError, Sampling
 from flywright.errors import UserError
-from flywright.records import ATTRIBUTES, Conversation
+from flywright.judge import rubric
+from flywright.judge.instructions import CHECKERS
+from flywright.judge.truth import followed
+from flywright.records import ATTRIBUTES, Conversation, Lineage, Prompt
 from flywright.serve import HttpCompleter, HttpScorer, create_fake_app
 from flywright.serve.fake import parse_faults
 from flywright.serve.fake_answers import fake_answer
+from flywright.synth import SynthSettings, parse
+from flywright.synth.instructions import instructed
+from flywright.synth.wording import FOLDER
 
+NOT_ASKED = (
+    "likelier",
+    "join",
+    "lasting",
+    "wordings",
+    "methods",
+    "personalities",
+)  # parts of other prompts
+TEMPLATES = [*FOLDER.glob("*.txt"), *(Path(rubric.__file__).parent / "templates").glob("*.txt")]
+ASKING = sorted(path for path in TEMPLATES if not path.stem.endswith(NOT_ASKED))
 LIST = 'Name {n} broad topics that people talk about.\nAnswer with a numbered list, like "1. ...".'
 
 
@@ -32,27 +52,100 @@ def test_same_seed_same_answers_other_seed_others(live):
     assert drawn[0] == drawn[1] != drawn[2]
 
 
+FILLED = {
+    "count": 4, "code": "```python\ndef f(x):\n    return x\n```", "school_level": "middle school",
+    "history": 'User: Write a numbered list.\nAssistant: [[A]] "Verdict: No"',
+    "first": "1. a numbered list in JSON", "second": "[[4]]", "difficulty": "beginner",
+}  # fmt: skip
+
+
+def fill(path):
+    """A template with words that name shapes in the places of the texts that it is about."""
+    marks = r"{(\w+)}" if path.parent.parent.name == "synth" else r"\$(\w+)"
+    return re.sub(marks, lambda mark: str(FILLED.get(mark[1], "the sea")), path.read_text().strip())
+
+
+READ_BY = {  # who reads the reply to a template, and gives what it wanted or raises
+    "[numbered list]": lambda reply: parse.numbered(reply, 4),
+    "[Write only the code]": lambda reply: compile(parse.code(reply), "code", "exec"),
+    "[assert lines]": lambda reply: parse.asserts(reply, 4)[3],
+    "[Verdict: Yes]": lambda reply: ["Verdict: No", "Verdict: Yes"].index(reply.splitlines()[-1]),
+    "[[A]]": lambda reply: re.findall(r"\n\[\[[ABC]\]\]$", reply)[0],
+    "[[4]]": lambda reply: 1 <= int(re.findall(r"\n\[\[(\d+)\]\]$", reply)[0]) <= 10 or 1 / 0,
+}
+
+
+@pytest.mark.parametrize("path", ASKING, ids=lambda path: path.stem)
+def test_every_template_gets_what_its_reader_wants(path):
+    asked = fill(path)
+    readers = [
+        read for mark, read in READ_BY.items() if mark.strip("[]") in path.read_text()[-150:]
+    ]
+    for seed in range(20):
+        said = fake_answer(asked, seed)
+        assert said.strip()
+        for read in readers[:1]:
+            read(said)
+
+
 @pytest.mark.parametrize("count", [1, 7, 20])
 def test_lists_have_the_length_asked_for(count):
-    items = re.findall(r"^\d+\. (.+)$", fake_answer(LIST.format(n=count), seed=0), re.MULTILINE)
-    assert len(set(items)) == count
-    assert not any(item.endswith("?") for item in items)
-    problems = fake_answer("Set 2 problems on this topic: sums\nAnswer with a numbered list.", 0)
-    assert all(line.endswith("?") for line in problems.splitlines())
+    topics = parse.numbered(fake_answer(LIST.format(n=count), seed=0), count)
+    problems = parse.numbered(
+        fake_answer(LIST.format(n=count).replace("topics", "tasks"), 0), count
+    )
+    assert len({*topics, *problems}) == 2 * count
+    assert max(map(len, topics)) < 60 < max(map(len, problems))  # names, and whole requests
 
 
-def test_shapes_of_answers():
-    assert re.search(r"\[\[[ABC]\]\]$", fake_answer("say [[A]] or [[B]] or [[C]]", 0))
-    assert re.search(r"\[\[\d\]\]$", fake_answer("for example [[4]]", 0))
-    assert fake_answer('last line that is only "Verdict: Yes" or "Verdict: No"', 0).splitlines()[
-        -1
-    ] in ("Verdict: Yes", "Verdict: No")
+@pytest.mark.parametrize(
+    ("asked", "wanted"),
+    [
+        ('Lines start with "user:" or "bot:". Write 4 turns.', r"(?:user: .+\nbot: .+\n?){4}"),
+        ("Answer yes or no.", r"(?:Yes|No)\."),
+        ("Which one?\nA. a\nB. b\nC. c\nThe letter only.", "[A-D]"),
+        ("From 0 to 4, how good is it?\nScore: <number>", r".+\nScore: [0-4]"),
+        ("Verdict: A, B or tie", r".+\nVerdict: (?:A|B|tie)"),
+        ("[[A>>B]] [[A>B]] [[A=B]] [[B>A]] [[B>>A]]", r".+\n\[\[[AB][>=]+[AB]\]\]"),
+        ("Write only the user's next message.", r".+"),
+        ("Think, then end with \\boxed{}", r"(?s).+\\boxed\{\d+\}\."),
+    ],
+)
+def test_shapes_by_what_is_asked(asked, wanted):
+    said = [fake_answer(asked, seed) for seed in range(30)]
+    assert all(re.fullmatch(wanted, text) for text in said)
+    assert len(set(said)) > 1
+
+
+def test_json_like_the_example_by_named_keys_and_as_a_tools_call():
+    like = json.loads(fake_answer('JSON, e.g. {"score": 9, "ok": true, "why": ["x", "y"]}', 0))
+    assert 1 <= like["score"] <= 5 and type(like["ok"]) is bool and len(like["why"]) == 2
+    named = json.loads(fake_answer('A JSON list of objects with "question" and "answer".', 0))
+    assert [*named[0]] == ["question", "answer"]
+    tool = {"name": "weather", "parameters": {"properties": {"city": {"enum": ["Rome", "Oslo"]}}}}
+    asked = f'Tools: [{json.dumps(tool)}]\nOne call as JSON: {{"name": ..., "arguments": ...}}'
+    call = json.loads(fake_answer(asked, 0))
+    assert call["name"] == "weather" and call["arguments"]["city"] in ("Rome", "Oslo")
+
+
+def test_code_runs_and_its_asserts_hold():
     code = fake_answer("Write only the code, in a block between ```python and ```.", 0)
-    asserts = fake_answer(f"Write 3 Python assert lines.\n{code}", 0)
-    body = code.removeprefix("```python\n").removesuffix("\n```")
-    assert len(asserts.splitlines()) == 3
-    exec(f"{body}\n{asserts}", {})  # the code runs and its tests hold
-    assert fake_answer("What is a fox?", 0) != fake_answer("What is a dog?", 0)
+    asserts = parse.asserts(fake_answer(f"Write 3 Python assert lines.\n{code}", 0), 9)
+    assert len(asserts) == 3
+    exec("\n".join([parse.code(code), *asserts]), {})
+
+
+def test_most_answers_obey_the_instructions_that_can_be_checked():
+    """Of each kind that the pipeline asks for; some always fail, as a model's answers do."""
+    prompts = [Prompt(id=str(n), conversation=Conversation.of("Tell me of the sea and its fish."),
+                      task="t", lineage=Lineage(source="t")) for n in range(40)]  # fmt: skip
+    obeyed = {}
+    for kind in CHECKERS:
+        asked = instructed(prompts, SynthSettings(instruction_kinds=(kind,)), seed=1)
+        told = [followed(prompt, fake_answer(prompt.conversation.last, 0)) for prompt in asked]
+        obeyed[kind] = sum(map(all, told)) / len(told)
+    assert sum(share > 0.3 for share in obeyed.values()) >= 23, obeyed
+    assert 0.5 < sum(obeyed.values()) / len(obeyed) < 1
 
 
 def test_rewards_and_discovery(live):
@@ -102,6 +195,98 @@ def test_a_fault_strikes_by_attempt_so_that_a_retry_can_succeed(live):
     assert first == second
     by_text = [first[index::6] for index in range(6)]
     assert any(None in tries and any(tries) for tries in by_text)  # struck once, answered later
+
+
+def call(base, body, path="/v1/chat/completions"):
+    return httpx2.post(
+        f"{base}{path}", json={"messages": [{"role": "user", "content": "Hi"}]} | body
+    )
+
+
+def test_a_dropped_connection_a_refusal_wrong_usage_and_a_garbled_list(live):
+    bases = {
+        fault: f"http://127.0.0.1:{live(create_fake_app([f'{fault}=1']))}"
+        for fault in ("drop", "refuse", "usage", "garble")
+    }
+    for fault in ({}, {"stream": True}):
+        with pytest.raises(httpx2.RemoteProtocolError):
+            call(bases["drop"], fault)
+    assert "can't help" in ask(bases["refuse"], "Hi").text
+    assert call(bases["usage"], {}).json()["usage"]["prompt_tokens"] == -1
+    with pytest.raises(Exception, match="list too short"):
+        parse.numbered(ask(bases["garble"], LIST.format(n=5)).text, 5)
+
+
+def test_a_stream_says_the_same_in_parts_with_usage_at_its_end(live):
+    base = f"http://127.0.0.1:{live(create_fake_app())}"
+    whole = call(base, {"n": 2, "temperature": 1}).json()
+    said = call(
+        base, {"n": 2, "temperature": 1, "stream": True, "stream_options": {"include_usage": True}}
+    )
+    *events, last = [line.removeprefix("data: ") for line in said.text.split("\n\n") if line]
+    chunks = [json.loads(event) for event in events]
+    parts = {0: "", 1: ""}
+    for chunk in chunks[:-1]:
+        parts[chunk["choices"][0]["index"]] += chunk["choices"][0]["delta"]["content"]
+    assert last == "[DONE]" and chunks[-1]["usage"] == whole["usage"]
+    assert [parts[0], parts[1]] == [one["message"]["content"] for one in whole["choices"]]
+    assert parts[0] != parts[1]
+
+
+def test_logprobs_stops_schemas_and_other_models(live):
+    base = f"http://127.0.0.1:{live(create_fake_app())}"
+    asked = {"logprobs": True, "top_logprobs": 2, "stop": ["."]}
+    one = call(base, asked).json()["choices"][0]
+    rows = one["logprobs"]["content"]
+    assert "".join(row["token"] for row in rows) == one["message"]["content"]
+    assert "." not in one["message"]["content"]
+    assert all(len(row["top_logprobs"]) == 2 and row["logprob"] <= 0 for row in rows)
+    client = HttpCompleter(base, "fake-llm")
+    values = asyncio.run(client.logprobs("The better answer is answer", [" A", " B"]))
+    assert values[0] != values[1] and max(values) < 0
+    part = {"type": "array", "items": {"$ref": "#/$defs/w"}, "minItems": 2, "maxItems": 2}
+    schema = {"type": "object", "properties": {"w": part}, "$defs": {"w": {"enum": ["x", "y"]}}}
+    form = {"response_format": {"type": "json_schema", "json_schema": {"schema": schema}}}
+    text = call(base, form).json()["choices"][0]["message"]["content"]
+    assert set(json.loads(text)["w"]) <= {"x", "y"} and len(json.loads(text)["w"]) == 2
+    texts = {
+        call(base, {"model": name}).json()["choices"][0]["message"]["content"] for name in "ab"
+    }
+    assert len(texts) == 2
+
+
+def test_paid_calls_are_counted_and_callers_wait_for_a_slot(live):
+    base = f"http://127.0.0.1:{live(create_fake_app(['rate429=0.5'], latency='0.15', slots=2))}"
+
+    async def crowd():
+        async with httpx2.AsyncClient() as client:
+            bodies = [{"messages": [{"role": "user", "content": f"{n % 9}"}]} for n in range(12)]
+            posts = [client.post(f"{base}/v1/chat/completions", json=body) for body in bodies]
+            tasks = [asyncio.ensure_future(post) for post in posts]
+            await asyncio.sleep(0.1)
+            gauges = await client.get(f"{base}/metrics")
+            return [reply.status_code for reply in await asyncio.gather(*tasks)], gauges.text
+
+    statuses, gauges = asyncio.run(crowd())
+    paid = statuses.count(200)
+    assert 0 < paid < 12 and set(statuses) == {200, 429}
+    assert 'vllm:num_requests_running{model_name="fake-llm"} 2.0' in gauges
+    assert f'vllm:num_requests_waiting{{model_name="fake-llm"}} {float(paid - 2)}' in gauges
+    assert 'vllm:kv_cache_usage_perc{model_name="fake-llm"} 1.0' in gauges
+    counts = call(base, {}, "/counts").json()  # POST: what was counted, and from zero again
+    assert counts["total"] == paid == counts["distinct"] + counts["repeated"]
+    assert counts["ends"] == {"ok": paid, "rate429": 12 - paid}
+    assert httpx2.get(f"{base}/counts").json()["total"] == 0
+
+
+@pytest.mark.parametrize("spec", ["0.01", "0.01:0.03", "~0.01:0.5"])
+def test_latencies_are_drawn_by_request(live, spec):
+    base = f"http://127.0.0.1:{live(create_fake_app(latency=spec))}"
+    started = time.monotonic()
+    ask(base, "Hi")
+    assert time.monotonic() - started >= (0 if "~" in spec else 0.01)
+    with pytest.raises(UserError, match="--latency"):
+        create_fake_app(latency=spec + "x")
 
 
 def test_unknown_faults_are_named():

@@ -1,35 +1,46 @@
 """`flywright fake-llm`: a deterministic OpenAI-compatible endpoint for tests and rehearsals.
 
-    flywright fake-llm --port 8000 --fault rate429=0.1 --fault hang=0.01
+    flywright fake-llm --port 8000 --latency 0.1:0.3 --fault rate429=0.1 --fault hang=0.01
 
-The same seed and messages always give the same answer, so a flow rehearsed against it can be run
-twice and compared. Requests for a list get a numbered list of that length, judges' prompts get a
-verdict, coding prompts get code that runs; anything else gets sentences. Faults strike by seed,
-message and attempt, so that a retry is a new draw and the order of requests changes nothing.
+The same seed, model's name and messages always give the same answer (fake_answers.py), so a flow
+rehearsed against it can be run twice and compared. Faults and latencies are drawn by seed, request
+and attempt, so that a retry is a new draw and the order of requests changes nothing. GET /counts
+tells how many calls were paid for, and how many of them again (POST /counts starts anew); /metrics,
+by vLLM's names, how many wait for one of the `slots`. Light enough to measure clients with.
 """
 
 import asyncio
+import json
 import random
 import re
+import socket
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from flywright.errors import UserError
 from flywright.files import digest, seed_from
 from flywright.serve import problems
-from flywright.serve.bodies import read_object
-from flywright.serve.fake_answers import fake_answer, fake_attributes
-from flywright.serve.openai_shapes import choice, reply
+from flywright.serve.bodies import Json, read_object
+from flywright.serve.fake_answers import by_schema, fake_answer, fake_attributes, phrase
+from flywright.serve.openai_shapes import DONE, Chunks, choice, reply
 from flywright.serve.problems import Problem
 
 MODEL = "fake-llm"
-FAULTS = ("rate429", "error500", "truncate", "badjson", "hang")
-HANG_SECONDS = 3600.0
+PAID = ("slow", "hang", "drop", "badjson", "truncate", "garble", "refuse", "usage")
+FAULTS = ("rate429", "error500", *PAID)
+HANG_SECONDS, SLOW_SECONDS = 3600.0, 5.0
+WORDS = re.compile(r"\s*\S+|\s+$")
+Tree = dict[str, Any]
 
 
 def parse_faults(specs: Iterable[str]) -> dict[str, float]:
@@ -48,92 +59,207 @@ def parse_faults(specs: Iterable[str]) -> dict[str, float]:
     return faults
 
 
-def _strikes(shares: dict[str, float], seed: int) -> Callable[[dict[str, Any]], set[str]]:
-    """A function that draws, for each attempt at a request, which faults hit it."""
-    attempts: Counter[str] = Counter()
+def _latency(spec: str) -> tuple[bool, float, float]:
+    """ "0.2", "LEAST:MOST" (uniform) or "~MEDIAN:SIGMA" (log-normal), in seconds."""
+    found = re.fullmatch(r"(~?)(\d*\.?\d+)(?::(\d*\.?\d+))?", spec)
+    if not found or (found[1] and not found[3]):
+        raise UserError(f"--latency {spec}: expected SECONDS, LEAST:MOST or ~MEDIAN:SIGMA")
+    return bool(found[1]), float(found[2]), float(found[3] or found[2])
 
-    def strike(tree: dict[str, Any]) -> set[str]:
+
+@dataclass(eq=False)
+class _Door:
+    """Who comes in, waits for a slot, and what befalls them."""
+
+    faults: dict[str, float]
+    seed: int
+    latency: tuple[bool, float, float]
+    slots: int
+    attempts: Counter[str] = field(default_factory=Counter)
+    paid: Counter[str] = field(default_factory=Counter)
+    ends: Counter[str] = field(default_factory=Counter)
+    here: int = 0
+    most: int = 0
+
+    def __post_init__(self):
+        self._free = asyncio.Semaphore(self.slots or 1 << 30)
+
+    async def passed(self, tree: Tree) -> set[str]:
+        """What struck a request that gets an answer. Raises Problem for one that does not."""
         key = digest(tree)
-        attempts[key] += 1
-        chances = {name: seed_from(seed, name, key, attempts[key]) for name in shares}
-        return {n for n, chance in chances.items() if random.Random(chance).random() < shares[n]}
+        self.attempts[key] += 1
+        draw = random.Random(f"{self.seed} {key} {self.attempts[key]}")
+        struck = {name for name in FAULTS if draw.random() < self.faults.get(name, 0.0)}
+        self.ends.update(struck or ("ok",))
+        if "rate429" in struck:
+            raise Problem(429, "rate limit (a planned fault)", retry_after_seconds=1)
+        if "error500" in struck:
+            raise Problem(500, "a planned fault")
+        self.paid[key] += 1
+        skewed, first, second = self.latency
+        seconds = first * draw.lognormvariate(0, second) if skewed else draw.uniform(first, second)
+        seconds += HANG_SECONDS * ("hang" in struck) + SLOW_SECONDS * ("slow" in struck)
+        self.here += 1
+        self.most = max(self.most, self.here)
+        try:
+            async with self._free:
+                await asyncio.sleep(seconds)
+        finally:
+            self.here -= 1
+        return struck
 
-    return strike
+    def counts(self) -> Tree:
+        """Calls paid for: all, the different ones, those paid again; and how requests ended."""
+        total, distinct = self.paid.total(), len(self.paid)
+        calls = {"total": total, "distinct": distinct, "repeated": total - distinct}
+        calls |= {"in_flight": self.here, "most_in_flight": self.most, "ends": self.ends}
+        return {**calls, "cpu_seconds": time.process_time()}  # so that one sees who is slow
+
+    def metrics(self) -> str:
+        """vLLM's gauges; the cache's has an older name, too."""
+        running = min(self.here, self.slots or self.here)
+        used = running / self.slots if self.slots else 0.0
+        shown = {"num_requests_running": running, "num_requests_waiting": self.here - running}
+        shown |= {"kv_cache_usage_perc": used, "gpu_cache_usage_perc": used}
+        one = '# TYPE vllm:{0} gauge\nvllm:{0}{{model_name="{1}"}} {2}\n'
+        return "".join(one.format(name, MODEL, float(value)) for name, value in shown.items())
 
 
-async def _suffer(struck: set[str]) -> Response | None:
-    """Live through the faults that come before an answer; some are the answer."""
-    if "hang" in struck:
-        await asyncio.sleep(HANG_SECONDS)
-    if "rate429" in struck:
-        raise Problem(429, "rate limit (a planned fault)", retry_after_seconds=1)
-    if "error500" in struck:
-        raise Problem(500, "a planned fault")
-    if "badjson" in struck:
-        return PlainTextResponse('{"choices": [{"message": {"cont', media_type="application/json")
-    return None
+def _said(tree: Tree, struck: set[str], seed: int, index: int) -> str:
+    """The text of one of `n` choices: by schema, by the prompt's shape, or a planned fault."""
+    messages = tree.get("messages") or [{"content": tree["prompt"]}]
+    # at temperature 0 the seed of the request changes nothing, as with a real model
+    drawn = [tree.get("seed"), index] if tree.get("temperature") else 0
+    context = [messages[:-1], drawn, tree.get("model")]
+    asked = str(messages[-1].get("content"))
+    form = (tree.get("response_format") or {}).get("json_schema") or {}
+    if "refuse" in struck:
+        return phrase(random.Random(seed), "refusal")
+    if form:
+        draw = random.Random(seed_from(seed, asked, context))
+        return json.dumps(by_schema(draw, form.get("schema", {})))
+    system = str(messages[0].get("content")) if messages[0].get("role") == "system" else ""
+    return fake_answer(asked, seed, context, system)
 
 
-def _reply(tree: dict[str, Any], chat: bool, struck: set[str], seed: int) -> dict[str, Any]:
+def _choice(tree: Tree, chat: bool, struck: set[str], seed: int, index: int) -> Tree:
+    if chat and tree["messages"][-1].get("role") == "assistant":  # to be rated, as hosts do
+        rows = fake_attributes(tree["messages"], seed).items()
+        content = [{"token": name, "logprob": value} for name, value in rows]
+        return choice(index, "", chat, "stop", {"content": content})
+    text = _said(tree, struck, seed, index)
+    stops = tree.get("stop") or []
+    for stop in [stops] if isinstance(stops, str) else stops:
+        text = text.partition(stop)[0]
+    words = WORDS.findall(text)
+    asked = tree.get("max_completion_tokens", tree.get("max_tokens"))
+    limit = min(1024 if asked is None else asked, len(words) // 2 if "truncate" in struck else 1024)
+    finish = "length" if len(words) > limit else "stop"
+    words = words[:limit][:: -1 if "garble" in struck else 1]
+    words = [*(WORDS.findall(tree["prompt"]) if tree.get("echo") else ()), *words]
+    top = tree.get("top_logprobs", 0) if chat else tree.get("logprobs")
+    wanted = tree.get("logprobs") is True if chat else top is not None
+    logprobs = _logprobs(words, chat, top or 0, seed) if wanted else None
+    return choice(index, "".join(words), chat, finish, logprobs)
+
+
+def _logprobs(words: list[str], chat: bool, top: int, seed: int) -> Tree:
+    draw = random.Random(seed_from(seed, words))
+    values = [round(-draw.expovariate(2), 4) for _ in words]
+    likely = [
+        {word: value, **{f" {phrase(draw, 'word')}": value - 1 - rank for rank in range(top - 1)}}
+        for word, value in zip(words, values, strict=True)
+    ]
     if chat:
-        messages = tree["messages"]
-        asked, context = str(messages[-1].get("content")), digest(messages[:-1])
-    else:
-        asked, context = str(tree["prompt"]), ""
-    text, finish, logprobs = "", "stop", None
-    if chat and messages[-1].get("role") == "assistant":
-        rows = fake_attributes(messages, seed).items()
-        logprobs = {"content": [{"token": k, "logprob": v} for k, v in rows]}
-    else:
-        # at temperature 0 the seed of the request changes nothing, as with a real model
-        drawn = tree.get("seed", 0) if tree.get("temperature") else 0
-        text = fake_answer(asked, seed_from(seed, drawn), context)
-        words = re.findall(r"\s*\S+", text)
-        limit = tree.get("max_completion_tokens") or tree.get("max_tokens") or 1024
-        limit = min(limit, max(1, len(words) // 2)) if "truncate" in struck else limit
-        if len(words) > limit:
-            text, finish = "".join(words[:limit]), "length"
-    said = choice(0, text, chat, finish, logprobs)
-    return reply("fake", MODEL, [said], len(asked.split()), len(text.split()))
+        tops = [[{"token": token, "logprob": p} for token, p in one.items()] for one in likely]
+        rows = zip(words, values, tops, strict=True)
+        return {"content": [{"token": w, "logprob": p, "top_logprobs": t} for w, p, t in rows]}
+    starts = [0, *accumulate(map(len, words))][: len(words)]
+    lists = {"tokens": words, "token_logprobs": values, "text_offset": starts}
+    return {**lists, "top_logprobs": likely if top else None}
 
 
-def create_fake_app(faults: Iterable[str] = (), seed: int = 0) -> FastAPI:
-    """The endpoint as an ASGI app. Raises UserError on an unknown fault."""
-    strike = _strikes(parse_faults(faults), seed)
-    app = FastAPI(title="Flywright fake endpoint", docs_url=None, redoc_url=None)
+def _events(whole: Tree, chat: bool, with_usage: bool) -> list[bytes]:
+    """The answer as a stream's events, a word each."""
+    chunks, events = Chunks(chat, whole["model"], with_usage), []
+    for one in whole["choices"]:
+        events += [chunks.first(one["index"])] if chat else []
+        for word in WORDS.findall(one["message"]["content"] if chat else one["text"]):
+            events.append(chunks.part(one["index"], word, None, ""))
+        events.append(chunks.part(one["index"], "", one["logprobs"], one["finish_reason"]))
+    used = whole["usage"]
+    events += [chunks.usage(used["prompt_tokens"], used["completion_tokens"])] * with_usage
+    return [*events, DONE]
+
+
+async def _sent(parts: list[bytes], cut: bool) -> AsyncIterator[bytes]:
+    for part in parts[: len(parts) // 2] if cut else parts:
+        yield part
+    if cut:
+        raise ConnectionAbortedError("a planned fault")  # the server closes the connection
+
+
+def _answer(tree: Tree, chat: bool, struck: set[str], seed: int) -> Response:
+    if "badjson" in struck:
+        return Response(b'{"choices": [{"message": {"cont', media_type="application/json")
+    choices = [_choice(tree, chat, struck, seed, i) for i in range(min(tree.get("n") or 1, 128))]
+    read = len(str(tree.get("messages") or tree["prompt"]).split())
+    texts = (one["message"]["content"] if chat else one["text"] for one in choices)
+    written = sum(len(text.split()) for text in texts)
+    read, written = (-1, 10**9) if "usage" in struck else (read, written)
+    whole = reply("fake", str(tree.get("model") or MODEL), choices, read, written)
+    if not tree.get("stream") and "drop" not in struck:
+        return Json(whole)
+    with_usage = bool((tree.get("stream_options") or {}).get("include_usage"))
+    raw = Json(None).render(whole)
+    parts = _events(whole, chat, with_usage) if tree.get("stream") else [raw[:20], raw[20:]]
+    kind = "text/event-stream" if tree.get("stream") else "application/json"
+    return StreamingResponse(_sent(parts, "drop" in struck), media_type=kind)
+
+
+def create_fake_app(
+    faults: Iterable[str] = (), seed: int = 0, latency: str = "0", slots: int = 0
+) -> Starlette:
+    """The endpoint as an ASGI app. Raises UserError on an unknown fault or a bad latency.
+
+    latency: see `_latency`. slots: how many are answered at once, the rest wait; 0 = all at once.
+    """
+    fresh = partial(_Door, parse_faults(faults), seed, _latency(latency), slots)
+    app = Starlette()
+    app.state.door = fresh()
     problems.install(app)
 
-    async def answer(request: Request, chat: bool) -> Response:
+    async def answer(request: Request) -> Response:
         tree = await read_object(request, 16 << 20)
+        chat = "chat" in request.url.path
         needed = "messages" if chat else "prompt"
         if not tree.get(needed):
             raise Problem(400, f"{needed} is required", needed)
         if chat and not all(isinstance(m, dict) for m in tree["messages"]):
             raise Problem(400, "messages: a list of objects", "messages")
-        struck = strike(tree)
-        return await _suffer(struck) or JSONResponse(_reply(tree, chat, struck, seed))
+        return _answer(tree, chat, await app.state.door.passed(tree), seed)
 
-    @app.post("/v1/chat/completions")
-    async def chat(request: Request) -> Response:
-        return await answer(request, chat=True)
+    async def counts(request: Request) -> Response:
+        told = Json(app.state.door.counts())
+        if request.method == "POST":
+            app.state.door = fresh()
+        return told
 
-    @app.post("/v1/completions")
-    async def text(request: Request) -> Response:
-        return await answer(request, chat=False)
-
-    @app.get("/v1/models")
-    async def models() -> dict[str, Any]:
-        return {"object": "list", "data": [{"id": MODEL, "object": "model"}]}
-
-    @app.get("/health")
-    async def health() -> dict[str, str]:
-        return {"status": "ok", "model": MODEL}
-
+    app.add_route("/v1/chat/completions", answer, ["POST"])
+    app.add_route("/v1/completions", answer, ["POST"])
+    app.add_route("/counts", counts, ["GET", "POST"])
+    app.add_route("/metrics", lambda _request: PlainTextResponse(app.state.door.metrics()))
+    listed = {"object": "list", "data": [{"id": MODEL, "object": "model"}]}
+    app.add_route("/v1/models", lambda _request: Json(listed))
+    app.add_route("/health", lambda _request: Json({"status": "ok", "model": MODEL}))
     return app
 
 
-def run_fake(port: int, faults: Iterable[str], seed: int) -> None:
-    """Serve the fake endpoint until interrupted."""
-    app = create_fake_app(faults, seed)
+def run_fake(port: int, faults: Iterable[str], seed: int, latency: str, slots: int) -> None:
+    """Serve the fake endpoint until interrupted; port 0 takes a free one."""
+    app = create_fake_app(faults, seed, latency, slots)
+    listening = socket.create_server(("127.0.0.1", port), backlog=2048)
+    port = listening.getsockname()[1]
     print(f"fake endpoint at http://127.0.0.1:{port} (Ctrl-C stops)", flush=True)
-    uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning")
+    config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1)
+    uvicorn.Server(config).run([listening])

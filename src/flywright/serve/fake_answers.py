@@ -1,11 +1,16 @@
 """What the fake endpoint says: answers by hash, in the shape that the prompt asks for.
 
-A list gets that many numbered items, a judge's prompt a verdict, a coding task code that runs, its
-tests assert lines that hold; anything else gets a few sentences.
+fake_answers.toml holds the shapes, the words and the habits. The last shape that a prompt names
+decides, so that what is asked goes before the texts that it is about: a list of the length asked
+for, a verdict or grade as shown, JSON by its schema or like its example, code that runs and tests
+that hold, a transcript, a tool's call. Anything else gets sentences, most of them obedient to the
+verifiable instructions among the prompt's words.
 """
 
+import json
 import random
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,59 +18,207 @@ from flywright.files import seed_from
 from flywright.records import ATTRIBUTES
 from flywright.settings import read_toml
 
+Tree = dict[str, Any]
 _SAID = read_toml(Path(__file__).with_suffix(".toml"))
+_SHAPES = [(name, re.compile(said[0]), said[1:]) for name, said in _SAID["shapes"].items()]
+_FRAMES: list[Any] = list(_SAID["frames"])
+_HABITS = [(re.compile(habit["pattern"]), habit) for habit in _SAID["habits"]]
+_RANGE = r"\b(\d{1,2})\b[^.\d]{0,60}?(?:\bto\b|-|–)\s*(\d{1,3})\b"
+_END, _START = 1_500, 500  # the characters of a prompt that say what it wants
 
 
-def _list(draw: random.Random, text: str) -> str:
-    return "\n".join(f"{i}. {_item(draw, text)}" for i in range(1, _count(text) + 1))
+def fake_answer(text: str, seed: int, context: Any = None, system: str = "") -> str:
+    """The answer to a prompt's last text, drawn from a hash of seed, text and all else it hangs on.
+
+    system: an earlier text that may say what shape is wanted, where `text` does not.
+    """
+    draw = random.Random(seed_from(seed, text, context))
+    for part in (text[-_END:], text[:-_END][:_START], system[-_END:]):
+        if found := _shape_in(part):
+            name, shape = found
+            if name in _MADE:
+                return _MADE[name](draw, text if part in text else f"{text}\n{part}", shape)
+            return phrase(draw, name)
+    return _obedient(draw, text)
 
 
-def _asserts(draw: random.Random, text: str) -> str:
+def _shape_in(part: str) -> tuple[str, str] | None:
+    """The last shape that a text names and the words that name it; weak ones where no other is."""
+    last = (False, -1, "", "")
+    for name, pattern, words in _SHAPES:
+        for found in pattern.finditer(part) if any(word in part for word in words) else ():
+            last = max(last, (name not in _SAID["weak"], found.start(), name, found[0]))
+    return last[2:] if last[2] else None
+
+
+def phrase(draw: random.Random, kind: str) -> str:
+    """One of the frames of that kind, its {words} drawn."""
+    frame = draw.choice(_SAID["frames"][kind])
+    return re.sub(r"{(\w+)}", lambda slot: draw.choice(_SAID["words"][slot[1]]), frame)
+
+
+def _sentences(draw: random.Random, count: int) -> str:
+    return " ".join(phrase(draw, "sentence") for _ in range(count))
+
+
+def _obedient(draw: random.Random, text: str) -> str:
+    """Sentences, changed by the habits that the prompt's words call for but one time in six."""
+    said = _sentences(draw, draw.randint(1, 3))
+    disobeys = draw.random() < 1 / 6
+    for pattern, habit in () if disobeys else _HABITS:
+        if found := pattern.search(text):
+            said = _changed(draw, said, habit, found)
+    return said
+
+
+def _changed(draw: random.Random, said: str, habit: Tree, found: re.Match[str]) -> str:
+    """What was said with something put around it, in other letters, or so many parts instead."""
+    if "case" in habit:
+        return getattr(str, habit["case"])(said)
+    each = habit.get("each", "")
+    made = range(int(found["n"])) if each else ()
+    parts = [phrase(draw, each) if each in _FRAMES else each for _ in made]
+    around = habit["around"].replace("{parts}", habit.get("join", " ").join(parts))
+    for index, group in enumerate(found.groups()):
+        around = around.replace(f"{{{index}}}", group)
+    return around.replace("{said}", said)
+
+
+def _count(text: str, usual: int) -> int:
+    """How many are asked for: the first number before a word, or the first."""
+    found = re.search(r"\b(\d{1,3}) [A-Za-z]", text) or re.search(r"\b(\d{1,3})\b", text)
+    return int(found[1]) if found else usual
+
+
+def _kind(text: str) -> str:
+    """What the prompt's first line asks for: topics, problems, requests."""
+    first = text.lstrip().partition("\n")[0]
+    return next(kind for pattern, kind in _SAID["items"] if re.search(pattern, first))
+
+
+def _list(draw: random.Random, text: str, _shape: str) -> str:
+    """Numbered items, all different."""
+    items: dict[str, None] = {}
+    kind = _kind(text)
+    while len(items) < _count(text, 5):
+        items[phrase(draw, kind)] = None
+    return "\n".join(f"{number}. {item}" for number, item in enumerate(items, 1))
+
+
+def _asserts(draw: random.Random, text: str, _shape: str) -> str:
     name = re.search(r"def (\w+)\(", text)
-    call = name.group(1) if name else "solve"
-    starts = draw.sample(range(10, 99), min(_count(text), 89))
+    starts = draw.sample(range(10, 99), min(_count(text, 3), 89))
+    call = name[1] if name else "solve"
     return "\n".join(f"assert {call}([{start}, 7])[0] == 7" for start in starts)
 
 
-def _sentences(draw: random.Random, _text: str) -> str:
-    return " ".join(_sentence(draw) for _ in range(draw.randint(1, 3)))
+def _verdict(draw: random.Random, text: str, shape: str) -> str:
+    """`[[A]]`, `[[4]]`, `Verdict: Yes`, `Score: 4` on the last line: one of those shown, the first
+    twice as often; a number where numbers are shown."""
+    label = shape.strip("\n\"'`* ").partition(":")[0]
+    if shape.startswith("[["):
+        shown = re.findall(r"\[\[([^\[\]\n]{1,8})\]\]", text)
+        shown = [one for one in shown if one.isdigit() == shown[-1].isdigit()]  # others are quoted
+    else:
+        rests = re.findall(re.escape(label) + r": ?([^\"'`\n]{1,40})", text[-_END:])
+        splits = [re.split(r"[|/]|,? or |, ", rest.strip(" .<>[]{}*")) for rest in rests]
+        shown = [one for split in splits for one in split]
+    given = draw.choice([shown[0], *dict.fromkeys(shown)])
+    if re.fullmatch(r"[\d. –-]+|[NX]|\w*(?:number|score|grade|rating)", shown[-1]):
+        spread = re.search(r"from " + _RANGE, text) or re.search(_RANGE, text[-_END:])
+        low, high = sorted((int(spread[1]), int(spread[2]))) if spread else (1, 5)
+        given = str(draw.randint(low, high))
+    said = f"[[{given}]]" if shape.startswith("[[") else f"{label}: {given}"
+    return f"{phrase(draw, 'reason')}\n{said}"
 
 
-_MADE = {"list": _list, "asserts": _asserts, "sentences": _sentences}
+def _transcript(draw: random.Random, text: str, shape: str) -> str:
+    """Turn about, by the names that the prompt uses."""
+    user, other = re.findall(r"\w+(?=:)", shape)[-2:]
+    turns = re.search(r"\b(\d{1,2}) (?:\w+ )?(?:turns|exchanges|messages|rounds)", text)
+    pairs = range(int(turns[1]) if turns else 3)
+    said = [f"{user}: {phrase(draw, 'request')}\n{other}: {_sentences(draw, 2)}" for _ in pairs]
+    return "\n".join(said)
 
 
-def fake_answer(text: str, seed: int, context: str = "") -> str:
-    """The answer to a prompt's last text, drawn from a hash of seed, text and what came before."""
-    draw = random.Random(seed_from(seed, text, context))
-    shape = next(shape for shape in _SAID["shapes"] if re.search(shape["pattern"], text))
-    if "made" in shape:
-        return _MADE[shape["made"]](draw, text)
-    return shape["around"] % draw.choice(shape["words"])
+def _values_in(text: str) -> list[Any]:
+    """The objects in a text that are JSON, those of lists too; outermost ones only."""
+    found, end = [], 0
+    for place in re.finditer(r"[\[{]", text):
+        if place.start() >= end:
+            try:
+                value, end = json.JSONDecoder().raw_decode(text, place.start())
+            except ValueError:
+                continue
+            found += value if isinstance(value, list) else [value]
+    return [value for value in found if isinstance(value, dict) and value]
 
 
-def _count(text: str) -> int:
-    """How many are asked for: the first number in the text."""
-    found = re.search(r"\b(\d{1,3})\b", text)
-    return int(found.group(1)) if found else 5
+def _json(draw: random.Random, text: str, _shape: str) -> str:
+    """Like the last example shown, or an object of the keys named; a call where tools are shown."""
+    shown = _values_in(text)
+    tools = [value for value in shown if {"function", "parameters"} & value.keys()]
+    if tools and re.search(r"[\"'`]arguments[\"'`]", text):
+        tool = draw.choice(tools)
+        tool = tool.get("function", tool)
+        given = by_schema(draw, tool.get("parameters") or {})
+        return json.dumps({"name": tool["name"], "arguments": given})
+    examples = [value for value in shown if value not in tools]
+    keys = re.findall(r"[\"'`]([A-Za-z_]\w*)[\"'`]", text[max(0, text.rfind("JSON") - 200) :])
+    example = examples[-1] if examples else dict.fromkeys(keys or ["answer"], "")
+    made = _like(draw, example, "")
+    return json.dumps([made] if re.search(r"JSON (?:list|array)", text) else made)
 
 
-def _item(draw: random.Random, text: str) -> str:
-    """A list item; the kind of thing asked for decides whether it is a name or a request."""
-    first, second = draw.sample(_SAID["words"], 2)
-    asked = text.splitlines()[0]
-    if re.search(r"\b(topics|ideas)\b", asked) and not re.search(
-        r"\b(problems|questions)\b", asked
-    ):
-        return f"the {first} and the {second} {draw.randint(2, 999)}"
-    return f"How does the {first} change the {second} in the year {draw.randint(1000, 1999)}?"
+def _like(draw: random.Random, value: Any, key: str) -> Any:
+    """Another value of the kind of an example's; where that is a text, its key helps to guess."""
+    if isinstance(value, dict):
+        return {name: _like(draw, inner, name) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_like(draw, inner, key) for inner in value]
+    if isinstance(value, bool):
+        return draw.random() < 0.7
+    if isinstance(value, int | float):
+        return draw.randint(1, 5)
+    options = re.split(r" ?[|/] ?|,? or |, ", str(value).strip("<>"))
+    if len(options) > 1 and max(map(len, options)) < 20:
+        return draw.choice(options)
+    kind = next(kind for pattern, kind in _SAID["keys"] if re.search(pattern, key))
+    return phrase(draw, kind) if kind in _FRAMES else _like(draw, kind, "")
 
 
-def _sentence(draw: random.Random) -> str:
-    first, second, third = draw.sample(_SAID["words"], 3)
-    return f"The {first} of the {second} needs a {third}."
+def by_schema(draw: random.Random, schema: Tree, root: Tree | None = None, key: str = "") -> Any:
+    """A value that a JSON schema allows: types, enum, const, anyOf, $ref, least and most."""
+    root = root or schema
+    if "$ref" in schema or "anyOf" in schema:
+        node: Any = root
+        for part in schema.get("$ref", "").split("/")[1:]:
+            node = node[part]
+        return by_schema(draw, schema["anyOf"][0] if "anyOf" in schema else node, root, key)
+    if "const" in schema or "enum" in schema:
+        return draw.choice(schema.get("enum") or [schema["const"]])
+    low, kind = schema.get("minimum", schema.get("minItems", 1)), schema.get("type", "object")
+    if kind == "object":
+        parts = schema.get("properties", {}).items()
+        return {name: by_schema(draw, part, root, name) for name, part in parts}
+    if kind == "array":
+        size = draw.randint(low, schema.get("maxItems", low + 2))
+        return [by_schema(draw, schema.get("items", {}), root, key) for _ in range(size)]
+    if kind in ("integer", "number"):
+        return draw.randint(int(low), int(schema.get("maximum", low + 4)))
+    if kind in ("boolean", "null"):
+        return draw.random() < 0.7 if kind == "boolean" else None
+    return str(_like(draw, "", key))[: schema.get("maxLength")]
 
 
-def fake_attributes(messages: list[dict[str, Any]], seed: int) -> dict[str, float]:
+_MADE: dict[str, Callable[[random.Random, str, str], str]] = {
+    "request": lambda draw, text, _shape: phrase(draw, _kind(text)),
+    **{"list": _list, "asserts": _asserts, "transcript": _transcript, "json": _json},
+    **{"bracketed": _verdict, "labelled": _verdict},
+}
+
+
+def fake_attributes(messages: list[Tree], seed: int) -> dict[str, float]:
     """Five attributes between 0 and 4, by hash of the conversation."""
     draw = random.Random(seed_from(seed, "attributes", messages))
     return {name: round(draw.uniform(0, 4), 3) for name in ATTRIBUTES}

@@ -10,8 +10,9 @@ import traceback
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import Request
 from fastapi.responses import JSONResponse
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 
 from flywright.ask import AskError, TooLong
@@ -77,7 +78,7 @@ def error_of(problem: Problem) -> dict[str, Any]:
     return {"error": said}
 
 
-def install(app: FastAPI) -> None:
+def install(app: Starlette) -> None:
     """Let every failure of `app` leave in the shape of its wire."""
 
     async def handle(request: Request, error: Exception) -> JSONResponse:
