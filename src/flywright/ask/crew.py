@@ -98,9 +98,8 @@ class Crew(AbstractContextManager["Crew"]):
                 try:
                     handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
                 except FileExistsError:
-                    if not self._is_stale(path):
+                    if not self._taken_from_the_dead(path):
                         return False
-                    path.unlink(missing_ok=True)
                     continue
                 os.write(handle, self.name.encode())
                 os.close(handle)
@@ -114,12 +113,25 @@ class Crew(AbstractContextManager["Crew"]):
             if path.read_text() == self.name:
                 path.unlink()
 
-    def _is_stale(self, path: Path) -> bool:
-        """True if the holder of a lease has stopped."""
+    def _taken_from_the_dead(self, path: Path) -> bool:
+        """Remove a lease whose holder has stopped; False if it has not, or another was faster."""
+        doomed = path.with_name(f".{path.name}.{self.name}")
         try:
             holder = path.read_text()
+            if not self._is_stale(holder, path):
+                return False
+            path.rename(doomed)
         except FileNotFoundError:
-            return False  # given back just now
+            return False  # given back, or taken, just now
+        if doomed.read_text() != holder:  # it was taken and made anew just now: put it back
+            with suppress(FileExistsError):
+                os.link(doomed, path)
+            holder = ""
+        doomed.unlink()
+        return bool(holder)
+
+    def _is_stale(self, holder: str, path: Path) -> bool:
+        """True if the holder of a lease has stopped."""
         machine, _, rest = holder.partition(":")
         if machine == platform.node() and rest and not _runs(int(rest.partition(":")[0])):
             return True

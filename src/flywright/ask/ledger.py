@@ -23,6 +23,7 @@ import os
 import platform
 import re
 import sqlite3
+import threading
 import time
 import zlib
 from collections.abc import Awaitable, Callable, Iterable
@@ -67,6 +68,7 @@ class _Index:
     """Where each reply lies, by key: (segment, offset, length). Gone with the process."""
 
     def __init__(self):
+        self._adding = threading.Lock()
         self._rows = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._rows.execute("PRAGMA journal_mode=OFF")
         self._rows.execute(f"PRAGMA cache_size=-{INDEX_KIB}")
@@ -74,9 +76,10 @@ class _Index:
         self._rows.execute(f"CREATE TABLE places ({columns}) WITHOUT ROWID")
 
     def add(self, rows: Iterable[tuple[bytes, int, int, int]]) -> None:
-        self._rows.execute("BEGIN")
-        self._rows.executemany("INSERT OR IGNORE INTO places VALUES (?,?,?,?)", rows)
-        self._rows.execute("COMMIT")
+        with self._adding:  # what was written, from its thread; what was read, from the event loop
+            self._rows.execute("BEGIN")
+            self._rows.executemany("INSERT OR IGNORE INTO places VALUES (?,?,?,?)", rows)
+            self._rows.execute("COMMIT")
 
     def find(self, key: bytes) -> tuple[int, int, int] | None:
         asked = "SELECT segment, offset, length FROM places WHERE key=?"
@@ -151,13 +154,14 @@ class Ledger(AbstractContextManager["Ledger"], AbstractAsyncContextManager["Ledg
         if (self._folder / name).stat().st_size <= start:
             return start
         rows: list[tuple[bytes, int, int, int]] = []
+        number = self._number(name)
         with (self._folder / name).open("rb") as stream:
             stream.seek(start)
             for raw in stream:
                 if not raw.endswith(b"\n"):
                     break
                 if key := _key_of(raw):
-                    rows.append((key, self._number(name), start, len(raw)))
+                    rows.append((key, number, start, len(raw)))
                 else:
                     self.damaged += 1
                 start += len(raw)

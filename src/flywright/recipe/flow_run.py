@@ -21,7 +21,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import flywright
 from flywright.ask import Budget, Completer, Crew, Ledger, Ledgered, Limited, Mixed, ordered
 from flywright.ask.budget import Costs, Price
 from flywright.ask.limits import Patience
@@ -69,7 +68,7 @@ def _opened(who: AnswererSettings, own: FlowFile, budget: Budget, teller: Teller
 
 def _code_hash() -> str:
     """Of the code and the words that decide what replies give: with them, shards are made anew."""
-    root = Path(flywright.__file__).parent
+    root = Path(__file__).parents[1]
     paths = [path for name in MAKING for path in (root / name, *(root / name).rglob("*"))]
     return digest(
         [file_hash(path) for path in sorted(paths) if path.suffix in (".py", ".txt", ".toml")]
@@ -110,7 +109,7 @@ class _Run:
         if isinstance(self.entry, Whole):
             yield from [] if known else [(0, None)]
             return
-        if not known or len(known) < self.shard_count:
+        if len(known) < self.shard_count:
             records = read_jsonl(self.data, self.entry.kind)
             size = self.job.own.shard_records
             for number in range(self.shard_count):

@@ -9,10 +9,12 @@ import re
 from typing import Any
 
 import httpx2
+import orjson
 
 from flywright.ask import AskError, Refused, TooLong
 from flywright.ask.protocol import Fault
 
+JSON = {"Content-Type": "application/json"}
 RETRYABLE = (408, 409, 425, 429, 500, 502, 503, 504)
 FAULTS: dict[int, Fault] = {
     408: "timeout",
@@ -52,7 +54,9 @@ class Http:
     async def call(self, path: str, body: dict[str, Any], method: str = "POST") -> Any:
         """The JSON answer. Raises AskError, retryable where asking again may help."""
         try:
-            response = await self._client().request(method, self.base_url + path, json=body)
+            response = await self._client().request(
+                method, self.base_url + path, content=orjson.dumps(body), headers=JSON
+            )
         except httpx2.HTTPError as error:
             raise self._unreachable(error) from None
         return self._value(response)
@@ -74,7 +78,7 @@ class Http:
         if response.status_code != 200:
             raise self._fault(response)
         try:
-            return response.json()
+            return orjson.loads(response.content)
         except ValueError:
             message = f"{self.base_url}: the answer is not JSON"
             raise AskError(message, retryable=True, fault="malformed") from None
