@@ -9,12 +9,14 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 
 import pytest
 
 from flywright.ask import Stopped
-from flywright.errors import FlywrightError
+from flywright.errors import FlywrightError, UserError
 from flywright.recipe.flow_run import run_one
+from flywright.recipe.flow_workers import NUMBER, number_here
 from flywright.records import Conversation, Dialogue, Lineage, Prompt, read_jsonl, write_jsonl
 from flywright.synth import parse
 
@@ -170,3 +172,16 @@ def test_law10_an_endpoint_that_is_down_pauses_the_flow_and_ends_it(tmp_path, ma
         assert down.calls <= 20 + 4 * AT_ONCE
     told = (tmp_path / "made.log").read_text()
     assert told.count("asking again in 0.1 s") == 2
+
+
+@pytest.mark.skipif(find_spec("ray") is not None, reason="ray is installed")
+def test_without_ray_it_is_said_what_to_install(tmp_path, endpoint):
+    with pytest.raises(UserError, match=r"--ray needs ray: install flywright\[scale\]"):
+        run_one("dialogues", prepared(tmp_path, endpoint), [], workers=2, ray="auto")
+
+
+def test_a_slurm_array_needs_only_its_number(monkeypatch):
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "7")
+    assert number_here() == 7
+    monkeypatch.setenv(NUMBER, "2")
+    assert number_here() == 2
