@@ -228,6 +228,65 @@ def test_scores_are_remembered(tmp_path):
     assert list(scores[0].items()) == list(scores[1].items())  # in the same order, too
 
 
+def test_each_writer_of_a_folder_has_a_segment_and_reads_all(tmp_path):
+    with Ledger(tmp_path / "l") as first, Ledger(tmp_path / "l") as second:
+        scripted = [Scripted(echo), Scripted(echo)]
+        asks = [Ledgered(scripted[0], first), Ledgered(scripted[1], second)]
+        ask_all(asks[0], 5)
+        second.refresh()
+        ask_all(asks[1], 8)
+        first.refresh()
+        ask_all(asks[0], 8)
+        assert [who.calls for who in scripted] == [5, 3]
+        assert len(first) == len(second) == 8
+    assert len(list((tmp_path / "l").glob("*.jsonl"))) == 2
+
+
+def test_torn_tails_and_damage_in_a_folder_and_the_older_reply_counts(tmp_path):
+    with Ledger(tmp_path / "l") as ledger:
+        ask_all(Ledgered(Scripted(echo), ledger), 5)
+    (segment,) = (tmp_path / "l").glob("*.jsonl")
+    segment.write_bytes(segment.read_bytes()[:-3])
+    with Ledger(tmp_path / "l") as ledger:
+        ask = Ledgered(Scripted(lambda *_: "later"), ledger)
+        texts = ask_all(ask, 5)
+        assert ask.paid == 1 and texts.count("later") == 1
+    (older, newer) = sorted((tmp_path / "l").glob("*.jsonl"))
+    whole = older.read_bytes().rpartition(b"\n")[0] + b"\n"
+    newer.write_bytes(whole.replace(b"->", b"=>") + newer.read_bytes() + whole)
+    with Ledger(tmp_path / "l") as ledger:
+        assert (len(ledger), ledger.damaged) == (5, 4)
+        assert ask_all(Ledgered(Scripted(echo), ledger), 5) == texts
+
+
+SHARED = """
+import asyncio, os, sys
+from pathlib import Path
+from flywright.ask import Crew, Ledger, Ledgered, Sampling, Scripted, gather
+
+folder = Path(sys.argv[1])
+paid = os.open(folder / "paid", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+class Answerer(Scripted):
+    async def complete(self, prompt, sampling):
+        os.write(paid, b"x")
+        await asyncio.sleep(0.01)
+        return await super().complete(prompt, sampling)
+
+with Crew(folder) as crew, Ledger(folder / "ledger", crew.lease) as ledger:
+    crew.refresh = ledger.refresh
+    ask = Ledgered(Answerer(lambda prompt, _: prompt.upper()), ledger)
+    asyncio.run(gather(lambda n: ask.complete(f"q{n}", Sampling()), range(30), 3))
+"""
+
+
+def test_two_processes_that_ask_the_same_pay_once(tmp_path):
+    command = [sys.executable, "-c", SHARED, str(tmp_path)]
+    both = [subprocess.Popen(command) for _ in range(2)]
+    assert [process.wait() for process in both] == [0, 0]
+    assert (tmp_path / "paid").stat().st_size == 30
+
+
 KILLED = """
 import asyncio, os, signal, sys
 from pathlib import Path

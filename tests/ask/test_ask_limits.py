@@ -1,10 +1,26 @@
 """Limits: order is kept, no more than the limit at once, retries and deadlines as told."""
 
 import asyncio
+from contextlib import aclosing
 
 import pytest
 
-from flywright.ask import AskError, Limited, Sampling, Scripted, gather
+from flywright.ask import (
+    AskError,
+    Budget,
+    Limited,
+    Load,
+    Mixed,
+    Patience,
+    Price,
+    Sampling,
+    Scripted,
+    Stopped,
+    gather,
+    ordered,
+)
+from flywright.ask.budget import Costs
+from flywright.synth import run_flow
 
 
 def test_gather_keeps_order_and_limit():
@@ -67,25 +83,25 @@ def test_retries_until_the_answer_comes():
     async def sleep(seconds):
         pauses.append(seconds)
 
-    ask = Limited(Flaky(3), retries=3, sleep=sleep)
+    ask = Limited(Flaky(3), Patience(retries=3), sleep=sleep)
     assert asyncio.run(ask.complete("q", Sampling())).text == "answer to q"
     assert ask.calls == 4
     assert len(pauses) == 3 and pauses[0] < pauses[1] < pauses[2]
 
 
 def test_gives_up_after_the_retries_and_at_once_where_it_is_useless():
-    ask = Limited(Flaky(9), retries=2, sleep=no_sleep)
+    ask = Limited(Flaky(9), Patience(retries=2), sleep=no_sleep)
     with pytest.raises(AskError, match="overloaded"):
         asyncio.run(ask.complete("q", Sampling()))
     assert ask.calls == 3
-    ask = Limited(Flaky(9, retryable=False), retries=2, sleep=no_sleep)
+    ask = Limited(Flaky(9, retryable=False), Patience(retries=2), sleep=no_sleep)
     with pytest.raises(AskError):
         asyncio.run(ask.complete("q", Sampling()))
     assert ask.calls == 1
 
 
 def test_the_deadline_is_a_retryable_error_that_names_it():
-    ask = Limited(Flaky(0, seconds=5), deadline_seconds=0.01)
+    ask = Limited(Flaky(0, seconds=5), Patience(deadline_seconds=0.01))
     with pytest.raises(AskError, match=r"0\.01 s") as caught:
         asyncio.run(ask.complete("q", Sampling()))
     assert caught.value.retryable
@@ -122,13 +138,79 @@ def test_no_more_in_flight_than_the_concurrency_also_in_a_second_loop():
     assert most == 3
 
 
-def test_a_spent_budget_refuses():
-    ask = Limited(Flaky(0), max_calls=2)
-    asyncio.run(gather(lambda n: ask.complete(f"{n}", Sampling()), range(2)))
-    with pytest.raises(AskError, match="budget of 2 calls") as caught:
-        asyncio.run(ask.complete("q", Sampling()))
-    assert not caught.value.retryable
-    ask = Limited(Flaky(0), max_tokens=4)
+def test_a_spent_budget_stops():
+    budget = Budget(tokens=4)
+    ask = Limited(Flaky(0), budget=budget, price=Price(2e6, 1e6))
     asyncio.run(ask.complete("q", Sampling()))
-    with pytest.raises(AskError, match="budget of 4 tokens"):
+    assert (budget.mine.calls, budget.mine.tokens, budget.mine.money) == (1, 4, 5)
+    with pytest.raises(Stopped, match="budget of 4 tokens is spent") as caught:
         asyncio.run(ask.complete("q", Sampling()))
+    assert caught.value.exit_status == 75 and not caught.value.retryable
+    for other in (Budget(money=5), Budget(seconds=1e-9)):
+        ask = Limited(Flaky(0), budget=other, price=Price(2e6, 1e6))
+        other.others.add(4, 5.0)
+        with pytest.raises(Stopped, match="budget"):
+            asyncio.run(ask.complete("q", Sampling()))
+
+
+def test_one_storm_halves_once_and_a_busy_server_is_asked_less():
+    class Storm(Scripted):
+        async def complete(self, prompt, sampling):
+            await asyncio.sleep(0.01)
+            raise AskError("rate", retryable=True, fault="rate")
+
+    async def busy():
+        return Load(waiting=3, cache_share=0.5)
+
+    async def run(ask):
+        asked = [ask.complete(f"{n}", Sampling()) for n in range(16)]
+        await asyncio.gather(*asked, return_exceptions=True)
+        return ask.concurrency
+
+    storm = Limited(Storm(lambda *_: ""), Patience(retries=0), concurrency=16)
+    assert asyncio.run(run(storm)) == 8
+    assert asyncio.run(run(Limited(Flaky(0, seconds=0.02), concurrency=16, load=busy))) == 12
+
+
+def test_work_in_order_keeps_to_its_window():
+    begun, handed = [], 0
+
+    async def work(item):
+        begun.append(item)
+        await asyncio.sleep(0.05 if item == 0 else 0)
+        return item
+
+    async def run():
+        nonlocal handed
+        async with aclosing(ordered(work, iter(range(1000)), limit=4, window=10)) as results:
+            async for result in results:
+                assert result == handed
+                handed += 1
+                assert len(begun) <= handed + 10
+
+    asyncio.run(run())
+    assert handed == 1000
+
+
+def test_a_forecast_holds_what_comes():
+    costs = Costs()
+    for value in (10, 12, 8, 10) * 25:
+        costs.add(value)
+    mean, half = costs.forecast(900)
+    assert mean == 9000 and 200 < half < 300
+
+
+def test_one_of_several_answers_by_weight_whatever_the_order():
+    mixed = Mixed([(Scripted(lambda *_: "", "a"), 3.0), (Scripted(lambda *_: "", "b"), 1.0)], 1)
+    assert mixed.model == "a"  # outside of a record
+
+    async def step(_record, ask):
+        await asyncio.sleep(0)
+        return [ask.model]
+
+    async def run(records):
+        return (await run_flow(step, records, mixed, "who")).records
+
+    names = asyncio.run(run(range(400)))
+    assert 270 < names.count("a") < 330
+    assert asyncio.run(run(range(399, -1, -1))) == names[::-1]

@@ -428,9 +428,9 @@ def test_a_page_is_known_by_all_that_stands_before_it(decoder, tokenizer):
     first, other, second, third = (tuple(range(at, at + 16)) for at in (20, 60, 100, 140))
     engine = Engine(decoder, tokenizer)
     for pages in (first + second, other + third):
-        engine.generate([pages + (30,)], 4)
-    alone = Engine(decoder, tokenizer).generate([other + second + (30,)], 4)
-    assert engine.generate([other + second + (30,)], 4) == alone
+        engine.generate([(*pages, 30)], 4)
+    alone = Engine(decoder, tokenizer).generate([(*other, *second, 30)], 4)
+    assert engine.generate([(*other, *second, 30)], 4) == alone
 
 
 def test_a_text_that_fills_the_whole_cache_is_read(decoder, tokenizer):

@@ -79,7 +79,7 @@ def run_filter(path: Path, overrides: list[str]) -> str:
     with ExitStack() as stack:
         ask: Completer | None = None
         if own.judge.model:
-            ledger = stack.enter_context(Ledger(own.out.with_suffix(".ledger.jsonl")))
+            ledger = stack.enter_context(Ledger(own.out.with_suffix(".ledger")))
             ask = Ledgered(open_generator(own.judge), ledger)
         counts, hits = filter_file(own.data, own.out, sieve, benchmarks, embedder, ask)
     coverage = benchmarks.coverage if benchmarks else {}
