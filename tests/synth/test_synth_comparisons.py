@@ -80,7 +80,7 @@ def test_the_llm_decides_only_where_it_keeps_to_its_choice(compare, prompts):
     assert all(pair.lineage.verdicts[0].preference == 1 for pair in pairs)
     maker, pairs = compare(prompts, [good, bad], Judges(llm=prefers("neither")))
     assert not pairs
-    assert maker.counts["comparisons"]["dropped: LLM judge undecided"] == len(prompts)
+    assert maker.counts["comparisons"]["dropped: LLM judge undecided: A/A"] == len(prompts)
 
 
 def test_the_reward_model_takes_its_best_and_its_worst(compare, prompts):

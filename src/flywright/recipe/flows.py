@@ -14,10 +14,11 @@ from flywright.errors import UserError
 from flywright.recipe.answerers import engine, reward_scorer
 from flywright.recipe.answerers import generator as open_generator
 from flywright.recipe.console import Teller
+from flywright.recipe.flow_extras import EXTRAS, ExtraSettings, told_of_judges
 from flywright.recipe.settings import GeneratorSettings
 from flywright.records import Dialogue, Document, Prompt, Record, read_jsonl, write_jsonl
-from flywright.sandbox import Sandbox, SandboxSettings
-from flywright.settings import Settings, load_settings
+from flywright.sandbox import Sandbox
+from flywright.settings import load_settings
 from flywright.synth import GeneticSettings, Maker, SynthSettings, filters, prompts, topics
 from flywright.synth.comparisons import Judges, shared_out
 from flywright.synth.dialogues import dialogues
@@ -25,19 +26,16 @@ from flywright.synth.genetic import genetic
 from flywright.synth.instructions import instructed
 
 
-class FlowFile(Settings):
+class FlowFile(ExtraSettings):
     """What a flow reads and writes, and who answers (a URL or a weights folder)."""
 
-    out: Path
     generator: GeneratorSettings
-    data: Path | None = Field(default=None, description="JSONL: prompts, or documents")
     reward: Path | None = Field(default=None, description="a reward model's folder")
     policy: Path | None = Field(default=None, description="comparisons: a second answerer")
     topics: list[str] = Field(default=[])
     seed: int = 1
     synth: SynthSettings = SynthSettings()
     genetic: GeneticSettings = GeneticSettings()
-    sandbox: SandboxSettings = SandboxSettings()
 
 
 def _prompts_of(own: FlowFile) -> list[Prompt]:
@@ -77,8 +75,10 @@ async def _comparisons(maker: Maker, own: FlowFile) -> list:
     answerers: dict[str, Completer] = {"generator": maker.ask}
     if own.policy is not None:
         answerers["policy"] = engine(own.policy)
-    judges = Judges(Sandbox(own.sandbox), maker.ask, scorer)
-    return await shared_out(maker, _prompts_of(own), answerers, judges)
+    judges = Judges(Sandbox(own.sandbox), own.part("judge", answerers), scorer)
+    pairs = await shared_out(maker, _prompts_of(own), answerers, judges, own.comparisons)
+    told_of_judges(own, pairs)
+    return pairs
 
 
 async def _code(maker: Maker, own: FlowFile) -> list[Dialogue]:
@@ -91,6 +91,7 @@ _FLOWS = {
     "dialogues": _dialogues,
     "comparisons": _comparisons,
     "code": _code,
+    **EXTRAS,
 }
 
 

@@ -51,7 +51,11 @@ def _openbookqa(row: Row) -> tuple[str, str, str]:
 
 def _prm(row: Row) -> tuple[str, str, str]:
     whole = row["is_solution"] and row["rating"] > 0
-    return "MATH/PRM-800K", row["instruction"], "\n".join([*row["responses"], row["next_response"]] if whole else [])
+    return (
+        "MATH/PRM-800K",
+        row["instruction"],
+        "\n".join([*row["responses"], row["next_response"]] if whole else []),
+    )
 
 
 _FORMS: dict[str, Callable[[Row], tuple[str, str, str]]] = {
@@ -69,7 +73,9 @@ def _read(paths: Iterable[Path]) -> Iterator[tuple[str, str, str, str]]:
         for where, row in placed_rows(path):
             form = next((form for key, form in _FORMS.items() if key in row), None)
             if form is None:
-                raise UserError(f"{where}: its keys are {', '.join(row)}; one of {', '.join(_FORMS)}")
+                raise UserError(
+                    f"{where}: its keys are {', '.join(row)}; one of {', '.join(_FORMS)}"
+                )
             try:
                 part, asked, answer = form(row)
             except (KeyError, TypeError, AttributeError, IndexError) as error:
@@ -78,7 +84,9 @@ def _read(paths: Iterable[Path]) -> Iterator[tuple[str, str, str, str]]:
             yield part, own or LICENCES.get(part, ""), asked, answer
 
 
-def stem(paths: Iterable[Path], settings: StemSettings, seed: int) -> tuple[list[Dialogue], dict[str, dict[str, int]]]:
+def stem(
+    paths: Iterable[Path], settings: StemSettings, seed: int
+) -> tuple[list[Dialogue], dict[str, dict[str, int]]]:
     """The dialogues of the parts and licences wanted, in file order, and each part's counts."""
     counts: dict[str, Counter[str]] = {}
     made: dict[str, dict[str, Dialogue]] = {}
@@ -92,10 +100,14 @@ def stem(paths: Iterable[Path], settings: StemSettings, seed: int) -> tuple[list
         elif not (asked.strip() and answer.strip()):
             found["left out: no answer"] += 1
         else:
-            lineage = Lineage(source=f"stem/{part}", answer_by="human", filters=(f"licence {licence}",))
+            lineage = Lineage(
+                source=f"stem/{part}", answer_by="human", filters=(f"licence {licence}",)
+            )
             name = record_id("stem", part, asked, answer)
             talk = Conversation.of(asked, answer)
-            made.setdefault(part, {})[name] = Dialogue(id=name, conversation=talk, task="stem", lineage=lineage)
+            made.setdefault(part, {})[name] = Dialogue(
+                id=name, conversation=talk, task="stem", lineage=lineage
+            )
     kept = []
     for part, found in made.items():
         drawn = sorted(found, key=lambda name: seed_from(seed, name))[: settings.most]

@@ -1,10 +1,10 @@
 """Function calling with tools that are really executed (SPEC 6.8).
 
-    tool -> requests that it meets -> the model's call, parsed and held against the tool's schema
-         -> executed in the sandbox -> its result put back -> the model's answer, which has to hold it
+    tool -> requests -> the model's call, parsed and held against the tool's schema -> executed in
+    the sandbox -> its result put back -> the model's answer, which has to hold it
     and for a share of the requests the fitting tool is not offered: then no call may be made
 
-Tools are functions in a Python file: toolbox.py, or the user's own. They are read, never imported.
+Tools are functions in a Python file, templates/toolbox.txt or the user's; read, never imported.
 """
 
 import ast
@@ -29,10 +29,13 @@ from flywright.synth.genetic import Runner
 from flywright.synth.maker import Maker
 from flywright.synth.wording import template
 
-TOOLBOX = Path(__file__).with_name("toolbox.py")
+TOOLBOX = Path(__file__).parent / "templates" / "toolbox.txt"  # Python that runs in the sandbox
 CALL, RESULT = "<functioncall> ", "FUNCTION RESPONSE: "  # as Glaive's data write them
 _TYPES = {"int": int, "float": float, "str": str, "bool": bool}
 _MARK = "result "
+_GLAIVE = (
+    "You are a helpful assistant with access to the following functions. Use them if required -"
+)
 
 
 class ToolSettings(Settings):
@@ -66,7 +69,7 @@ class Tool:
 
 
 def _type(node: ast.expr | None) -> Any:
-    """The type that an annotation names. Raises KeyError for any but those of toolbox.py."""
+    """The type that an annotation names. Raises KeyError for any but the known ones."""
     if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "list":
         return list[_type(node.slice)]
     if isinstance(node, ast.Subscript) and ast.unparse(node.value).endswith("Literal"):
@@ -130,7 +133,9 @@ def parsed(reply: str, tools: Sequence[Tool]) -> tuple[Tool, dict[str, Any]]:
         arguments = json.loads(arguments) if isinstance(arguments, str) else arguments
         checked = tool.arguments.model_validate(arguments)
     except ValidationError as error:
-        raise Dropped(f"arguments do not fit: {fault_of(error).partition(':')[2].strip()}") from None
+        raise Dropped(
+            f"arguments do not fit: {fault_of(error).partition(':')[2].strip()}"
+        ) from None
     except ValueError:
         raise Dropped("arguments are no JSON") from None
     return tool, checked.model_dump(exclude_unset=True)
@@ -143,15 +148,13 @@ async def executed(runner: Runner, source: str, name: str, arguments: dict[str, 
     """
     given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
     test = f"raise Exception({_MARK!r} + __import__('json').dumps({name}({given})))"
-    error = (await runner.run(source, [test])).error
-    _, mark, rest = error.partition(f"Exception: {_MARK}")
+    _, mark, rest = (await runner.run(source, [test])).error.partition(f"Exception: {_MARK}")
+    if not mark:
+        raise Dropped("tool failed")
     try:
-        return json.JSONDecoder().raw_decode(rest)[0] if mark else None
+        return json.JSONDecoder().raw_decode(rest)[0]
     except ValueError:
         raise Dropped("result too long") from None
-    finally:
-        if not mark:
-            raise Dropped("tool failed")
 
 
 def holds(answer: str, result: Any) -> bool:
@@ -164,9 +167,7 @@ def holds(answer: str, result: Any) -> bool:
     return isinstance(result, bool) or str(result).removesuffix(".0").casefold() in plain
 
 
-async def called(
-    maker: Maker, settings: ToolSettings, runner: Runner
-) -> list[Dialogue]:
+async def called(maker: Maker, settings: ToolSettings, runner: Runner) -> list[Dialogue]:
     """Dialogues (request, call, result, answer), or (request, answer) where no tool fits.
 
     The system message lists the tools. Whatever is wrong with a call drops it, counted by reason.
@@ -174,14 +175,15 @@ async def called(
     tools, source = read_tools(settings.file or TOOLBOX)
 
     async def ask_for(tool: Tool, _ask: Completer) -> list[tuple[Tool, str]]:
+        wording = template("tools_requests")
         found: dict[str, None] = {}
         for number in range(-(-settings.requests // settings.batch)):
-            shown = canonical_json(tool.schema) + " " * number  # or each call would be the first
-            wording = template("tools_requests")
+            shown = canonical_json(tool.schema) + f" ({number + 1})"  # or all calls would be one
             try:
-                found |= dict.fromkeys((await maker.ask_list(wording, settings.batch, tool=shown))[0])
+                new, _ = await maker.ask_list(wording, settings.batch, tool=shown)
             except Dropped:
                 continue
+            found |= dict.fromkeys(new)
         return [(tool, text) for text in list(found)[: settings.requests]]
 
     async def converse(place: tuple[Tool, str], ask: Completer) -> list[Dialogue]:
@@ -237,20 +239,21 @@ def openai_row(dialogue: Dialogue) -> dict[str, Any]:
             messages.append({"role": "tool", **told})
         else:
             messages.append({"role": message.role, "content": text})
-    return {"messages": messages, "tools": [{"type": "function", "function": f} for f in _listed(dialogue)]}
+    tools = [{"type": "function", "function": tool} for tool in _listed(dialogue)]
+    return {"messages": messages, "tools": tools}
 
 
 def glaive_row(dialogue: Dialogue) -> dict[str, str]:
     """The dialogue as Glaive's function-calling data have it: {"system", "chat"}."""
     tools = "\n\n".join(json.dumps(tool, indent=4) for tool in _listed(dialogue))
-    names = {"user": "USER: ", "assistant": "ASSISTANT: "}
     said = []
     for message in dialogue.conversation.turns:
-        result = message.role == "user" and message.content.startswith(RESULT)
-        end = " <|endoftext|>" if message.role == "assistant" else ""
-        said.append(f"{'' if result else names[message.role]}{message.content}{end}")
-    system = "SYSTEM: You are a helpful assistant with access to the following functions. Use them if required -\n"
-    return {"system": system + tools, "chat": "\n\n\n".join(said)}
+        if message.role == "assistant":
+            said.append(f"ASSISTANT: {message.content} <|endoftext|>")
+        else:
+            told = message.content.startswith(RESULT)
+            said.append(f"{'' if told else 'USER: '}{message.content}")
+    return {"system": f"SYSTEM: {_GLAIVE}\n{tools}", "chat": "\n\n\n".join(said)}
 
 
 def _listed(dialogue: Dialogue) -> list[dict[str, Any]]:

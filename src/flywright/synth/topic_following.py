@@ -3,20 +3,21 @@
     domain -> scenarios, none like another -> instruction -> talks -> distractors -> the talk with
     each distractor after its bot turn, declined or led back
 
-`scenes` makes them, `dialogues_of` the records to learn from, `row_of` CantTalkAboutThis's form,
-and `scene_of` reads that form: a row without distractors is given some.
+`scenes` makes them (from given talks, where there are), `dialogue_of` the records to learn from;
+`row_of` and `scene_of` write and read CantTalkAboutThis's field names.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from pydantic import Field
 
-from flywright.ask.protocol import Completer
+from flywright.ask.protocol import Completer, Sampling
 from flywright.errors import UserError
-from flywright.records import Conversation, Dialogue, Lineage, record_id
+from flywright.records import Conversation, Dialogue, record_id
 from flywright.settings import Settings
 from flywright.synth import parse
 from flywright.synth.flow import Dropped
@@ -45,34 +46,42 @@ class TopicFollowingSettings(Settings):
     answer: Literal["refusal", "redirect"] = Field(
         default="refusal", description="fixed words, or an answer made for each distractor"
     )
-    samples: Literal["together", "each"] = Field(
-        default="together", description="a talk's distractors in one record, or in one each"
-    )
-
-
-@dataclass(frozen=True)
-class Distractor:
-    """A question off the topic after bot turn number `turn`, from 0, and the bot's answer."""
-
-    turn: int
-    text: str
-    answer: str = ""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One talk: its turns, the user's first, and what leads away from it."""
+    """One talk, the user's turn first; `away` is what leads away from it and the bot's answer to
+    that, by the number of the bot's turn, from 0, that it follows."""
 
     domain: str
     scenario: str
     instruction: str
-    turns: tuple[str, ...]
-    distractors: tuple[Distractor, ...] = ()
+    turns: tuple[str, ...] = ()
+    away: dict[int, tuple[str, str]] = field(default_factory=dict)
+    sampling: Sampling | None = None
 
     @property
     def id(self) -> str:
         """A hash of what is said."""
         return record_id("topic_following", self.instruction, self.turns)
+
+    @property
+    def about(self) -> dict[str, str]:
+        """What templates say of it."""
+        names = ("domain", "scenario", "instruction")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def refusal(self) -> str:
+        """The fixed answer to what is off the topic."""
+        return template("tf_refusal").text.format(scenario=self.scenario)
+
+    def told(self, away: bool = True) -> list[str]:
+        """The turns, with what leads away and its answers inserted."""
+        said: list[str] = []
+        for place, text in enumerate(self.turns):
+            said += [text, *(self.away.get(place // 2, ()) if away and place % 2 else ())]
+        return said
 
 
 def rouge_l(first: str, second: str) -> float:
@@ -86,163 +95,147 @@ def rouge_l(first: str, second: str) -> float:
     return 2 * row[-1] / (len(one) + len(two)) if one and two else 0.0
 
 
-async def scenarios(maker: Maker, settings: TopicFollowingSettings) -> list[tuple[str, str]]:
-    """(domain, scenario), settings.scenarios for each domain where the model has so many.
+async def scenarios(maker: Maker, settings: TopicFollowingSettings) -> list[Scene]:
+    """Scenes without words, settings.scenarios a domain where the model names so many.
 
     Each call sees all that were named before, those turned down as too alike among them.
     """
 
-    async def step(domain: str, _ask: Completer) -> list[tuple[str, str]]:
+    async def step(domain: str, _ask: Completer) -> list[Scene]:
         kept: list[str] = []
         seen: list[str] = []
         for _ in range(2 * -(-settings.scenarios // settings.batch)):
             known = "\n".join(f"- {one}" for one in seen) or "- none yet"
             values = {"domain": domain, "known": known}
-            try:
-                new, _ = await maker.ask_list(template("tf_scenarios"), settings.batch, **values)
-            except Dropped:
-                break
+            new, _ = await maker.ask_list(template("tf_scenarios"), settings.batch, **values)
             for text in new:
                 if all(rouge_l(text, other) < settings.likeness for other in seen):
                     kept.append(text)
                 seen.append(text)
             if len(kept) >= settings.scenarios:
                 break
-        return [(domain, text) for text in kept[: settings.scenarios]]
+        return [Scene(domain, text, "") for text in kept[: settings.scenarios]]
 
     return await maker.run("topic scenarios", step, settings.domains)
 
 
-async def _distracted(
-    maker: Maker, scene: Scene, settings: TopicFollowingSettings
-) -> tuple[Distractor, ...]:
-    """What leads away from a talk, answered, in the order of its turns, one after a turn."""
-    about = {"domain": scene.domain, "scenario": scene.scenario, "instruction": scene.instruction}
-    bot = scene.turns[1::2]
-    lines = [f"[{n // 2 + 1}] bot: {t}" if n % 2 else f"user: {t}" for n, t in enumerate(scene.turns)]
-    request = template("tf_distractors").fill(
-        **about, count=settings.distractors, talk="\n".join(lines)
+def _lines(turns: Sequence[str], numbered: bool = False) -> str:
+    bot = "[{}] bot: {}" if numbered else "bot: {1}"
+    return "\n".join(
+        bot.format(n // 2 + 1, t) if n % 2 else f"user: {t}" for n, t in enumerate(turns)
     )
-    said, _ = await maker.say(maker.ask, request, "distractors", scene.id)
-    found: dict[int, Distractor] = {}
+
+
+async def distracted(maker: Maker, scene: Scene, settings: TopicFollowingSettings) -> Scene:
+    """The scene with what leads away from it, one after a turn. Raises Dropped if nothing fits."""
+    talk = _lines(scene.turns, numbered=True)
+    request = template("tf_distractors").fill(**scene.about, count=settings.distractors, talk=talk)
+    said, sampling = await maker.say(maker.ask, request, "distractors", scene.id)
+    found: dict[int, str] = {}
     for row in parse.json_in(said, list):
         row = row if isinstance(row, dict) else {}
         turn, text = row.get("turn"), _OPENER.sub("", str(row.get("distractor") or "").strip())
-        if isinstance(turn, int) and 1 <= turn <= len(bot) and text:
-            found.setdefault(turn - 1, Distractor(turn - 1, text[:1].upper() + text[1:]))
+        if isinstance(turn, int) and 1 <= turn <= len(scene.turns) // 2 and text:
+            found.setdefault(turn - 1, text[0].upper() + text[1:])
     if not found:
         raise Dropped("no distractor that follows a turn of the bot")
-    chosen = [found[turn] for turn in sorted(found)][: settings.distractors]
-    return tuple([await _answered(maker, scene, each, settings) for each in chosen])
-
-
-async def _answered(
-    maker: Maker, scene: Scene, distractor: Distractor, settings: TopicFollowingSettings
-) -> Distractor:
-    if settings.answer == "refusal":
-        return replace(distractor, answer=template("tf_refusal").text.format(scenario=scene.scenario))
-    told = [*scene.turns[: 2 * distractor.turn + 2], distractor.text]
-    talk = "\n".join(f"{('user', 'bot')[n % 2]}: {text}" for n, text in enumerate(told))
-    request = template("tf_redirect").fill(instruction=scene.instruction, talk=talk)
-    said, _ = await maker.say(maker.ask, request, "redirect", scene.id, distractor.turn)
-    return replace(distractor, answer=said)
+    away = {}
+    for turn in sorted(found)[: settings.distractors]:
+        answer = scene.refusal
+        if settings.answer == "redirect":
+            before = _lines([*scene.turns[: 2 * turn + 2], found[turn]])
+            request = template("tf_redirect").fill(instruction=scene.instruction, talk=before)
+            answer, _ = await maker.say(maker.ask, request, "redirect", scene.id, turn)
+        away[turn] = (found[turn], answer)
+    return replace(scene, away=away, sampling=sampling)
 
 
 async def scenes(
     maker: Maker, settings: TopicFollowingSettings, given: Sequence[Scene] = ()
 ) -> list[Scene]:
     """Talks with their distractors; from `given` talks where there are any."""
-    roomy = maker.settings.model_copy(update={"answer_tokens": settings.talk_tokens})
-    long = replace(maker, settings=roomy)
+    roomy = {"answer_tokens": settings.talk_tokens, "list_tokens": settings.talk_tokens}
+    maker = replace(maker, settings=maker.settings.model_copy(update=roomy))
 
-    async def instruct(pair: tuple[str, str], ask: Completer) -> list[tuple[str, str, str]]:
-        request = template("tf_instruction").fill(domain=pair[0], scenario=pair[1])
-        said, _ = await long.say(ask, request, "instruction", pair)
-        return [(*pair, said)]
+    async def instruct(scene: Scene, ask: Completer) -> list[Scene]:
+        request = template("tf_instruction").fill(domain=scene.domain, scenario=scene.scenario)
+        said, _ = await maker.say(ask, request, "instruction", scene.domain, scene.scenario)
+        return [replace(scene, instruction=said)]
 
-    async def play(place: tuple[str, str, str, int], ask: Completer) -> list[Scene]:
-        domain, scenario, instruction, number = place
-        about = {"domain": domain, "scenario": scenario, "instruction": instruction}
-        request = template("tf_dialogue").fill(**about, turns=settings.turns)
-        said, _ = await long.say(ask, request, "talk", place)
-        turns = parse.talk(said, settings.turns // 2)
-        return [Scene(domain, scenario, instruction, tuple(turns))]
+    async def play(place: tuple[Scene, int], ask: Completer) -> list[Scene]:
+        scene, number = place
+        request = template("tf_dialogue").fill(**scene.about, turns=settings.turns)
+        said, _ = await maker.say(ask, request, "talk", scene.id, number)
+        return [replace(scene, turns=tuple(parse.talk(said, settings.turns // 2)))]
 
     async def distract(scene: Scene, _ask: Completer) -> list[Scene]:
-        known = scene.distractors or await _distracted(long, scene, settings)
-        return [replace(scene, distractors=known)]
+        return [scene if scene.away else await distracted(maker, scene, settings)]
 
     if not given:
-        pairs = await scenarios(maker, settings)
-        told = await maker.run("topic instructions", instruct, pairs)
-        places = [(*each, number) for each in told for number in range(settings.dialogues)]
+        plain = await scenarios(maker, settings)
+        told = await maker.run("topic instructions", instruct, plain)
+        places = [(scene, number) for scene in told for number in range(settings.dialogues)]
         given = await maker.run("topic talks", play, places)
     return await maker.run("topic distractors", distract, given)
 
 
-def dialogues_of(scene: Scene, lineage: Lineage, together: bool = True) -> Iterator[Dialogue]:
-    """The talk with its distractors inserted: all in one record, or one each, ending there."""
-    groups = [scene.distractors] if together else [(each,) for each in scene.distractors]
-    for number, group in enumerate(groups):
-        after = {each.turn: (each.text, each.answer) for each in group}
-        end = len(scene.turns) if together else 2 * group[0].turn + 2
-        said: list[str] = []
-        for place, text in enumerate(scene.turns[:end]):
-            said += [text, *(after.get(place // 2, ()) if place % 2 else ())]
-        conversation = Conversation.of(*said, system=scene.instruction)
-        name = record_id(scene.id, number, together)
-        yield Dialogue(id=name, conversation=conversation, task="topic_following", lineage=lineage)
+def dialogue_of(maker: Maker, scene: Scene) -> Dialogue:
+    """The talk with its distractors inserted, under the scene's instruction."""
+    talk = Conversation.of(*scene.told(), system=scene.instruction)
+    parents = (record_id(scene.domain, scene.scenario),)
+    if scene.sampling:
+        wording, by = template("tf_distractors"), {"answer_by": "model"}
+    else:
+        wording, by = None, {"answer_by": "human", "model": ""}  # they came with the talk
+    lineage = maker.lineage("topic_following", wording, scene.sampling, parents, **by)
+    name = record_id(scene.id, scene.away)
+    return Dialogue(id=name, conversation=talk, task="topic_following", lineage=lineage)
 
 
 def row_of(scene: Scene) -> dict[str, Any]:
     """The scene in CantTalkAboutThis's field names."""
-    (whole,) = dialogues_of(scene, Lineage(source="topic_following"))
-    plain = Conversation.of(*scene.turns)
+
+    def messages(turns: Sequence[str]) -> list[dict[str, str]]:
+        return [dict(message) for message in Conversation.of(*turns).messages]
+
     return {
         "domain": scene.domain,
         "scenario": scene.scenario,
         "system_instruction": scene.instruction,
-        "conversation": [dict(message) for message in plain.messages],
+        "conversation": messages(scene.turns),
         "distractors": [
-            {"bot turn": scene.turns[2 * each.turn + 1], "distractor": each.text}
-            for each in scene.distractors
+            {"bot turn": scene.turns[2 * turn + 1], "distractor": text}
+            for turn, (text, _) in scene.away.items()
         ],
-        "conversation_with_distractors": [dict(m) for m in whole.conversation.turns],
+        "conversation_with_distractors": messages(scene.told()),
     }
 
 
 def scene_of(row: dict[str, Any], where: str) -> Scene:
-    """A scene from CantTalkAboutThis's field names; distractors whose turn is not found are left.
+    """A scene from CantTalkAboutThis's field names; one distractor is kept for a bot's turn.
 
     Raises UserError naming `where` if a field is missing or the turns do not alternate.
     """
     try:
-        told = [dict(each) for each in row["conversation"]]
-        opened = told[next(n for n, each in enumerate(told) if each["role"] == "user") :]
-        turns = [str(each["content"]) for each in opened][: len(opened) // 2 * 2]
-        Conversation(messages=tuple(opened))
-        bot = [" ".join(turn.split()) for turn in turns[1::2]]
-        found = {}
-        for each in row.get("distractors") or ():
-            words = " ".join(str(each["bot turn"]).split())
-            turn = next((n for n, text in enumerate(bot) if words and words in text), None)
-            if turn is not None:
-                answer = template("tf_refusal").text.format(scenario=row["scenario"])
-                found.setdefault(turn, Distractor(turn, each["distractor"], answer))
+        opened = list(row["conversation"])[row["conversation"][0]["role"] != "user" :]
+        turns = tuple(each.content for each in Conversation(messages=tuple(opened)).messages)
         about = (row["domain"], row["scenario"], row["system_instruction"])
-        return Scene(*about, tuple(turns), tuple(found[turn] for turn in sorted(found)))
-    except (KeyError, StopIteration, TypeError, ValueError) as error:
+        scene = Scene(*about, turns[: len(turns) // 2 * 2])
+        bot = [" ".join(turn.split()) for turn in scene.turns[1::2]]
+        for each in row.get("distractors") or ():
+            words = " ".join(each["bot turn"].split())  # people copied a part of the turn
+            turn = next((n for n, text in enumerate(bot) if words in text), None)
+            if words and turn is not None:
+                scene.away.setdefault(turn, (each["distractor"], scene.refusal))
+        return scene
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         raise UserError(f"{where}: not a topic-following row: {error!r}") from None
 
 
 def balance(made: Iterable[Scene]) -> dict[str, dict[str, int]]:
-    """For each domain: scenarios, talks, the bot's turns on the topic, and distractors."""
-    counts: dict[str, dict[str, int]] = {}
-    names: dict[str, set[str]] = {}
+    """For each domain: talks, the bot's turns on the topic, and those that decline."""
+    counts: dict[str, Counter[str]] = {}
     for scene in made:
-        names.setdefault(scene.domain, set()).add(scene.scenario)
-        found = counts.setdefault(scene.domain, dict.fromkeys(("talks", "on_topic", "off_topic"), 0))
-        found["talks"] += 1
-        found["on_topic"] += len(scene.turns) // 2
-        found["off_topic"] += len(scene.distractors)
-    return {domain: {"scenarios": len(names[domain]), **counts[domain]} for domain in counts}
+        found = {"talks": 1, "on_topic": len(scene.turns) // 2, "off_topic": len(scene.away)}
+        counts.setdefault(scene.domain, Counter()).update(found)
+    return {domain: dict(found) for domain, found in counts.items()}

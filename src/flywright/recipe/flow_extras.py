@@ -1,0 +1,123 @@
+"""The flows of the extra sources, and what stands beside their records: reports, others' forms.
+
+flywright synth topic_following|incapable|tools|problems|stem SETTINGS.toml
+OUT.balance.json, OUT.ctat.jsonl, OUT.openai.jsonl, OUT.glaive.jsonl, OUT.judges.{json,md}
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from flywright.ask import Completer
+from flywright.data.rows import placed_rows
+from flywright.errors import UserError
+from flywright.files import canonical_json, write_json, write_text
+from flywright.judge import agreement
+from flywright.records import Comparison, Dialogue, Record, read_jsonl
+from flywright.sandbox import Sandbox, SandboxSettings
+from flywright.settings import Settings
+from flywright.synth import Maker, incapable, problems, stem, tools, topic_following
+from flywright.synth.comparisons import ComparisonSettings
+
+
+class RoleSettings(Settings):
+    """Who plays which part, by the name of one of those who answer; empty = the generator."""
+
+    user: str = Field(default="", description="dialogues")
+    coder: str = Field(default="", description="code")
+    judge: str = Field(default="", description="code, comparisons")
+
+
+class ExtraSettings(Settings):
+    """What a flow reads and writes, and the settings of the extra sources."""
+
+    out: Path
+    data: Path | None = Field(default=None, description="JSONL: prompts or documents; stem: files")
+    people: Path | None = Field(default=None, description="comparisons as people judged them")
+    sandbox: SandboxSettings = SandboxSettings()
+    roles: RoleSettings = RoleSettings()
+    comparisons: ComparisonSettings = ComparisonSettings()
+    topic_following: topic_following.TopicFollowingSettings = (
+        topic_following.TopicFollowingSettings()
+    )
+    incapable: incapable.IncapableSettings = incapable.IncapableSettings()
+    tools: tools.ToolSettings = tools.ToolSettings()
+    problems: problems.ProblemSettings = problems.ProblemSettings()
+    stem: stem.StemSettings = stem.StemSettings()
+
+    def part(self, role: str, answerers: Mapping[str, Completer]) -> Completer:
+        """Who plays a part. Raises UserError if nobody has that name."""
+        name = getattr(self.roles, role) or next(iter(answerers))
+        if name not in answerers:
+            raise UserError(f"roles.{role} = {name!r}: those who answer are {', '.join(answerers)}")
+        return answerers[name]
+
+    def beside(self, suffix: str) -> Path:
+        """A file beside `out`."""
+        return self.out.with_suffix(suffix)
+
+    @property
+    def given(self) -> Path:
+        """`data`, which has to be named. Raises UserError if it is not."""
+        if self.data is None:
+            raise UserError("this flow needs data = FILE or FOLDER")
+        return self.data
+
+
+def _write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    write_text(path, "".join(f"{canonical_json(row)}\n" for row in rows))
+
+
+def told_of_judges(own: ExtraSettings, pairs: Sequence[Comparison]) -> None:
+    """Write the report of the judges' agreement and bias beside the pairs."""
+    people = list(read_jsonl(own.people, Comparison)) if own.people else []
+    report = agreement.judged(pairs, people)
+    write_json(own.beside(".judges.json"), report)
+    write_text(own.beside(".judges.md"), agreement.table(report))
+
+
+async def _topic_following(maker: Maker, own: ExtraSettings) -> list[Dialogue]:
+    read = placed_rows(own.data) if own.data else ()
+    given = [topic_following.scene_of(row, where) for where, row in read]
+    made = await topic_following.scenes(maker, own.topic_following, given)
+    _write_rows(own.beside(".ctat.jsonl"), map(topic_following.row_of, made))
+    write_json(own.beside(".balance.json"), topic_following.balance(made))
+    return [topic_following.dialogue_of(maker, scene) for scene in made]
+
+
+async def _incapable(maker: Maker, own: ExtraSettings) -> list[Dialogue]:
+    made = await incapable.incapable(maker, own.incapable)
+    write_json(own.beside(".balance.json"), incapable.balance(made))
+    return made
+
+
+async def _tools(maker: Maker, own: ExtraSettings) -> list[Dialogue]:
+    made = await tools.called(maker, own.tools, Sandbox(own.sandbox))
+    _write_rows(own.beside(".openai.jsonl"), map(tools.openai_row, made))
+    _write_rows(own.beside(".glaive.jsonl"), map(tools.glaive_row, made))
+    return made
+
+
+async def _problems(maker: Maker, own: ExtraSettings) -> Sequence[Record]:
+    asked, maker.counts["read"] = problems.problems(own.given, own.problems, maker.seed)
+    tries = own.problems.tries
+    return await problems.solved(maker, asked, tries) if tries else asked
+
+
+async def _stem(maker: Maker, own: ExtraSettings) -> list[Dialogue]:
+    files = sorted(own.given.rglob("*.json*")) if own.given.is_dir() else [own.given]
+    made, counts = stem.stem(files, own.stem, maker.seed)
+    maker.counts |= counts
+    write_json(own.beside(".balance.json"), counts)
+    return made
+
+
+EXTRAS = {
+    "topic_following": _topic_following,
+    "incapable": _incapable,
+    "tools": _tools,
+    "problems": _problems,
+    "stem": _stem,
+}
