@@ -18,7 +18,12 @@ from flywright.judge import agreement
 from flywright.records import Comparison, Dialogue, Record, read_jsonl
 from flywright.sandbox import Sandbox, SandboxSettings
 from flywright.settings import Settings
-from flywright.synth import Maker, incapable, problems, stem, tools, topic_following
+from flywright.synth import Maker
+from flywright.synth import incapable as _incapable
+from flywright.synth import problems as _problems
+from flywright.synth import stem as _stem
+from flywright.synth import tools as _tools
+from flywright.synth import topic_following as _topics
 from flywright.synth.comparisons import ComparisonSettings
 
 
@@ -39,13 +44,11 @@ class ExtraSettings(Settings):
     sandbox: SandboxSettings = SandboxSettings()
     roles: RoleSettings = RoleSettings()
     comparisons: ComparisonSettings = ComparisonSettings()
-    topic_following: topic_following.TopicFollowingSettings = (
-        topic_following.TopicFollowingSettings()
-    )
-    incapable: incapable.IncapableSettings = incapable.IncapableSettings()
-    tools: tools.ToolSettings = tools.ToolSettings()
-    problems: problems.ProblemSettings = problems.ProblemSettings()
-    stem: stem.StemSettings = stem.StemSettings()
+    topic_following: _topics.TopicFollowingSettings = _topics.TopicFollowingSettings()
+    incapable: _incapable.IncapableSettings = _incapable.IncapableSettings()
+    tools: _tools.ToolSettings = _tools.ToolSettings()
+    problems: _problems.ProblemSettings = _problems.ProblemSettings()
+    stem: _stem.StemSettings = _stem.StemSettings()
 
     def part(self, role: str, answerers: Mapping[str, Completer]) -> Completer:
         """Who plays a part. Raises UserError if nobody has that name."""
@@ -78,46 +81,46 @@ def told_of_judges(own: ExtraSettings, pairs: Sequence[Comparison]) -> None:
     write_text(own.beside(".judges.md"), agreement.table(report))
 
 
-async def _topic_following(maker: Maker, own: ExtraSettings) -> list[Dialogue]:
+async def topic_following(maker: Maker, own: ExtraSettings) -> list[Dialogue]:
     read = placed_rows(own.data) if own.data else ()
-    given = [topic_following.scene_of(row, where) for where, row in read]
-    made = await topic_following.scenes(maker, own.topic_following, given)
-    _write_rows(own.beside(".ctat.jsonl"), map(topic_following.row_of, made))
-    write_json(own.beside(".balance.json"), topic_following.balance(made))
-    return [topic_following.dialogue_of(maker, scene) for scene in made]
+    given = [_topics.scene_of(row, where) for where, row in read]
+    made = await _topics.scenes(maker, own.topic_following, given)
+    _write_rows(own.beside(".ctat.jsonl"), map(_topics.row_of, made))
+    write_json(own.beside(".balance.json"), _topics.balance(made))
+    return [_topics.dialogue_of(maker, scene) for scene in made]
 
 
-async def _incapable(maker: Maker, own: ExtraSettings) -> list[Dialogue]:
-    made = await incapable.incapable(maker, own.incapable)
-    write_json(own.beside(".balance.json"), incapable.balance(made))
+async def incapable(maker: Maker, own: ExtraSettings) -> list[Dialogue]:
+    made = await _incapable.incapable(maker, own.incapable)
+    write_json(own.beside(".balance.json"), _incapable.balance(made))
     return made
 
 
-async def _tools(maker: Maker, own: ExtraSettings) -> list[Dialogue]:
-    made = await tools.called(maker, own.tools, Sandbox(own.sandbox))
-    _write_rows(own.beside(".openai.jsonl"), map(tools.openai_row, made))
-    _write_rows(own.beside(".glaive.jsonl"), map(tools.glaive_row, made))
+async def tools(maker: Maker, own: ExtraSettings) -> list[Dialogue]:
+    made = await _tools.called(maker, own.tools, Sandbox(own.sandbox))
+    _write_rows(own.beside(".openai.jsonl"), map(_tools.openai_row, made))
+    _write_rows(own.beside(".glaive.jsonl"), map(_tools.glaive_row, made))
     return made
 
 
-async def _problems(maker: Maker, own: ExtraSettings) -> Sequence[Record]:
-    asked, maker.counts["read"] = problems.problems(own.given, own.problems, maker.seed)
+async def problems(maker: Maker, own: ExtraSettings) -> Sequence[Record]:
+    asked, maker.counts["read"] = _problems.problems(own.given, own.problems, maker.seed)
     tries = own.problems.tries
-    return await problems.solved(maker, asked, tries) if tries else asked
+    return await _problems.solved(maker, asked, tries) if tries else asked
 
 
-async def _stem(maker: Maker, own: ExtraSettings) -> list[Dialogue]:
+async def stem(maker: Maker, own: ExtraSettings) -> list[Dialogue]:
     files = sorted(own.given.rglob("*.json*")) if own.given.is_dir() else [own.given]
-    made, counts = stem.stem(files, own.stem, maker.seed)
+    made, counts = _stem.stem(files, own.stem, maker.seed)
     maker.counts |= counts
     write_json(own.beside(".balance.json"), counts)
     return made
 
 
 EXTRAS = {
-    "topic_following": _topic_following,
-    "incapable": _incapable,
-    "tools": _tools,
-    "problems": _problems,
-    "stem": _stem,
+    "topic_following": topic_following,
+    "incapable": incapable,
+    "tools": tools,
+    "problems": problems,
+    "stem": stem,
 }
