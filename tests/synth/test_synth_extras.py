@@ -104,7 +104,7 @@ def test_a_topic_row_comes_back_as_it_was(small):
     assert talk.conversation == topic_following.dialogue_of(maker, made[0]).conversation
     assert talk.lineage.answer_by == "human" and talk.lineage.model == ""
     del rows[0]["scenario"]
-    with pytest.raises(UserError, match="t.jsonl:3: not a topic-following row.*scenario"):
+    with pytest.raises(UserError, match=r"t.jsonl:3: not a topic-following row.*scenario"):
         topic_following.scene_of(rows[0], "t.jsonl:3")
 
 
@@ -403,7 +403,7 @@ def test_questions_about_csv_tables(tmp_path):
     assert one.checks[0].args["answer"] == ["Oslo", "A|B"]
     assert '| Oslo | the "old" one |' in one.conversation.last
     path.write_text("id\tutterance\nnt-0\twhich city?\n")
-    with pytest.raises(UserError, match="train.tsv:2: of no known form"):
+    with pytest.raises(UserError, match=r"train.tsv:2: of no known form"):
         problems.problems(path, problems.ProblemSettings(), 1)
 
 
@@ -455,5 +455,5 @@ def test_stem_takes_the_parts_whose_licence_allows_it(tmp_path):
     ]
     assert counts["reclor"]["left out: part not wanted"] == 1
     path.write_text('{"other": 1}\n')
-    with pytest.raises(UserError, match="parts.jsonl:1: its keys are other"):
+    with pytest.raises(UserError, match=r"parts.jsonl:1: its keys are other"):
         stem.stem([path], stem.StemSettings(), 1)

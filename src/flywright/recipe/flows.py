@@ -44,6 +44,12 @@ def _prompts_of(own: FlowFile) -> list[Prompt]:
     return list(read_jsonl(own.data, Prompt))
 
 
+def _answerers(maker: Maker, own: FlowFile) -> dict[str, Completer]:
+    """All who answer, by name."""
+    policy = {"policy": engine(own.policy)} if own.policy else {}
+    return {"generator": maker.ask, **policy}
+
+
 async def _prompts(maker: Maker, own: FlowFile) -> list[Prompt]:
     subjects = await topics.topics(maker, own.topics)
     made = [
@@ -63,7 +69,8 @@ async def _instructions(maker: Maker, own: FlowFile) -> list[Prompt]:
 
 
 async def _dialogues(maker: Maker, own: FlowFile) -> list[Dialogue]:
-    held = await dialogues(maker, _prompts_of(own), verify=own.synth.verify)
+    user = own.part("user", _answerers(maker, own))
+    held = await dialogues(maker, _prompts_of(own), user, own.synth.verify)
     if own.reward is None:
         return held
     scorer = reward_scorer(own.reward)
@@ -72,9 +79,7 @@ async def _dialogues(maker: Maker, own: FlowFile) -> list[Dialogue]:
 
 async def _comparisons(maker: Maker, own: FlowFile) -> list:
     scorer = reward_scorer(own.reward) if own.reward else None
-    answerers: dict[str, Completer] = {"generator": maker.ask}
-    if own.policy is not None:
-        answerers["policy"] = engine(own.policy)
+    answerers = _answerers(maker, own)
     judges = Judges(Sandbox(own.sandbox), own.part("judge", answerers), scorer)
     pairs = await shared_out(maker, _prompts_of(own), answerers, judges, own.comparisons)
     told_of_judges(own, pairs)
@@ -82,7 +87,9 @@ async def _comparisons(maker: Maker, own: FlowFile) -> list:
 
 
 async def _code(maker: Maker, own: FlowFile) -> list[Dialogue]:
-    return await genetic(maker, _prompts_of(own), own.genetic, Sandbox(own.sandbox))
+    who = _answerers(maker, own)
+    roles = own.part("coder", who), own.part("judge", who)
+    return await genetic(maker, _prompts_of(own), own.genetic, Sandbox(own.sandbox), *roles)
 
 
 _FLOWS = {
