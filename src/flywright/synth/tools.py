@@ -131,14 +131,14 @@ def parsed(reply: str, tools: Sequence[Tool]) -> tuple[Tool, dict[str, Any]]:
     arguments = call.get("arguments", {})
     try:
         arguments = json.loads(arguments) if isinstance(arguments, str) else arguments
-        checked = tool.arguments.model_validate(arguments)
+        tool.arguments.model_validate(arguments)
     except ValidationError as error:
         raise Dropped(
             f"arguments do not fit: {fault_of(error).partition(':')[2].strip()}"
         ) from None
     except ValueError:
         raise Dropped("arguments are no JSON") from None
-    return tool, checked.model_dump(exclude_unset=True)
+    return tool, arguments
 
 
 async def executed(runner: Runner, source: str, name: str, arguments: dict[str, Any]) -> Any:
