@@ -40,7 +40,6 @@ class ExtraSettings(Settings):
 
     out: Path
     data: Path | None = Field(default=None, description="JSONL: prompts or documents; stem: files")
-    people: Path | None = Field(default=None, description="comparisons as people judged them")
     sandbox: SandboxSettings = SandboxSettings()
     roles: RoleSettings = RoleSettings()
     comparisons: ComparisonSettings = ComparisonSettings()
@@ -75,8 +74,8 @@ def _write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 def told_of_judges(own: ExtraSettings, pairs: Sequence[Comparison]) -> None:
     """Write the report of the judges' agreement and bias beside the pairs."""
-    people = list(read_jsonl(own.people, Comparison)) if own.people else []
-    report = agreement.judged(pairs, people)
+    people = own.comparisons.people
+    report = agreement.judged(pairs, list(read_jsonl(people, Comparison)) if people else [])
     write_json(own.beside(".judges.json"), report)
     write_text(own.beside(".judges.md"), agreement.table(report))
 

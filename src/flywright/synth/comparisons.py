@@ -13,6 +13,7 @@ of the prompts: several samples of the best model alone.
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
@@ -38,6 +39,7 @@ class ComparisonSettings(Settings):
         default=0.0, ge=0, le=1, description="share of prompts for the best alone"
     )
     best_samples: int = Field(default=4, ge=2, description="its answers to each of them")
+    people: Path | None = Field(default=None, description="the pairs as people judged them")
 
     def who(
         self, answerers: Mapping[str, Completer], seed: int, prompt: Prompt
