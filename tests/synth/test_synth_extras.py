@@ -443,6 +443,7 @@ def test_stem_takes_the_parts_whose_licence_allows_it(tmp_path):
     ]
     assert counts["reclor"] == {"in": 2, "left out: licence non-commercial": 1, "out": 1}
     assert counts["something new"] == {"in": 1, "left out: licence unknown": 1}
+    assert [one.lineage.answer_by for one in made] == ["model", "model", *["human"] * 3]
     assert made[0].lineage.source == "stem/MATH/PRM-800K" and made[0].lineage.filters == (
         "licence MIT",
     )
@@ -455,5 +456,5 @@ def test_stem_takes_the_parts_whose_licence_allows_it(tmp_path):
     ]
     assert counts["reclor"]["left out: part not wanted"] == 1
     path.write_text('{"other": 1}\n')
-    with pytest.raises(UserError, match=r"parts.jsonl:1: its keys are other"):
+    with pytest.raises(UserError, match=r"parts.jsonl:1: .*in a row with other"):
         stem.stem([path], stem.StemSettings(), 1)

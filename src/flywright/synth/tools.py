@@ -83,10 +83,9 @@ def _tool(function: ast.FunctionDef) -> Tool:
     words, _, example = (ast.get_docstring(function) or "").partition(">>>")
     names = [argument.arg for argument in function.args.args]
     defaults = [ast.literal_eval(each) for each in function.args.defaults]
-    given: dict[str, Any] = dict(zip(names[len(names) - len(defaults) :], defaults, strict=True))
-    fields: dict[str, Any] = {
-        each.arg: (_type(each.annotation), given.get(each.arg, ...)) for each in function.args.args
-    }
+    needed = [...] * (len(names) - len(defaults))
+    types = [_type(argument.annotation) for argument in function.args.args]
+    fields: Any = dict(zip(names, zip(types, [*needed, *defaults], strict=True), strict=True))
     strict = ConfigDict(strict=True, extra="forbid")
     model = create_model(function.name, __config__=strict, **fields)
     shown: dict[str, Any] = {}
@@ -133,9 +132,8 @@ def parsed(reply: str, tools: Sequence[Tool]) -> tuple[Tool, dict[str, Any]]:
         arguments = json.loads(arguments) if isinstance(arguments, str) else arguments
         tool.arguments.model_validate(arguments)
     except ValidationError as error:
-        raise Dropped(
-            f"arguments do not fit: {fault_of(error).partition(':')[2].strip()}"
-        ) from None
+        why = fault_of(error).partition(": ")[2]
+        raise Dropped(f"arguments do not fit: {why}") from None
     except ValueError:
         raise Dropped("arguments are no JSON") from None
     return tool, arguments

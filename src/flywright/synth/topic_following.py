@@ -61,27 +61,30 @@ class Scene:
     sampling: Sampling | None = None
 
     @property
-    def id(self) -> str:
-        """A hash of what is said."""
-        return record_id("topic_following", self.instruction, self.turns)
-
-    @property
     def about(self) -> dict[str, str]:
         """What templates say of it."""
         names = ("domain", "scenario", "instruction")
         return {name: getattr(self, name) for name in names}
 
     @property
+    def id(self) -> str:
+        """A hash of what it is about and what is said."""
+        return record_id("topic_following", self.about, self.turns)
+
+    @property
     def refusal(self) -> str:
         """The fixed answer to what is off the topic."""
         return template("tf_refusal").text.format(scenario=self.scenario)
 
-    def told(self, away: bool = True) -> list[str]:
+    @property
+    def told(self) -> list[str]:
         """The turns, with what leads away and its answers inserted."""
-        said: list[str] = []
-        for place, text in enumerate(self.turns):
-            said += [text, *(self.away.get(place // 2, ()) if away and place % 2 else ())]
-        return said
+        after = [
+            self.away.get(place // 2, ()) if place % 2 else () for place in range(len(self.turns))
+        ]
+        return [
+            text for said, more in zip(self.turns, after, strict=True) for text in (said, *more)
+        ]
 
 
 def rouge_l(first: str, second: str) -> float:
@@ -181,12 +184,10 @@ async def scenes(
 
 def dialogue_of(maker: Maker, scene: Scene) -> Dialogue:
     """The talk with its distractors inserted, under the scene's instruction."""
-    talk = Conversation.of(*scene.told(), system=scene.instruction)
+    talk = Conversation.of(*scene.told, system=scene.instruction)
     parents = (record_id(scene.domain, scene.scenario),)
-    if scene.sampling:
-        wording, by = template("tf_distractors"), {"answer_by": "model"}
-    else:
-        wording, by = None, {"answer_by": "human", "model": ""}  # they came with the talk
+    by = {"answer_by": "model"} if scene.sampling else {"answer_by": "human", "model": ""}
+    wording = template("tf_distractors") if scene.sampling else None
     lineage = maker.lineage("topic_following", wording, scene.sampling, parents, **by)
     name = record_id(scene.id, scene.away)
     return Dialogue(id=name, conversation=talk, task="topic_following", lineage=lineage)
@@ -207,7 +208,7 @@ def row_of(scene: Scene) -> dict[str, Any]:
             {"bot turn": scene.turns[2 * turn + 1], "distractor": text}
             for turn, (text, _) in scene.away.items()
         ],
-        "conversation_with_distractors": messages(scene.told()),
+        "conversation_with_distractors": messages(scene.told),
     }
 
 
