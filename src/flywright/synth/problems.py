@@ -71,14 +71,19 @@ def computed(program: str, table: Sequence[Sequence[str]]) -> float | bool:
     return done[-1]
 
 
+def _right(kind: str, answer: Any) -> Check:
+    return Check(kind=kind, args={"answer": answer})
+
+
 def _finqa(row: Row) -> Iterator[Asked]:
     asked = {**row, **row.get("qa", {})}
     value = asked["exe_ans"] if "exe_ans" in asked else computed(asked["program"], row["table"])
     before, after = row.get("pre_text") or [], row.get("post_text") or row.get("contexts") or []
     text = "\n\n".join(filter(None, (" ".join(before), _drawn(row["table"]), " ".join(after))))
-    yesno = [{True: "yes", False: "no"}.get(value, value)] if isinstance(value, bool | str) else []
-    right = ("items", yesno) if yesno else ("rounded", float(value))
-    yield "finqa", text, asked["question"], *right
+    if isinstance(value, bool):
+        value = "yes" if value else "no"
+    right = _right("items", [value]) if isinstance(value, str) else _right("rounded", float(value))
+    yield "finqa", text, asked["question"], right
 
 
 def _tatqa(row: Row) -> Iterator[Asked]:
@@ -86,14 +91,15 @@ def _tatqa(row: Row) -> Iterator[Asked]:
     text = "\n\n".join([_drawn(row["table"]["table"]), *paragraphs])
     for asked in row["questions"]:
         said, scale = asked["answer"], f" (in {asked['scale']})" if asked.get("scale") else ""
-        right = ("items", said) if isinstance(said, list) else ("rounded", float(said))
-        yield "tatqa", text, asked["question"] + scale, *right
+        listed = isinstance(said, list)
+        right = _right("items", said) if listed else _right("rounded", float(said))
+        yield "tatqa", text, asked["question"] + scale, right
 
 
 def _wtq(row: Row, folder: Path) -> Iterator[Asked]:
     table = list(csv.reader(read_lines(folder / row["context"]), escapechar="\\"))
     wanted = [each.replace("\\p", "|") for each in row["targetValue"].split("|")]
-    yield "wikitablequestions", _drawn(table), row["utterance"], "items", wanted
+    yield "wikitablequestions", _drawn(table), row["utterance"], _right("items", wanted)
 
 
 def _drawn(table: Sequence[Sequence[str]]) -> str:
@@ -104,10 +110,11 @@ def _drawn(table: Sequence[Sequence[str]]) -> str:
 def _asked(row: Row, folder: Path) -> Iterator[Asked]:
     """A row's questions. Raises KeyError and the like if it is of no known form."""
     if "problem" in row:
-        yield "math", "", row["problem"], "math", row.get("answer") or final(row["solution"])
+        right = _right("math", row.get("answer") or final(row["solution"]))
+        yield "math", "", row["problem"], right
     elif "####" in str(row.get("answer")):
         answer = row["answer"].rpartition("####")[2].strip().replace(",", "")
-        yield "gsm8k", "", row["question"], "number", answer
+        yield "gsm8k", "", row["question"], _right("number", answer)
     elif "questions" in row:
         yield from _tatqa(row)
     else:
@@ -148,7 +155,7 @@ def problems(path: Path, settings: ProblemSettings, seed: int) -> tuple[list[Pro
 
 
 def _prompt(asked: Asked, seed: int) -> Prompt:
-    family, document, question, kind, answer = asked
+    family, document, question, right = asked
     joins = variants("problems_join")
     join = joins[seed_from(seed, document, question) % len(joins)]
     text = join.text.format(document=document, question=question) if document else question
@@ -157,7 +164,7 @@ def _prompt(asked: Asked, seed: int) -> Prompt:
         id=record_id(family, text),
         conversation=Conversation.of(text),
         task=family,
-        checks=(Check(kind=kind, args={"answer": answer}),),
+        checks=(right,),
         lineage=Lineage(source=family, answer_by="human", seed=seed, parents=parents),
     )
 
