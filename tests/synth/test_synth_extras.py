@@ -88,24 +88,26 @@ def test_scenarios_are_unlike_each_other(small):
     assert rouge_l("a b c d", "a x c d") == pytest.approx(0.75) and rouge_l("", "a") == 0.0
 
 
-def test_a_topic_row_comes_back_as_it_was(small):
+def test_a_topic_row_comes_back_as_it_was(small, tmp_path):
     _, made = topic_scenes(small)
     rows = [topic_following.row_of(scene) for scene in made]
-    assert rows[0]["distractors"][1] == {
-        "bot turn": made[0].turns[3],
-        "distractor": "Who won the cup?",
-    }
+    last = made[0].turns[3]
+    assert rows[0]["distractors"][1] == {"bot turn": last, "distractor": "Who won the cup?"}
     assert len(rows[0]["conversation_with_distractors"]) == 10 and len(rows[0]["conversation"]) == 6
-    read = [topic_following.scene_of(row, "here") for row in rows]
+    path = tmp_path / "topics.jsonl"
+    doubled = {**rows[0], "conversation": rows[0]["conversation"][:1] + rows[0]["conversation"]}
+    path.write_text("\n".join(map(json.dumps, [*rows, doubled])))
+    read, counts = topic_following.given(path)
     assert [(one.turns, one.away) for one in read] == [(one.turns, one.away) for one in made]
+    assert counts["in"] == len(rows) + 1 and counts["left out: not in turn"] == 1
     silent = Scripted(lambda *_: pytest.fail("nobody has to be asked"))
     maker, again = topic_scenes(small, given=read, completer=silent)
     talk = topic_following.dialogue_of(maker, again[0])
     assert talk.conversation == topic_following.dialogue_of(maker, made[0]).conversation
     assert talk.lineage.answer_by == "human" and talk.lineage.model == ""
-    del rows[0]["scenario"]
-    with pytest.raises(UserError, match=r"t.jsonl:3: not a topic-following row.*scenario"):
-        topic_following.scene_of(rows[0], "t.jsonl:3")
+    path.write_text(json.dumps({name: rows[0][name] for name in rows[0] if name != "scenario"}))
+    with pytest.raises(UserError, match=r"topics.jsonl:1: not a topic-following row.*scenario"):
+        topic_following.given(path)
 
 
 def test_the_order_in_which_topic_calls_end_changes_nothing(small, late):

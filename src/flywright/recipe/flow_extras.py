@@ -11,7 +11,6 @@ from typing import Any
 from pydantic import Field
 
 from flywright.ask import Completer
-from flywright.data.rows import placed_rows
 from flywright.errors import UserError
 from flywright.files import canonical_json, write_json, write_text
 from flywright.judge import agreement
@@ -81,8 +80,9 @@ def told_of_judges(own: ExtraSettings, pairs: Sequence[Comparison]) -> None:
 
 
 async def topic_following(maker: Maker, own: ExtraSettings) -> list[Dialogue]:
-    read = placed_rows(own.data) if own.data else ()
-    given = [_topics.scene_of(row, where) for where, row in read]
+    given = []
+    if own.data:
+        given, maker.counts["read"] = _topics.given(own.data)
     made = await _topics.scenes(maker, own.topic_following, given)
     _write_rows(own.beside(".ctat.jsonl"), map(_topics.row_of, made))
     write_json(own.beside(".balance.json"), _topics.balance(made))

@@ -4,18 +4,21 @@
     each distractor after its bot turn, declined or led back
 
 `scenes` makes them (from given talks, where there are), `dialogue_of` the records to learn from;
-`row_of` and `scene_of` write and read CantTalkAboutThis's field names.
+`row_of` and `given` write and read CantTalkAboutThis's field names.
 """
 
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
 from flywright.ask.protocol import Completer, Sampling
+from flywright.data.rows import placed_rows
+from flywright.data.turns import LeftOut, dialogue, from_messages
 from flywright.errors import UserError
 from flywright.records import Conversation, Dialogue, record_id
 from flywright.settings import Settings
@@ -212,25 +215,41 @@ def row_of(scene: Scene) -> dict[str, Any]:
     }
 
 
-def scene_of(row: dict[str, Any], where: str) -> Scene:
+def scene_of(row: dict[str, Any]) -> Scene:
     """A scene from CantTalkAboutThis's field names; one distractor is kept for a bot's turn.
 
-    Raises UserError naming `where` if a field is missing or the turns do not alternate.
+    Raises LeftOut where turns do not alternate, KeyError or the like where something is missing.
     """
-    try:
-        opened = list(row["conversation"])[row["conversation"][0]["role"] != "user" :]
-        turns = tuple(each.content for each in Conversation(messages=tuple(opened)).messages)
-        about = (row["domain"], row["scenario"], row["system_instruction"])
-        scene = Scene(*about, turns[: len(turns) // 2 * 2])
-        bot = [" ".join(turn.split()) for turn in scene.turns[1::2]]
-        for each in row.get("distractors") or ():
-            words = " ".join(each["bot turn"].split())  # people copied a part of the turn
-            turn = next((n for n, text in enumerate(bot) if words in text), None)
-            if words and turn is not None:
-                scene.away.setdefault(turn, (each["distractor"], scene.refusal))
-        return scene
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
-        raise UserError(f"{where}: not a topic-following row: {error!r}") from None
+    said = from_messages(row["conversation"])
+    talk = dialogue(said[bool(said) and said[0].role != "user" :])  # a bot's greeting is left out
+    words = tuple(message.content for message in talk.messages)
+    scene = Scene(row["domain"], row["scenario"], row["system_instruction"], words)
+    bot = [" ".join(turn.split()) for turn in scene.turns[1::2]]
+    for each in row.get("distractors") or ():
+        part = " ".join(each["bot turn"].split())  # people copied a part of the turn
+        turn = next((n for n, text in enumerate(bot) if part and part in text), None)
+        if turn is not None:
+            scene.away.setdefault(turn, (each["distractor"], scene.refusal))
+    return scene
+
+
+def given(path: Path) -> tuple[list[Scene], Counter[str]]:
+    """The scenes of a file in CantTalkAboutThis's form, and counts {in, out, and why left out}.
+
+    Raises UserError naming a row of another form.
+    """
+    found: list[Scene] = []
+    counts: Counter[str] = Counter()
+    for where, row in placed_rows(path):
+        counts["in"] += 1
+        try:
+            found.append(scene_of(row))
+            counts["out"] += 1
+        except LeftOut as why:
+            counts[f"left out: {why}"] += 1
+        except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+            raise UserError(f"{where}: not a topic-following row: {error!r}") from None
+    return found, counts
 
 
 def balance(made: Iterable[Scene]) -> dict[str, dict[str, int]]:
