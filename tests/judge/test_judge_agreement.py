@@ -69,6 +69,6 @@ def test_length_place_and_people():
     assert report["agreement"]["people ~ truth"]["agree"] == 0.5
     assert report["decided_by"] == {"truth": 6, "llm": 1}
     text = table(report)
-    assert "7 pairs: 6 decided by truth, 1 decided by llm" in text
+    assert "| pairs | all | truth | llm |\n| --- | --- | --- | --- |\n| all | 7 | 6 | 1 |" in text
     assert "| people ~ truth | 2 | 0.500 |" in text
-    assert table(judged([])).startswith("0 pairs")
+    assert "| all | 0 |" in table(judged([]))

@@ -271,13 +271,6 @@ def test_tool_rows_have_the_forms_that_people_know(small, tmp_path):
     double = next(t["function"] for t in row["tools"] if t["function"]["name"] == "double")
     assert double["parameters"]["properties"]["number"] == {"type": "integer", "examples": [3]}
     assert double["description"] == "Twice a number." and len(row["tools"]) == 2
-    glaive = tools.glaive_row(one)
-    assert glaive["system"].startswith("SYSTEM: ") and '"name": "double"' in glaive["system"]
-    assert re.match(
-        r'USER: .*\n\n\nASSISTANT: <functioncall> \{"name": "double".*<\|endoftext\|>\n\n\n'
-        r"FUNCTION RESPONSE: \d+\n\n\nASSISTANT: It comes to \d+\. <\|endoftext\|>$",
-        glaive["chat"],
-    )
 
 
 def test_the_tools_that_come_along_do_their_examples():

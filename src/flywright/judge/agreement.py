@@ -83,21 +83,15 @@ def table(report: Mapping[str, Any]) -> str:
 
     def rows(title: str, of: Mapping[str, Mapping[str, Any]]) -> list[str]:
         names = list(dict.fromkeys(name for found in of.values() for name in found))
-        lines = [[title, *names], ["---"] * (len(names) + 1)]
-        lines += [
-            [key, *(shown(found.get(name, 0)) for name in names)] for key, found in of.items()
-        ]
-        return ["", *(f"| {' | '.join(cells)} |" for cells in lines)]
+        cells = [[key, *(shown(row.get(name, 0)) for name in names)] for key, row in of.items()]
+        lines = [[title, *names], ["---"] * (len(names) + 1), *cells]
+        return ["", *(f"| {' | '.join(line)} |" for line in lines)]
 
-    length = report["length"]
-    return "\n".join(
-        [
-            f"{report['pairs']} pairs: "
-            + ", ".join(f"{count} decided by {who}" for who, count in report["decided_by"].items()),
-            *rows("answers", {"mean characters": length["mean_characters"]}),
-            *rows("votes for the longer answer", length["longer_preferred"]),
-            *rows("labels in both orders", report["position"]),
-            *rows("judges", report["agreement"]),
-            "",
-        ]
-    )
+    tables = {
+        "pairs": {"all": {"all": report["pairs"], **report["decided_by"]}},
+        "mean characters": {"": report["length"]["mean_characters"]},
+        "votes for the longer answer": report["length"]["longer_preferred"],
+        "labels in both orders": report["position"],
+        "judges": report["agreement"],
+    }
+    return "\n".join(line for title, of in tables.items() for line in rows(title, of)) + "\n"

@@ -1,7 +1,7 @@
 """The flows of the extra sources, and what stands beside their records: reports, others' forms.
 
 flywright synth topic_following|incapable|tools|problems|stem SETTINGS.toml
-OUT.balance.json, OUT.ctat.jsonl, OUT.openai.jsonl, OUT.glaive.jsonl, OUT.judges.{json,md}
+OUT.balance.json, OUT.ctat.jsonl, OUT.openai.jsonl, OUT.judges.{json,md}
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -98,7 +98,6 @@ async def incapable(maker: Maker, own: ExtraSettings) -> list[Dialogue]:
 async def tools(maker: Maker, own: ExtraSettings) -> list[Dialogue]:
     made = await _tools.called(maker, own.tools, Sandbox(own.sandbox))
     _write_rows(own.beside(".openai.jsonl"), map(_tools.openai_row, made))
-    _write_rows(own.beside(".glaive.jsonl"), map(_tools.glaive_row, made))
     return made
 
 

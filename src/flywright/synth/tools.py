@@ -33,9 +33,6 @@ TOOLBOX = Path(__file__).parent / "templates" / "toolbox.txt"  # Python that run
 CALL, RESULT = "<functioncall> ", "FUNCTION RESPONSE: "  # as Glaive's data write them
 _TYPES = {"int": int, "float": float, "str": str, "bool": bool}
 _MARK = "result "
-_GLAIVE = (
-    "You are a helpful assistant with access to the following functions. Use them if required -"
-)
 
 
 class ToolSettings(Settings):
@@ -237,23 +234,6 @@ def openai_row(dialogue: Dialogue) -> dict[str, Any]:
             messages.append({"role": "tool", **told})
         else:
             messages.append({"role": message.role, "content": text})
-    tools = [{"type": "function", "function": tool} for tool in _listed(dialogue)]
+    lines = [line for line in dialogue.conversation.system.splitlines() if line.startswith("{")]
+    tools = [{"type": "function", "function": json.loads(line)} for line in lines]
     return {"messages": messages, "tools": tools}
-
-
-def glaive_row(dialogue: Dialogue) -> dict[str, str]:
-    """The dialogue as Glaive's function-calling data have it: {"system", "chat"}."""
-    tools = "\n\n".join(json.dumps(tool, indent=4) for tool in _listed(dialogue))
-    said = []
-    for message in dialogue.conversation.turns:
-        if message.role == "assistant":
-            said.append(f"ASSISTANT: {message.content} <|endoftext|>")
-        else:
-            told = message.content.startswith(RESULT)
-            said.append(f"{'' if told else 'USER: '}{message.content}")
-    return {"system": f"SYSTEM: {_GLAIVE}\n{tools}", "chat": "\n\n\n".join(said)}
-
-
-def _listed(dialogue: Dialogue) -> list[dict[str, Any]]:
-    lines = dialogue.conversation.system.splitlines()
-    return [json.loads(line) for line in lines if line.startswith("{")]
