@@ -12,12 +12,13 @@ from flywright.synth.flow import Dropped
 _NUMBERED = re.compile(r"^[ \t]*\d+[.)][ \t]+(\S.*?)[ \t]*$", re.MULTILINE)
 _FENCE = re.compile(r"```[A-Za-z0-9]*\n(.*?)```", re.DOTALL)
 _VERDICT = re.compile(r"^\W*verdict\W*(yes|no)\W*$", re.IGNORECASE)
-_TURN = re.compile(r"^\W*(user|bot)\W*:\W*?[ \t]*(.*?)[ \t]*$", re.IGNORECASE)
+_TURN = re.compile(r"^\W*(user|bot)[*_]*:[*_]*[ \t]*(.*?)[ \t]*$", re.IGNORECASE)
 _WRAPPERS = (("**", "**"), ('"', '"'), ("“", "”"))
 _POLITE = re.compile(
-    r"^(?:(?:thank you|thanks)\b[^.!?\n]*[.!?]|sure[,!.]|of course[,!.]|certainly[,!.]|great[,!.]|"
-    r"(?:I'd|I would) be (?:happy|glad) to[^.!?\n]*[.!?]|that(?:'s| is) (?:very )?(?:helpful|great)"
-    r"[^.!?\n]*[.!?])\s*",
+    r"^(?:(?:thank you|thanks|that(?:'s| is) (?:very |really )?(?:helpful|great|useful))\b"
+    r"(?:[^.!?\n]*[.!]|[^.!?,\n]*,(?:\s*(?:but|and|so)\b)?)|"  # a question after it stays
+    r"sure[,!.]|of course[,!.]|certainly[,!.]|great[,!.]|"
+    r"(?:I'd|I would) be (?:happy|glad) to[^.!?\n]*[.!?])\s*",
     re.IGNORECASE,
 )
 
