@@ -450,6 +450,9 @@ def test_stem_takes_the_parts_whose_licence_allows_it(tmp_path):
         "stem/openbookqa",
     ]
     assert counts["reclor"]["left out: part not wanted"] == 1
+    path.write_text(json.dumps(rows[0]) + "\n" + json.dumps(rows[0]))
+    made, counts = stem.stem([path], stem.StemSettings(), 1)
+    assert len(made) == 1 and counts["MATH/PRM-800K"]["left out: copy"] == 1
     path.write_text('{"other": 1}\n')
     with pytest.raises(UserError, match=r"parts.jsonl:1: .*in a row with other"):
         stem.stem([path], stem.StemSettings(), 1)

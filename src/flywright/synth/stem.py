@@ -82,7 +82,9 @@ def stem(
             lineage = Lineage(source=f"stem/{part}", answer_by=by, filters=told)
             name, talk = record_id("stem", part, *said), Conversation.of(*said)
             one = Dialogue(id=name, conversation=talk, task="stem", lineage=lineage)
-            made.setdefault(part, {})[name] = one
+            if name in made.setdefault(part, {}):
+                counts[part]["left out: copy"] += 1
+            made[part][name] = one
     kept = []
     for part, found in made.items():
         drawn = set(sorted(found, key=lambda name: seed_from(seed, name))[: settings.most])
