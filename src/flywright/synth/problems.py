@@ -33,8 +33,6 @@ _STEP = re.compile(r"(\w+)\(((?:[^()]|\([^()]*\))*)\)")
 _ACTS = {"add": add, "subtract": sub, "multiply": mul, "divide": truediv, "exp": pow}
 _OVER_ROW = {"average": fmean, "sum": sum, "max": max, "min": min}
 Asked = tuple[str, str, str, Check]  # family, document, question, and what is right
-    str, str, str, str, Any
-]  # family, document, question, and the check's kind and answer
 
 
 class ProblemSettings(Settings):
