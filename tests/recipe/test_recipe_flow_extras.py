@@ -89,6 +89,6 @@ def test_roles_are_names_of_those_who_answer(tmp_path):
     one, two = Scripted(lambda *_: ""), Scripted(lambda *_: "")
     answerers = {"generator": one, "big": two}
     own = own_file(tmp_path, "roles.judge=big")
-    assert own.part("judge", answerers) is two and own.part("coder", answerers) is one
+    assert own.part("judge", answerers, one) is two and own.part("coder", answerers, one) is one
     with pytest.raises(UserError, match=r"roles\.judge = 'big'.*generator"):
-        own.part("judge", {"generator": one})
+        own.part("judge", {"generator": one}, one)

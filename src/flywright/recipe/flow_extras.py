@@ -48,12 +48,14 @@ class ExtraSettings(Settings):
     problems: _problems.ProblemSettings = _problems.ProblemSettings()
     stem: _stem.StemSettings = _stem.StemSettings()
 
-    def part(self, role: str, answerers: Mapping[str, Completer]) -> Completer:
-        """Who plays a part. Raises UserError if nobody has that name."""
-        name = getattr(self.roles, role) or next(iter(answerers))
-        if name not in answerers:
+    def part(
+        self, role: str, answerers: Mapping[str, Completer], otherwise: Completer
+    ) -> Completer:
+        """Who plays a part: the one named, or `otherwise`. Raises UserError for an unknown name."""
+        name = getattr(self.roles, role)
+        if name and name not in answerers:
             raise UserError(f"roles.{role} = {name!r}: those who answer are {', '.join(answerers)}")
-        return answerers[name]
+        return answerers[name] if name else otherwise
 
     def beside(self, suffix: str) -> Path:
         """A file beside `out`."""

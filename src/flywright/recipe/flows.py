@@ -69,7 +69,7 @@ async def _instructions(maker: Maker, own: FlowFile) -> list[Prompt]:
 
 
 async def _dialogues(maker: Maker, own: FlowFile) -> list[Dialogue]:
-    user = own.part("user", _answerers(maker, own))
+    user = own.part("user", _answerers(maker, own), maker.ask)
     held = await dialogues(maker, _prompts_of(own), user, own.synth.verify)
     if own.reward is None:
         return held
@@ -80,7 +80,7 @@ async def _dialogues(maker: Maker, own: FlowFile) -> list[Dialogue]:
 async def _comparisons(maker: Maker, own: FlowFile) -> list:
     scorer = reward_scorer(own.reward) if own.reward else None
     answerers = _answerers(maker, own)
-    judges = Judges(Sandbox(own.sandbox), own.part("judge", answerers), scorer)
+    judges = Judges(Sandbox(own.sandbox), own.part("judge", answerers, maker.ask), scorer)
     pairs = await shared_out(maker, _prompts_of(own), answerers, judges, own.comparisons)
     told_of_judges(own, pairs)
     return pairs
@@ -88,7 +88,7 @@ async def _comparisons(maker: Maker, own: FlowFile) -> list:
 
 async def _code(maker: Maker, own: FlowFile) -> list[Dialogue]:
     who = _answerers(maker, own)
-    roles = own.part("coder", who), own.part("judge", who)
+    roles = (own.part(role, who, maker.ask) for role in ("coder", "judge"))
     return await genetic(maker, _prompts_of(own), own.genetic, Sandbox(own.sandbox), *roles)
 
 
