@@ -7,7 +7,7 @@ adds a deadline, retries, a concurrency that feels its way (AIMD) and a budget t
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -32,7 +32,7 @@ async def ordered(
     items: Iterable[Item],
     limit: int = 64,
     window: int = 0,
-) -> AsyncIterator[Result]:
+) -> AsyncGenerator[Result, None]:
     """Results of `work` in the order of `items`, at most `limit` at once.
 
     At most `window` items (default 4 x limit) are begun and not yet handed out, so that memory does

@@ -22,21 +22,19 @@ from pathlib import Path
 from typing import Any
 
 import flywright
-from flywright.ask import Budget, Crew, Ledger, Ledgered, Limited, Mixed, ordered
+from flywright.ask import Budget, Completer, Crew, Ledger, Ledgered, Limited, Mixed, ordered
 from flywright.ask.budget import Costs, Price
 from flywright.ask.limits import Patience
 from flywright.ask.protocol import Stopped
 from flywright.errors import FlywrightError, UserError
 from flywright.files import atomic_file, digest, file_hash, read_json, write_json
 from flywright.progress import silent
-from flywright.recipe.answerers import engine
 from flywright.recipe.console import Teller
 from flywright.recipe.flow_workers import PARENT, Helpers, number_here, on_ray
 from flywright.recipe.flows import FLOWS, AnswererSettings, Each, FlowFile, Job, Whole
 from flywright.records import read_jsonl, write_jsonl
 from flywright.settings import load_settings
 from flywright.synth import Maker
-from flywright.synth.flow import add_counts
 from flywright.synth.maker import Failure
 
 AT_ONCE = 3  # shards, so that none waits for the slowest record of another
@@ -49,20 +47,24 @@ Info = dict[str, Any]  # of a shard: file, read, records, counts, failed, left
 def _opened(who: AnswererSettings, own: FlowFile, budget: Budget, teller: Teller) -> Limited:
     """One answerer within its limits."""
     patience = Patience(**own.patience.model_dump())
-    limits = {"budget": budget, "price": Price(who.prompt_price, who.answer_price)}
+    price = Price(who.prompt_price, who.answer_price)
+
+    def limited(completer: Completer, load: Any = None) -> Limited:
+        return Limited(completer, patience, who.concurrency, budget, price, load, teller.say)
+
     if not who.model:
         raise UserError("generator.model: name a URL or a weights folder")
     if not who.model.startswith(("http://", "https://")):
-        return Limited(engine(Path(who.model), who.name), patience, who.concurrency, **limits)
+        from flywright.recipe.answerers import engine  # torch, only where it answers
+
+        return limited(engine(Path(who.model), who.name))
     from flywright.serve.client import HttpCompleter, NemoCompleter
 
     key = os.environ.get(who.api_key_variable, "") if who.api_key_variable else ""
-    told = {**limits, "tell": teller.say}
     if who.wire == "nemo":
-        nemo = NemoCompleter(who.model, who.name, key, patience.try_seconds)
-        return Limited(nemo, patience, who.concurrency, **told)
+        return limited(NemoCompleter(who.model, who.name, key, patience.try_seconds))
     http = HttpCompleter(who.model, who.model_at_endpoint, key, patience.try_seconds)
-    return Limited(http, patience, who.concurrency, load=http.load, **told)
+    return limited(http, http.load)
 
 
 def _code_hash() -> str:
@@ -153,14 +155,14 @@ class _Run:
 
     async def fill(self, path: Path, records: list[Any] | None) -> Info:
         """Make a shard's records and write them, then what is to be told of them."""
-        shared = {"counts": {}, "failed": [], "stopped": None}
-        maker = replace(self.maker, **shared)
-        if records is None:
+        maker = replace(self.maker, counts={}, failed=[], stopped=None)
+        if isinstance(self.entry, Whole):
             self.maker = maker  # its progress is the flow's
-            made = await maker.unless_stopped(self.entry.make(maker, self.job))  # type: ignore[call-arg]
+            flow = self.entry.make(maker, self.job)
         else:
             maker.tick = silent
-            made = await maker.unless_stopped(self.entry.make(maker, self.job, records))  # type: ignore[call-arg]
+            flow = self.entry.make(maker, self.job, records or [])
+        made = await maker.unless_stopped(flow)
         self.stopped = self.stopped or maker.stopped
         count = write_jsonl(path.with_suffix(".jsonl"), made)
         info = {
@@ -178,7 +180,9 @@ class _Run:
         """Add a shard to what is told."""
         self.done += info["read"]
         for name, counts in info["counts"].items():
-            add_counts(self.counts.setdefault(name, {}), counts)
+            kept = self.counts.setdefault(name, {})
+            for key, value in counts.items():
+                kept[key] = kept.get(key, 0) + value
 
     async def join(self, infos: dict[int, Info]) -> Info:
         """The shards as one file, what failed, and the manifest; once, whoever comes first."""

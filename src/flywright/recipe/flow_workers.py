@@ -24,11 +24,13 @@ class Helpers:
 
     def __init__(self, count: int, arguments: list[str], tell: Callable[[str], None]):
         command = [sys.executable, "-m", "flywright.cli", "synth", *arguments]
-        self._tell, self._running = tell, {}
+        self._tell = tell
+        self._running: dict[int, subprocess.Popen[bytes]] = {}
         for number in range(1, count + 1):
             own = {**os.environ, NUMBER: str(number), PARENT: str(os.getpid())}
-            quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-            self._running[number] = subprocess.Popen(command, env=own, **quiet)
+            self._running[number] = subprocess.Popen(
+                command, env=own, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+            )
 
     def look(self, wait: bool = False) -> None:
         """Take note of those that have ended."""
@@ -36,7 +38,7 @@ class Helpers:
             status = process.wait() if wait else process.poll()
             if status is not None:
                 del self._running[number]
-                said = process.stderr.read().decode(errors="replace").strip()[-500:]
+                said = (process.communicate()[1] or b"").decode(errors="replace").strip()[-500:]
                 if status not in (0, 75):
                     self._tell(
                         f"worker {number} ended with status {status}; {said or 'others go on'}"

@@ -15,7 +15,6 @@ from pydantic import Field
 
 from flywright.ask import Completer, Ledger, Ledgered, LedgeredScorer, Mixed, Scorer
 from flywright.errors import UserError
-from flywright.recipe.answerers import engine, scorer_of
 from flywright.recipe.settings import GeneratorSettings
 from flywright.records import Dialogue, Document, Prompt, Record, read_jsonl
 from flywright.sandbox import Sandbox, SandboxSettings
@@ -92,6 +91,8 @@ class Job:
         """The reward model, if there is one; the ledger remembers its scores."""
         if not self.own.reward:
             return None
+        from flywright.recipe.answerers import scorer_of
+
         return LedgeredScorer(scorer_of(self.own.reward), self.ledger)
 
     @cached_property
@@ -104,6 +105,8 @@ class Job:
         """All who answer by name, the policy among them."""
         named = {who.model: who for who in self.answerers.all}
         if self.own.policy is not None:
+            from flywright.recipe.answerers import engine
+
             named["policy"] = Ledgered(engine(self.own.policy), self.ledger)
         return named
 

@@ -6,7 +6,7 @@ call ends first, so that a resumed flow writes the same file as one that was nev
 """
 
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -21,6 +21,7 @@ from flywright.progress import Tick, silent
 In = TypeVar("In")
 Out = TypeVar("Out")
 Ask = TypeVar("Ask")
+COUNTED = ("in", "ok", "out", "failed")  # and "dropped: REASON", "left"
 
 
 class Dropped(Exception):  # noqa: N818 - a drop is an ending, not an error
@@ -37,7 +38,7 @@ def identity(record: Any) -> str:
 
 def count_ending(counts: dict[str, int], ending: Ending[Any]) -> None:
     """Add one ending to counts of in, ok, out, failed, "dropped: REASON", and left if it is."""
-    for key in ("in", "ok", "out", "failed"):
+    for key in COUNTED:
         counts.setdefault(key, 0)
     counts["in"] += 1
     if isinstance(ending, list):
@@ -70,10 +71,10 @@ class FlowResult(Generic[Out]):
     @property
     def counts(self) -> dict[str, int]:
         """in, ok, out, failed, and "dropped: REASON" for each reason, the reasons sorted."""
-        counts = dict.fromkeys(("in", "ok", "out", "failed"), 0)
+        counts: dict[str, int] = {}
         for ending in self.endings:
             count_ending(counts, ending)
-        return {**dict.fromkeys(("in", "ok", "out", "failed"), 0), **dict(sorted(counts.items()))}
+        return {key: counts.get(key, 0) for key in (*COUNTED, *sorted(counts.keys() - {*COUNTED}))}
 
     def whole(self) -> list[Out]:
         """The records, if no record failed; else FlywrightError, so that nobody takes it for done.
@@ -94,7 +95,7 @@ async def stream_flow(
     ask: Ask,
     limit: int = 64,
     survive: bool = False,
-) -> AsyncIterator[tuple[Ending[Out], Spent]]:
+) -> AsyncGenerator[tuple[Ending[Out], Spent], None]:
     """How each record ends and what was paid for it, in order, as they end; ask = who answers.
 
     records: any iterable, of any length; at most `limit` are at work. A step returns the records it

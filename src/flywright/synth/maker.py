@@ -6,7 +6,7 @@ maker.counts   # {"open_qa": {"in": 16, "ok": 15, "out": 30, "failed": 0, "dropp
 """
 
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
@@ -81,7 +81,7 @@ class Maker:
 
     async def _alone(
         self, name: str, step: Step[In, Out], records: Sequence[In], told: Callable[[], None]
-    ) -> AsyncIterator[Ending[Out]]:
+    ) -> AsyncGenerator[Ending[Out], None]:
         costs = self.costs.setdefault(name, Costs())
         limit, survive = self.settings.concurrency, self.failed is not None
         async with aclosing(stream_flow(step, records, self.ask, limit, survive)) as stream:
