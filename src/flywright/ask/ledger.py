@@ -31,6 +31,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from flywright.ask.limits import Limited
 from flywright.ask.protocol import Completer, Completion, Sampling, Scorer
 from flywright.errors import FlywrightError
 from flywright.files import canonical_json, digest, named_disk_errors
@@ -40,6 +41,13 @@ OPEN_SEGMENTS = 64  # kept open for reading
 INDEX_KIB = 32 << 10  # of the index in memory
 _LINE = re.compile(rb'\{"check":"([0-9a-f]{8})",("key":"([0-9a-f]{32})",.*)\n', re.DOTALL)
 Lease = Callable[[str], AbstractAsyncContextManager[Any]]
+Pay = Callable[[], Awaitable[dict[str, Any]]]
+Within = Callable[[Callable[[], Awaitable[bytes]]], Awaitable[bytes]]
+
+
+async def at_once(call: Callable[[], Awaitable[bytes]]) -> bytes:
+    """Within no limits."""
+    return await call()
 
 
 def _sealed(key: str, content: dict[str, Any]) -> bytes:
@@ -206,18 +214,19 @@ class Ledger(AbstractContextManager["Ledger"], AbstractAsyncContextManager["Ledg
             self._handles[name] = os.open(self._folder / name, os.O_RDONLY | os.O_CLOEXEC)
         return self._handles[name]
 
-    async def once(self, key: str, pay: Callable[[], Awaitable[dict[str, Any]]]) -> Any:
+    async def once(self, key: str, pay: Pay, within: Within = at_once) -> Any:
         """The reply under `key`; `pay()` gives {kind, model, asked, reply} if there is none yet.
 
-        Two who ask the same at the same time share one call. A caller that gives up leaves the call
-        running: what is paid for is kept.
+        within: what paying, with the reply's way to the disk, is done within. Two who ask the same
+        at the same time share one call. A caller that gives up leaves the call running: what is
+        paid for is kept.
         """
         found = self.find(key)
         if found is not None:
             return found
         task = self._in_flight.get(key)
         if task is None or task.get_loop() is not asyncio.get_running_loop():
-            task = asyncio.ensure_future(self._pay(key, pay))
+            task = asyncio.ensure_future(self._pay(key, pay, within))
             self._in_flight[key] = task
             task.add_done_callback(lambda done: self._landed(key, done))
         return await asyncio.shield(task)
@@ -228,13 +237,17 @@ class Ledger(AbstractContextManager["Ledger"], AbstractAsyncContextManager["Ledg
         if not task.cancelled():
             task.exception()  # looked at here, so that a caller who gave up leaves no warning
 
-    async def _pay(self, key: str, pay: Callable[[], Awaitable[dict[str, Any]]]) -> Any:
+    async def _pay(self, key: str, pay: Pay, within: Within) -> Any:
+        async def paid() -> bytes:
+            raw = _sealed(key, await pay())
+            await self._commit(key, raw)
+            return raw
+
         async with self._lease(key) if self._lease else nullcontext() as waited:
             found = self.find(key) if waited else None  # another process may have paid meanwhile
             if found is not None:
                 return found
-            raw = _sealed(key, await pay())
-            await self._commit(key, raw)
+            raw = await within(paid)
         return json.loads(raw)["reply"]  # as it will be read back: key order and all
 
     async def _commit(self, key: str, raw: bytes) -> None:
@@ -285,8 +298,9 @@ class Ledger(AbstractContextManager["Ledger"], AbstractAsyncContextManager["Ledg
 class _Remembering:
     """What Ledgered and LedgeredScorer share: the ledger, the key, and the counters."""
 
-    def __init__(self, model: str, where: Ledger | Path):
-        self.model = model
+    def __init__(self, answerer: Completer | Scorer, where: Ledger | Path):
+        self.model = answerer.model
+        self._within = answerer.within if isinstance(answerer, Limited) else at_once
         self.ledger = where if isinstance(where, Ledger) else Ledger(where)
         self.asked = 0
         self.paid = 0
@@ -300,7 +314,8 @@ class _Remembering:
             self.paid += 1
             return {"asked": asked, "kind": kind, "model": self.model, "reply": await call()}
 
-        return await self.ledger.once(digest(kind, self.model, asked, length=32), pay)
+        key = digest(kind, self.model, asked, length=32)
+        return await self.ledger.once(key, pay, self._within)
 
 
 def _plain(prompt: Conversation | str) -> Any:
@@ -317,8 +332,10 @@ class Ledgered(_Remembering):
     """
 
     def __init__(self, completer: Completer, where: Ledger | Path):
-        super().__init__(completer.model, where)
-        self._completer = completer
+        super().__init__(completer, where)
+        self._complete, self._logprobs = completer.complete, completer.logprobs
+        if isinstance(completer, Limited):  # its limits are put around the way to the disk, too
+            self._complete, self._logprobs = completer.put, completer.completer.logprobs
         self.prompt_tokens = 0
         self.completion_tokens = 0
 
@@ -326,7 +343,7 @@ class Ledgered(_Remembering):
         """The remembered reply, or a new one. Raises what the answerer raises; that is not kept."""
 
         async def call() -> dict[str, Any]:
-            reply = await self._completer.complete(prompt, sampling)
+            reply = await self._complete(prompt, sampling)
             value = asdict(reply)
             return {name: value[name] for name in value if value[name] or name == "text"}
 
@@ -340,7 +357,7 @@ class Ledgered(_Remembering):
         """The remembered log-probabilities (natural log, summed a continuation), or new ones."""
 
         async def call() -> list[float]:
-            values = await self._completer.logprobs(context, continuations)
+            values = await self._logprobs(context, continuations)
             return [float(value) for value in values]
 
         asked = {"context": context, "continuations": continuations}
@@ -351,7 +368,7 @@ class LedgeredScorer(_Remembering):
     """A Scorer that remembers every score of another one."""
 
     def __init__(self, scorer: Scorer, where: Ledger | Path):
-        super().__init__(scorer.model, where)
+        super().__init__(scorer, where)
         self._scorer = scorer
 
     async def score(self, conversation: Conversation) -> dict[str, float]:

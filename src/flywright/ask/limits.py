@@ -172,16 +172,23 @@ class Limited:
 
     async def complete(self, prompt: Conversation | str, sampling: Sampling) -> Completion:
         """The answerer's reply within the limits."""
-        reply = await self._insist(lambda: self.completer.complete(prompt, sampling))
+        return await self.within(lambda: self.put(prompt, sampling))
+
+    async def put(self, prompt: Conversation | str, sampling: Sampling) -> Completion:
+        """The answerer's reply, at once, paid for from the budget: for work done `within`."""
+        reply = await self.completer.complete(prompt, sampling)
         self.budget.pay(reply.prompt_tokens, reply.completion_tokens, self.price)
         return reply
 
     async def logprobs(self, context: str, continuations: list[str]) -> list[float]:
         """The answerer's log-probabilities within the limits."""
-        return await self._insist(lambda: self.completer.logprobs(context, continuations))
+        return await self.within(lambda: self.completer.logprobs(context, continuations))
 
-    async def _insist(self, call: Callable[[], Awaitable[Result]]) -> Result:
-        """Try until an answer comes; who failed waits through a pause, if one begins."""
+    async def within(self, call: Callable[[], Awaitable[Result]]) -> Result:
+        """The result of a call within the limits; who failed waits through a pause, if one begins.
+
+        Its place is taken until the call ends: with a ledger, until the reply is on the disk.
+        """
         while True:
             try:
                 result = await self._tried(call)
@@ -280,10 +287,11 @@ class Limited:
         if self._opens > time.monotonic():
             return True
         failed = self._endings.count(False)
-        if failed / RECENT <= self.patience.error_share or len(self._endings) < RECENT:
+        few = len(self._endings) < RECENT or failed / RECENT <= self.patience.error_share
+        if few and not self._pauses:  # after a pause, one that fails is enough
             return False
-        said = f"{self.model}: {failed} of the last {RECENT} questions failed ({error.fault}"
-        said = f"{said}: {error})"
+        said = f"{self.model}: {failed} of {len(self._endings)} questions failed"
+        said = f"{said} ({error.fault}: {error})"
         if self._pauses >= self.patience.pauses:
             raise Stopped(f"{said}; the same command goes on from here", fault=error.fault)
         self._pauses += 1
