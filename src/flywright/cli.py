@@ -265,14 +265,16 @@ def fake_llm(
 
 @app.command()
 def synth(
-    flow: Annotated[str, typer.Argument(help="prompts, dialogues, comparisons or code")],
+    flow: Annotated[str, typer.Argument(help="prompts, dialogues, comparisons, code, ...")],
     settings_file: Annotated[Path, typer.Argument(metavar="SETTINGS.toml")],
     settings: Overrides = [],  # noqa: B006
+    workers: Annotated[int, typer.Option(min=1, help="processes at the same records")] = 1,
+    ray: Annotated[str, typer.Option(metavar="ADDRESS", help="a Ray cluster they run on")] = "",
 ) -> None:
-    """Run one synthetic-data flow against any endpoint or folder."""
-    from flywright.recipe.flows import run_one
+    """Run one synthetic-data flow against any endpoint or folder (docs/synth.md)."""
+    from flywright.recipe.flow_run import run_one
 
-    print(run_one(flow, settings_file, settings))
+    print(run_one(flow, settings_file, settings, workers, ray))
 
 
 @app.command()

@@ -12,3 +12,17 @@ Tick = Callable[[int, int, str], None]
 
 def silent(_done: int, _total: int, _note: str = "") -> None:
     """The tick that says nothing."""
+
+
+class Announce:
+    """Tells of steps: begun, skipped, finished. The command line draws bars from it."""
+
+    def begin(self, name: str) -> Tick:
+        """A step begins; the tick is its progress."""
+        return silent
+
+    def skipped(self, name: str) -> None:
+        """A step was done before."""
+
+    def finished(self, name: str, seconds: float) -> None:
+        """A step is done."""

@@ -4,7 +4,17 @@ import asyncio
 
 import pytest
 
-from flywright.ask import AskError, Limited, Sampling, Scripted, gather
+from flywright.ask import (
+    AskError,
+    Budget,
+    Limited,
+    Patience,
+    Price,
+    Sampling,
+    Scripted,
+    Stopped,
+    gather,
+)
 
 
 def test_gather_keeps_order_and_limit():
@@ -67,25 +77,25 @@ def test_retries_until_the_answer_comes():
     async def sleep(seconds):
         pauses.append(seconds)
 
-    ask = Limited(Flaky(3), retries=3, sleep=sleep)
+    ask = Limited(Flaky(3), Patience(retries=3), sleep=sleep)
     assert asyncio.run(ask.complete("q", Sampling())).text == "answer to q"
     assert ask.calls == 4
     assert len(pauses) == 3 and pauses[0] < pauses[1] < pauses[2]
 
 
 def test_gives_up_after_the_retries_and_at_once_where_it_is_useless():
-    ask = Limited(Flaky(9), retries=2, sleep=no_sleep)
+    ask = Limited(Flaky(9), Patience(retries=2), sleep=no_sleep)
     with pytest.raises(AskError, match="overloaded"):
         asyncio.run(ask.complete("q", Sampling()))
     assert ask.calls == 3
-    ask = Limited(Flaky(9, retryable=False), retries=2, sleep=no_sleep)
+    ask = Limited(Flaky(9, retryable=False), Patience(retries=2), sleep=no_sleep)
     with pytest.raises(AskError):
         asyncio.run(ask.complete("q", Sampling()))
     assert ask.calls == 1
 
 
 def test_the_deadline_is_a_retryable_error_that_names_it():
-    ask = Limited(Flaky(0, seconds=5), deadline_seconds=0.01)
+    ask = Limited(Flaky(0, seconds=5), Patience(deadline_seconds=0.01))
     with pytest.raises(AskError, match=r"0\.01 s") as caught:
         asyncio.run(ask.complete("q", Sampling()))
     assert caught.value.retryable
@@ -122,13 +132,16 @@ def test_no_more_in_flight_than_the_concurrency_also_in_a_second_loop():
     assert most == 3
 
 
-def test_a_spent_budget_refuses():
-    ask = Limited(Flaky(0), max_calls=2)
-    asyncio.run(gather(lambda n: ask.complete(f"{n}", Sampling()), range(2)))
-    with pytest.raises(AskError, match="budget of 2 calls") as caught:
-        asyncio.run(ask.complete("q", Sampling()))
-    assert not caught.value.retryable
-    ask = Limited(Flaky(0), max_tokens=4)
+def test_a_spent_budget_stops():
+    budget = Budget(tokens=4)
+    ask = Limited(Flaky(0), budget=budget, price=Price(2e6, 1e6))
     asyncio.run(ask.complete("q", Sampling()))
-    with pytest.raises(AskError, match="budget of 4 tokens"):
+    assert (budget.mine.calls, budget.mine.tokens, budget.mine.money) == (1, 4, 5)
+    with pytest.raises(Stopped, match="budget of 4 tokens is spent") as caught:
         asyncio.run(ask.complete("q", Sampling()))
+    assert caught.value.exit_status == 75 and not caught.value.retryable
+    for other in (Budget(money=5), Budget(seconds=1e-9)):
+        ask = Limited(Flaky(0), budget=other, price=Price(2e6, 1e6))
+        other.others.add(4, 5.0)
+        with pytest.raises(Stopped, match="budget"):
+            asyncio.run(ask.complete("q", Sampling()))

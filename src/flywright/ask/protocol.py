@@ -2,24 +2,53 @@
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from flywright.errors import FlywrightError
 from flywright.files import canonical_json
 from flywright.records import Conversation
 
+Fault = Literal["rate", "overload", "timeout", "too long", "refused", "malformed", "failed", "bug"]
+
 
 class AskError(FlywrightError):
-    """An answerer failed. `retryable` says whether asking again may help."""
+    """An answerer failed. `retryable` says whether asking again may help, `fault` what it was.
 
-    def __init__(self, message: str, retryable: bool = False, retry_after_seconds: float = 0.0):
+    rate and overload: asked too often, or too much; timeout: too late; refused: a content filter;
+    malformed: not what the wire promises; failed: anything else; bug: not the answerer's fault.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        retryable: bool = False,
+        retry_after_seconds: float = 0.0,
+        fault: Fault = "failed",
+    ):
         super().__init__(message)
         self.retryable = retryable
         self.retry_after_seconds = retry_after_seconds
+        self.fault: Fault = fault
 
 
 class TooLong(AskError):  # noqa: N818 - reads as what happened
     """What was asked does not fit the model's context: this record can never be answered."""
+
+    def __init__(self, message: str):
+        super().__init__(message, fault="too long")
+
+
+class Refused(AskError):  # noqa: N818 - reads as what happened
+    """A content filter keeps the answer back: this record will never be answered."""
+
+    def __init__(self, message: str):
+        super().__init__(message, fault="refused")
+
+
+class Stopped(AskError):  # noqa: N818 - not the record's fault: it is left for another run
+    """No more calls are made: a budget is spent, or too many of them fail. Exit status 75."""
+
+    exit_status = 75
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from flywright.ask import Completer, Limited
+from flywright.ask import Completer, Limited, Patience, Scorer
 from flywright.errors import UserError
 from flywright.files import folder_hash
 from flywright.generate import Engine, RewardScorer
@@ -119,6 +119,15 @@ def answering(
             yield opened, reward_scorer(reward, part=parts[reward]) if reward else None
 
 
+def scorer_of(reward: str) -> Scorer:
+    """A reward folder's scorer, or a server's: ours, or any that speaks the hosted format."""
+    if not reward.startswith(("http://", "https://")):
+        return reward_scorer(Path(reward))
+    from flywright.serve.client import HttpScorer
+
+    return HttpScorer(reward)
+
+
 def generator(settings: GeneratorSettings, source: Source | None = None) -> Completer:
     """The first turn's generator, by one line of settings; an endpoint is asked within limits."""
     if not settings.model:
@@ -130,5 +139,6 @@ def generator(settings: GeneratorSettings, source: Source | None = None) -> Comp
 
         key = os.environ.get(settings.api_key_variable, "") if settings.api_key_variable else ""
         name = settings.model_at_endpoint
-        return Limited(HttpCompleter(settings.model, name, key, TRY_SECONDS), DEADLINE_SECONDS)
+        patience = Patience(DEADLINE_SECONDS, TRY_SECONDS)
+        return Limited(HttpCompleter(settings.model, name, key, TRY_SECONDS), patience)
     return engine(Path(settings.model), settings.name)

@@ -8,8 +8,7 @@ from rich import progress
 from rich.console import Console
 
 from flywright.files import named_disk_errors
-from flywright.progress import ALARM, Tick
-from flywright.recipe.step import Announce
+from flywright.progress import ALARM, Announce, Tick
 
 PLAIN_SECONDS = 15.0  # between two plain lines of one step
 

@@ -1,24 +1,25 @@
-"""One synthetic-data flow on the user's own files: `flywright synth FLOW SETTINGS.toml`.
+"""The synthetic-data flows on the user's own files: `flywright synth FLOW SETTINGS.toml`.
 
-Every reply is remembered in OUT.ledger.jsonl: a killed flow goes on without asking twice.
+What a flow reads, who answers it, and the table of flows, one entry a flow: `Whole` makes all its
+records in one go; `Each` makes them from records of `data`, some at a time, so that millions pass.
+How they are run, by how many workers and into which files, is in flow_run.
 """
 
-import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any, Literal
 
 from pydantic import Field
 
-from flywright.ask import Completer
-from flywright.ask.ledger import Ledger, Ledgered
+from flywright.ask import Completer, Ledger, Ledgered, LedgeredScorer, Mixed, Scorer
 from flywright.errors import UserError
-from flywright.recipe.answerers import engine, reward_scorer
-from flywright.recipe.answerers import generator as open_generator
-from flywright.recipe.console import Teller
 from flywright.recipe.flow_extras import EXTRAS, ExtraSettings, told_of_judges
 from flywright.recipe.settings import GeneratorSettings
-from flywright.records import Dialogue, Document, Prompt, Record, read_jsonl, write_jsonl
+from flywright.records import Comparison, Dialogue, Document, Prompt, Record, read_jsonl
 from flywright.sandbox import Sandbox
-from flywright.settings import load_settings
+from flywright.settings import Settings
 from flywright.synth import GeneticSettings, Maker, SynthSettings, filters, prompts, topics
 from flywright.synth.comparisons import Judges, shared_out
 from flywright.synth.dialogues import dialogues
@@ -26,93 +27,154 @@ from flywright.synth.genetic import genetic
 from flywright.synth.instructions import instructed
 
 
-class FlowFile(ExtraSettings):
-    """What a flow reads and writes, and who answers (a URL or a weights folder)."""
+class AnswererSettings(GeneratorSettings):
+    """One of those who answer: its share of the records, its price, how much it is asked at once.
 
-    generator: GeneratorSettings
-    reward: Path | None = Field(default=None, description="a reward model's folder")
+    A server that is vLLM's is asked less while it tells of requests that wait.
+    """
+
+    weight: float = Field(default=1.0, gt=0)
+    wire: Literal["openai", "nemo"] = Field(default="openai", description="nemo: PUT /generate")
+    concurrency: int = Field(default=64, ge=1, description="most calls in flight, a worker")
+    prompt_price: float = Field(default=0.0, ge=0, description="money for a million tokens")
+    answer_price: float = Field(default=0.0, ge=0)
+
+
+class PatienceSettings(Settings):
+    """How long endpoints are waited for, and what many failures mean (ask.Patience)."""
+
+    deadline_seconds: float = Field(default=900.0, gt=0, description="a call with all its retries")
+    try_seconds: float = Field(default=300.0, gt=0, description="one try of it")
+    retries: int = Field(default=5, ge=0)
+    error_share: float = Field(
+        default=0.5, gt=0, le=1, description="of 20 calls; pause beyond; 1 = never"
+    )
+    pause_seconds: float = Field(default=60.0, gt=0)
+    pauses: int = Field(default=10, ge=0, description="in a row before the flow stops; 0 = at once")
+
+
+class BudgetSettings(Settings):
+    """What a dataset may cost over all its runs, and how long one run may take; 0 = no limit."""
+
+    tokens: int = Field(default=0, ge=0)
+    money: float = Field(default=0.0, ge=0)
+    seconds: float = Field(default=0.0, ge=0)
+
+
+class FlowFile(ExtraSettings):
+    """What a flow reads and writes, and who answers (URLs or weights folders)."""
+
+    generator: AnswererSettings | list[AnswererSettings]
+    reward: str = Field(default="", description="a reward model's folder, or a server's URL")
     policy: Path | None = Field(default=None, description="comparisons: a second answerer")
     topics: list[str] = Field(default=[])
     seed: int = 1
+    shard_records: int = Field(default=200, ge=1, description="of data, at once")
+    patience: PatienceSettings = PatienceSettings()
+    budget: BudgetSettings = BudgetSettings()
     synth: SynthSettings = SynthSettings()
     genetic: GeneticSettings = GeneticSettings()
 
 
-def _prompts_of(own: FlowFile) -> list[Prompt]:
-    if own.data is None:
-        raise UserError("this flow needs data = FILE, a JSONL of prompts")
-    return list(read_jsonl(own.data, Prompt))
+@dataclass
+class Job:
+    """A flow's settings, and what it works with, opened once."""
+
+    own: FlowFile
+    ledger: Ledger
+    answerers: Mixed
+
+    @cached_property
+    def scorer(self) -> Scorer | None:
+        """The reward model, if there is one; the ledger remembers its scores."""
+        if not self.own.reward:
+            return None
+        from flywright.recipe.answerers import scorer_of
+
+        return LedgeredScorer(scorer_of(self.own.reward), self.ledger)
+
+    @cached_property
+    def runner(self) -> Sandbox:
+        """Runs code."""
+        return Sandbox(self.own.sandbox)
+
+    @cached_property
+    def each(self) -> dict[str, Completer]:
+        """All who answer by name, the policy among them."""
+        named = {who.model: who for who in self.answerers.all}
+        if self.own.policy is not None:
+            from flywright.recipe.answerers import engine
+
+            named["policy"] = Ledgered(engine(self.own.policy), self.ledger)
+        return named
 
 
-def _answerers(maker: Maker, own: FlowFile) -> dict[str, Completer]:
-    """All who answer, by name."""
-    policy = {"policy": engine(own.policy)} if own.policy else {}
-    return {"generator": maker.ask, **policy}
+@dataclass(frozen=True)
+class Whole:
+    """A flow that makes all its records in one go."""
+
+    make: Callable[[Maker, Job], Awaitable[list[Any]]]
 
 
-async def _prompts(maker: Maker, own: FlowFile) -> list[Prompt]:
+@dataclass(frozen=True)
+class Each:
+    """A flow that makes records from those of `data`, whatever others there are."""
+
+    kind: type[Record]
+    make: Callable[[Maker, Job, list[Any]], Awaitable[list[Any]]]
+    after: Callable[[FlowFile], None] | None = None  # once all records stand in `out`
+
+
+async def _prompts(maker: Maker, job: Job) -> list[Prompt]:
+    own = job.own
     subjects = await topics.topics(maker, own.topics)
-    made = [
-        *await prompts.open_qa(maker, subjects),
-        *await prompts.writing(maker, subjects),
-        *await prompts.math(maker),
-        *await prompts.coding(maker),
+    flows = [
+        prompts.open_qa(maker, subjects),
+        prompts.writing(maker, subjects),
+        prompts.math(maker),
+        prompts.coding(maker),
     ]
     if own.data is not None:
-        made += await prompts.closed_qa(maker, read_jsonl(own.data, Document))
+        flows.append(prompts.closed_qa(maker, read_jsonl(own.data, Document)))
+    made = [prompt for flow in flows for prompt in await maker.unless_stopped(flow)]
     distinct, _ = filters.near(filters.exact(made)[0], own.synth.near_duplicate)
     return distinct
 
 
-async def _instructions(maker: Maker, own: FlowFile) -> list[Prompt]:
-    return instructed(_prompts_of(own), own.synth, maker.seed)
+async def _instructions(maker: Maker, job: Job, found: list[Prompt]) -> list[Prompt]:
+    return instructed(found, job.own.synth, maker.seed)
 
 
-async def _dialogues(maker: Maker, own: FlowFile) -> list[Dialogue]:
-    user = own.part("user", _answerers(maker, own), maker.ask)
-    held = await dialogues(maker, _prompts_of(own), user, own.synth.verify)
-    if own.reward is None:
+async def _dialogues(maker: Maker, job: Job, found: list[Prompt]) -> list[Dialogue]:
+    user = job.own.part("user", job.each, maker.ask)
+    held = await dialogues(maker, found, user, job.own.synth.verify)
+    if job.scorer is None:
         return held
-    scorer = reward_scorer(own.reward)
-    return await filters.by_reward(maker, held, scorer, own.synth.dialogue_reward)
+    return await filters.by_reward(maker, held, job.scorer, job.own.synth.dialogue_reward)
 
 
-async def _comparisons(maker: Maker, own: FlowFile) -> list:
-    scorer = reward_scorer(own.reward) if own.reward else None
-    answerers = _answerers(maker, own)
-    judges = Judges(Sandbox(own.sandbox), own.part("judge", answerers, maker.ask), scorer)
-    pairs = await shared_out(maker, _prompts_of(own), answerers, judges, own.comparisons)
-    told_of_judges(own, pairs)
-    return pairs
+async def _comparisons(maker: Maker, job: Job, found: list[Prompt]) -> list:
+    judges = Judges(job.runner, job.own.part("judge", job.each, maker.ask), job.scorer)
+    return await shared_out(maker, found, job.each, judges, job.own.comparisons)
 
 
-async def _code(maker: Maker, own: FlowFile) -> list[Dialogue]:
-    who = _answerers(maker, own)
-    roles = (own.part(role, who, maker.ask) for role in ("coder", "judge"))
-    return await genetic(maker, _prompts_of(own), own.genetic, Sandbox(own.sandbox), *roles)
+def _judged(own: FlowFile) -> None:
+    told_of_judges(own, list(read_jsonl(own.out, Comparison)))
 
 
-_FLOWS = {
-    "prompts": _prompts,
-    "instructions": _instructions,
-    "dialogues": _dialogues,
-    "comparisons": _comparisons,
-    "code": _code,
-    **EXTRAS,
+async def _code(maker: Maker, job: Job) -> list[Dialogue]:
+    if job.own.data is None:
+        raise UserError("this flow needs data = FILE, a JSONL of prompts")
+    seeds = list(read_jsonl(job.own.data, Prompt))
+    coder, judge = (job.own.part(role, job.each, maker.ask) for role in ("coder", "judge"))
+    return await genetic(maker, seeds, job.own.genetic, job.runner, coder, judge)
+
+
+FLOWS: dict[str, Whole | Each] = {
+    "prompts": Whole(_prompts),
+    "instructions": Each(Prompt, _instructions),
+    "dialogues": Each(Prompt, _dialogues),
+    "comparisons": Each(Prompt, _comparisons, _judged),
+    "code": Whole(_code),
+    **{n: Whole(lambda maker, job, flow=flow: flow(maker, job.own)) for n, flow in EXTRAS.items()},
 }
-
-
-def run_one(flow: str, path: Path, overrides: list[str]) -> str:
-    """Run one flow; returns a line with the counts. Raises UserError for an unknown flow."""
-    if flow not in _FLOWS:
-        raise UserError(f"no flow {flow!r}; known: {', '.join(_FLOWS)}")
-    own = load_settings(FlowFile, path, overrides)
-    completer = open_generator(own.generator)
-    with (
-        Teller(own.out.with_suffix(".log")) as teller,
-        Ledger(own.out.with_suffix(".ledger.jsonl")) as ledger,
-    ):
-        maker = Maker(Ledgered(completer, ledger), own.synth, own.seed, teller.begin(flow))
-        records: list[Record] = asyncio.run(_FLOWS[flow](maker, own))
-        written = write_jsonl(own.out, records)
-    return f"{flow}: {written} records in {own.out}; {maker.counts}"

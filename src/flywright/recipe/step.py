@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from flywright.errors import UserError
 from flywright.files import digest, fsync_tree, named_disk_errors, seed_from, write_json
 from flywright.parallel import Ranks
-from flywright.progress import Tick, silent
+from flywright.progress import Announce, Tick, silent
 
 BEGUN, MANIFEST = "begun.json", "manifest.json"
 
@@ -86,20 +86,6 @@ def stage(version: int, trains: bool = False) -> Callable[[Stage], Stage]:
 
 class Stop(Exception):  # noqa: N818 - not an error: --until was reached
     """The step named by --until is done."""
-
-
-class Announce:
-    """Tells of steps: begun, skipped, finished. The command line draws bars from it."""
-
-    def begin(self, name: str) -> Tick:
-        """A step begins; the tick is its progress."""
-        return silent
-
-    def skipped(self, name: str) -> None:
-        """A step was done before."""
-
-    def finished(self, name: str, seconds: float) -> None:
-        """A step is done."""
 
 
 class Road:

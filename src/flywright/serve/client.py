@@ -8,12 +8,19 @@ the retries themselves are the caller's (ask has limits for that).
 """
 
 import asyncio
+import re
 from typing import Any
 
-from flywright.ask import AskError, Completion, Sampling
+from jinja2 import Template
+
+from flywright.ask import AskError, Completion, Load, Refused, Sampling
 from flywright.files import digest
 from flywright.records import ATTRIBUTES, Conversation
 from flywright.serve.http import Http
+from flywright.tokenizer.export import CHAT_TEMPLATE
+
+NEMO_ENDS = ("<|endoftext|>", "<extra_id_1>", "\x11")  # the client's stop list (SPEC 11.1)
+_GAUGE = re.compile(r"^vllm:(\w+)(?:\{[^}]*\})? ([0-9.eE+-]+)$", re.MULTILINE)
 
 
 def _fields(sampling: Sampling) -> dict[str, Any]:
@@ -70,6 +77,14 @@ class HttpCompleter:
             reply = await self.http.call("/v1/chat/completions", body)
         return self._completion(reply)
 
+    async def load(self) -> Load | None:
+        """What a vLLM server tells of its load; None where there is no telling."""
+        page = await self.http.text("/metrics")
+        found = dict(_GAUGE.findall(page or ""))
+        cache = found.get("kv_cache_usage_perc", found.get("gpu_cache_usage_perc", 0))
+        waiting = found.get("num_requests_waiting")
+        return None if waiting is None else Load(float(waiting), float(cache))
+
     def _completion(self, reply: Any) -> Completion:
         try:
             choice = reply["choices"][0]
@@ -77,6 +92,8 @@ class HttpCompleter:
             usage = reply.get("usage") or {}
         except (KeyError, IndexError, TypeError, AttributeError):
             raise self.http.misshapen("choices") from None
+        if choice.get("finish_reason") == "content_filter":
+            raise Refused(f"{self.http.base_url}: the answer was filtered")
         if not isinstance(text, str):
             raise self.http.misshapen("text")
         return Completion(
@@ -107,6 +124,57 @@ class HttpCompleter:
             return sum(value for start, value in rows if start >= len(context))
         except (KeyError, IndexError, TypeError, ValueError):
             raise self.http.misshapen("echoed log-probabilities") from None
+
+
+class NemoCompleter:
+    """A Completer over a NeMo server's PUT /generate (SPEC 11.2), in Nemotron's chat format.
+
+    `model` names it in ledgers. The server tells of its own tokens how many there are.
+    """
+
+    def __init__(
+        self, base_url: str, model: str, api_key: str = "", timeout_seconds: float = 600.0
+    ):
+        self.http = Http(base_url.rstrip("/").removesuffix("/generate"), api_key, timeout_seconds)
+        self.model = model
+        self._chat = Template(CHAT_TEMPLATE)
+
+    async def complete(self, prompt: Conversation | str, sampling: Sampling) -> Completion:
+        """The continuation of the raw prompt, or of the conversation as Nemotron reads it."""
+        fields = _fields(sampling)
+        text = (
+            prompt
+            if isinstance(prompt, str)
+            else self._chat.render(messages=_messages(prompt), add_generation_prompt=True)
+        )
+        body: dict[str, Any] = {
+            "sentences": [text],
+            "tokens_to_generate": sampling.max_tokens,
+            "greedy": sampling.greedy,
+            "temperature": sampling.temperature or 1.0,
+            "top_p": sampling.top_p,
+            "top_k": sampling.top_k,
+            "random_seed": sampling.seed % 2**31,
+            "min_tokens_to_generate": max(1, sampling.min_tokens),
+            "repetition_penalty": sampling.repetition_penalty,
+            "add_BOS": False,
+            "end_strings": [*NEMO_ENDS, *fields.get("stop", ())],
+        }
+        reply = await self.http.call("/generate", body, "PUT")
+        if isinstance(reply, str):  # NeMo's complaint, with status 200
+            raise AskError(f"{self.http.base_url}: {reply}")
+        try:
+            said, count = reply["sentences"][0][len(text) :], len(reply["tokens"][0])
+        except (KeyError, IndexError, TypeError):
+            raise self.http.misshapen("sentences") from None
+        ends = [end for end in body["end_strings"] if end in said]
+        said = said[: min((said.index(end) for end in ends), default=len(said))]
+        told = {"finish": "stop" if ends else "length", "completion_tokens": count}
+        return Completion(said.removesuffix("\n"), **told)
+
+    async def logprobs(self, context: str, continuations: list[str]) -> list[float]:
+        """Raises AskError: the wire has no log-probabilities of given texts."""
+        raise AskError(f"{self.model}: /generate gives no likelihoods")
 
 
 class HttpScorer:

@@ -5,13 +5,22 @@ themselves are the caller's (ask has limits for that).
 """
 
 import asyncio
+import re
 from typing import Any
 
 import httpx2
 
-from flywright.ask import AskError
+from flywright.ask import AskError, Refused, TooLong
+from flywright.ask.protocol import Fault
 
 RETRYABLE = (408, 409, 425, 429, 500, 502, 503, 504)
+FAULTS: dict[int, Fault] = {
+    408: "timeout",
+    429: "rate",
+    **dict.fromkeys(range(500, 600), "overload"),
+}
+TOO_LONG = re.compile(r"context.length|context window|too long|maximum.*tokens", re.IGNORECASE)
+REFUSED = re.compile(r"content.filter|content.management|moderation|safety", re.IGNORECASE)
 
 
 class Http:
@@ -40,10 +49,10 @@ class Http:
             await self._pool.aclose()
         self._pool = None
 
-    async def call(self, path: str, body: dict[str, Any]) -> Any:
+    async def call(self, path: str, body: dict[str, Any], method: str = "POST") -> Any:
         """The JSON answer. Raises AskError, retryable where asking again may help."""
         try:
-            response = await self._client().post(self.base_url + path, json=body)
+            response = await self._client().request(method, self.base_url + path, json=body)
         except httpx2.HTTPError as error:
             raise self._unreachable(error) from None
         return self._value(response)
@@ -58,23 +67,41 @@ class Http:
 
     def _unreachable(self, error: httpx2.HTTPError) -> AskError:
         reason = str(error) or type(error).__name__
-        return AskError(f"{self.base_url}: {reason}", retryable=True)
+        fault: Fault = "timeout" if isinstance(error, httpx2.TimeoutException) else "overload"
+        return AskError(f"{self.base_url}: {reason}", retryable=True, fault=fault)
 
     def _value(self, response: httpx2.Response) -> Any:
         if response.status_code != 200:
-            raise AskError(
-                f"{self.base_url}: status {response.status_code}: {said_in(response)}",
-                retryable=response.status_code in RETRYABLE,
-                retry_after_seconds=_retry_after(response),
-            )
+            raise self._fault(response)
         try:
             return response.json()
         except ValueError:
-            raise AskError(f"{self.base_url}: the answer is not JSON", retryable=True) from None
+            message = f"{self.base_url}: the answer is not JSON"
+            raise AskError(message, retryable=True, fault="malformed") from None
+
+    def _fault(self, response: httpx2.Response) -> AskError:
+        """The error for a status; what servers say of a request that is bad has no common code."""
+        status, said = response.status_code, said_in(response)
+        message = f"{self.base_url}: status {status}: {said}"
+        if status in (400, 413, 422) and TOO_LONG.search(said):
+            return TooLong(message)
+        if status in (400, 403) and REFUSED.search(response.text):
+            return Refused(message)
+        fault = FAULTS.get(status, "failed")
+        return AskError(message, status in RETRYABLE, _retry_after(response), fault)
+
+    async def text(self, path: str) -> str | None:
+        """The text of a GET; None where there is none to be had. Raises AskError."""
+        try:
+            response = await self._client().get(self.base_url + path)
+        except httpx2.HTTPError as error:
+            raise self._unreachable(error) from None
+        return response.text if response.status_code == 200 else None
 
     def misshapen(self, what: str) -> AskError:
         """The error for an answer that is JSON but not what the wire promises."""
-        return AskError(f"{self.base_url}: the answer has no {what}", retryable=True)
+        message = f"{self.base_url}: the answer has no {what}"
+        return AskError(message, retryable=True, fault="malformed")
 
 
 def said_in(response: httpx2.Response) -> str:

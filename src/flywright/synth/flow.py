@@ -5,23 +5,49 @@ be tried again); never as None. Results stand in the order of the records that w
 call ends first, so that a resumed flow writes the same file as one that was never disturbed.
 """
 
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+import traceback
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from flywright.ask.limits import gather
-from flywright.ask.protocol import AskError, TooLong
+from flywright.ask.budget import OF_RECORD, Spent
+from flywright.ask.limits import ordered
+from flywright.ask.mixed import RECORD
+from flywright.ask.protocol import AskError, Refused, Stopped, TooLong
 from flywright.errors import FlywrightError
 from flywright.progress import Tick, silent
 
 In = TypeVar("In")
 Out = TypeVar("Out")
 Ask = TypeVar("Ask")
+COUNTED = ("in", "ok", "out", "failed")  # and "dropped: REASON", "left"
 
 
 class Dropped(Exception):  # noqa: N818 - a drop is an ending, not an error
     """A step gives a record up, for the reason told; the flow goes on."""
+
+
+Ending = list[Out] | Dropped | AskError
+
+
+def identity(record: Any) -> str:
+    """What names a record in a flow: its id, or the words that it is."""
+    return str(getattr(record, "id", None) or repr(record))
+
+
+def count_ending(counts: dict[str, int], ending: Ending[Any]) -> None:
+    """Add one ending to counts of in, ok, out, failed, "dropped: REASON", and left if it is."""
+    for key in COUNTED:
+        counts.setdefault(key, 0)
+    counts["in"] += 1
+    if isinstance(ending, list):
+        counts["ok"] += 1
+        counts["out"] += len(ending)
+        return
+    key = f"dropped: {ending}" if isinstance(ending, Dropped) else "failed"
+    key = "left" if isinstance(ending, Stopped) else key
+    counts[key] = counts.get(key, 0) + 1
 
 
 @dataclass(frozen=True)
@@ -30,7 +56,7 @@ class FlowResult(Generic[Out]):
     the Dropped that its step raised, or with an answerer's error."""
 
     name: str
-    endings: Sequence[list[Out] | Dropped | AskError]
+    endings: Sequence[Ending[Out]]
 
     @property
     def records(self) -> list[Out]:
@@ -44,15 +70,11 @@ class FlowResult(Generic[Out]):
 
     @property
     def counts(self) -> dict[str, int]:
-        """in, ok, out, failed, and "dropped: REASON" for each reason."""
-        reasons = Counter(str(ending) for ending in self.endings if isinstance(ending, Dropped))
-        return {
-            "in": len(self.endings),
-            "ok": sum(isinstance(ending, list) for ending in self.endings),
-            "out": len(self.records),
-            "failed": len(self.failed),
-            **{f"dropped: {reason}": count for reason, count in sorted(reasons.items())},
-        }
+        """in, ok, out, failed, and "dropped: REASON" for each reason, the reasons sorted."""
+        counts: dict[str, int] = {}
+        for ending in self.endings:
+            count_ending(counts, ending)
+        return {key: counts.get(key, 0) for key in (*COUNTED, *sorted(counts.keys() - {*COUNTED}))}
 
     def whole(self) -> list[Out]:
         """The records, if no record failed; else FlywrightError, so that nobody takes it for done.
@@ -67,6 +89,59 @@ class FlowResult(Generic[Out]):
         return self.records
 
 
+async def stream_flow(
+    step: Callable[[In, Ask], Awaitable[Iterable[Out]]],
+    records: Iterable[In],
+    ask: Ask,
+    limit: int = 64,
+    survive: bool = False,
+) -> AsyncGenerator[tuple[Ending[Out], Spent], None]:
+    """How each record ends and what was paid for it, in order, as they end; ask = who answers.
+
+    records: any iterable, of any length; at most `limit` are at work. A step returns the records it
+    made, raises `Dropped(reason)`, or lets an AskError pass: failed, but a record that is TooLong
+    for a model, or Refused, is dropped. After one that was Stopped no more are begun. Any other
+    error is a fault of the program or of the disk and is raised; survive: a fault of the program
+    ends its record as failed. Close it (aclosing).
+    """
+    stopped = False
+
+    async def end(record: In) -> tuple[Ending[Out], Spent]:
+        nonlocal stopped
+        spent = Spent()
+        RECORD.set(identity(record))
+        OF_RECORD.set(spent)
+        try:
+            return list(await step(record, ask)) or Dropped("gave nothing"), spent
+        except TooLong:
+            return Dropped("too long for the model"), spent
+        except Refused:
+            return Dropped("refused by the endpoint's filter"), spent
+        except (Dropped, AskError) as ending:
+            stopped = stopped or isinstance(ending, Stopped)
+            return ending, spent
+        except FlywrightError:
+            raise
+        except Exception as error:
+            if not survive:
+                raise
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            said = f"{type(error).__name__}: {error} ({place.filename}:{place.lineno})"
+            return AskError(said, fault="bug"), spent
+
+    def until_stopped() -> Iterable[In]:
+        for record in records:
+            if stopped:
+                return
+            yield record
+
+    short = isinstance(records, Sequence) and len(records) <= limit  # no more workers than records
+    work = list(records) if short else until_stopped()
+    async with aclosing(ordered(end, work, limit)) as endings:
+        async for ending in endings:
+            yield ending
+
+
 async def run_flow(
     step: Callable[[In, Ask], Awaitable[Iterable[Out]]],
     records: Sequence[In],
@@ -75,19 +150,10 @@ async def run_flow(
     limit: int = 64,
     tick: Tick = silent,
 ) -> FlowResult[Out]:
-    """Run `step(record, ask)` over all records, at most `limit` at once; ask = who answers.
-
-    A step returns the records it made, raises `Dropped(reason)`, or lets an AskError pass: failed,
-    but a record that is TooLong for a model is dropped.
-    Any other error is a fault of the program or of the disk and is raised.
-    """
-
-    async def end(record: In) -> list[Out] | Dropped | AskError:
-        try:
-            return list(await step(record, ask)) or Dropped("gave nothing")
-        except TooLong:
-            return Dropped("too long for the model")
-        except (Dropped, AskError) as ending:
-            return ending
-
-    return FlowResult(name, await gather(end, records, limit, tick, name))
+    """All endings of `stream_flow`, counted by tick(done, total, name)."""
+    endings: list[Ending[Out]] = []
+    async with aclosing(stream_flow(step, records, ask, limit)) as stream:
+        async for ending, _ in stream:
+            endings.append(ending)
+            tick(len(endings), len(records), name)
+    return FlowResult(name, endings)

@@ -5,49 +5,139 @@ prompts = await open_qa(maker, await topics(maker))
 maker.counts   # {"open_qa": {"in": 16, "ok": 15, "out": 30, "failed": 0, "dropped: ...": 1}}
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+import itertools
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
-from flywright.ask.protocol import Completer, Sampling
-from flywright.files import seed_from
+from flywright.ask.budget import Costs
+from flywright.ask.crew import Crew
+from flywright.ask.limits import gather
+from flywright.ask.protocol import AskError, Completer, Sampling, Stopped
+from flywright.files import digest, seed_from
 from flywright.progress import Tick, silent
-from flywright.records import Conversation, Lineage, Prompt, record_id
+from flywright.records import Conversation, Lineage, Prompt, Record, record_id
 from flywright.synth import parse
-from flywright.synth.flow import Dropped, run_flow
+from flywright.synth.flow import Dropped, Ending, FlowResult, count_ending, identity, stream_flow
 from flywright.synth.settings import SynthSettings
 from flywright.synth.wording import Template
 
 In = TypeVar("In")
 Out = TypeVar("Out")
+Step = Callable[[In, Completer], Awaitable[Iterable[Out]]]
 TRIES = 2  # a list that cannot be read is asked for again
+SHARD = 64  # records that one of several workers takes at once
+SHARDS_AT_ONCE = 3  # so that none waits for the slowest record of another
+
+
+class Failure(Record):
+    """A record that failed: to be tried again by the same command. `fault` as in AskError."""
+
+    id: str
+    flow: str
+    fault: str
+    message: str
 
 
 @dataclass
 class Maker:
-    """`ask` answers, `counts` collects how the records of each flow ended, by flow name."""
+    """`ask` answers, `counts` collects how the records of each flow ended, by flow name.
+
+    failed: where it is a list, failures are put there and the flow goes on without these records;
+    else they are raised. stopped: why no more records were begun. crew: who shares the work; all
+    of them come to the same records, since they share a ledger. costs: tokens paid for a record.
+    """
 
     ask: Completer
     settings: SynthSettings
     seed: int
     tick: Tick = silent
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    failed: list[Failure] | None = None
+    stopped: Stopped | None = None
+    crew: Crew | None = None
+    costs: dict[str, Costs] = field(default_factory=dict)
 
-    async def run(
-        self,
-        name: str,
-        step: Callable[[In, Completer], Awaitable[Iterable[Out]]],
-        records: Sequence[In],
-    ) -> list[Out]:
+    async def run(self, name: str, step: Step[In, Out], records: Sequence[In]) -> list[Out]:
         """The records that `step` makes of all records, counted under `name`.
 
-        Raises FlywrightError if an answerer failed on any of them.
+        Raises FlywrightError if an answerer failed on any of them, unless `failed` takes them.
         """
-        result = await run_flow(step, records, self.ask, name, self.settings.concurrency, self.tick)
-        kept = self.counts.setdefault(name, {})
-        for key, count in result.counts.items():
-            kept[key] = kept.get(key, 0) + count
-        return result.whole()
+        counts = self.counts.setdefault(name, dict.fromkeys(("in", "ok", "out", "failed"), 0))
+        done = itertools.count(1)
+
+        def told() -> None:
+            self.tick(next(done), len(records), name)
+
+        if self.crew is not None and not self.crew.holds and len(records) > 1:
+            endings = await self._shared(self.crew, name, step, records, told)
+        else:
+            endings = [ending async for ending in self._alone(name, step, records, told)]
+        for ending in endings:
+            count_ending(counts, ending)
+        return self._kept(FlowResult(name, endings), records)
+
+    async def _alone(
+        self, name: str, step: Step[In, Out], records: Sequence[In], told: Callable[[], None]
+    ) -> AsyncGenerator[Ending[Out], None]:
+        costs = self.costs.setdefault(name, Costs())
+        limit, survive = self.settings.concurrency, self.failed is not None
+        async with aclosing(stream_flow(step, records, self.ask, limit, survive)) as stream:
+            async for ending, spent in stream:
+                if spent.calls:
+                    costs.add(spent.tokens)
+                told()
+                yield ending
+
+    async def _shared(
+        self,
+        crew: Crew,
+        name: str,
+        step: Step[In, Out],
+        records: Sequence[In],
+        told: Callable[[], None],
+    ) -> list[Ending[Out]]:
+        """Shard by shard, those first that no other worker has; what others make is replayed."""
+        shards = [records[start : start + SHARD] for start in range(0, len(records), SHARD)]
+
+        async def make(number: int, wait: bool) -> list[Ending[Out]] | None:
+            what = digest(name, [identity(record) for record in shards[number]])
+            async with crew.lease(what, wait) as held:
+                if not held:
+                    return None
+                stream = self._alone(name, step, shards[number], told)
+                return [ending async for ending in stream]
+
+        found: dict[int, list[Ending[Out]] | None] = {}
+        for wait in (False, True):
+            some = [number for number in crew.order(len(shards)) if found.get(number) is None]
+            found |= zip(
+                some, await gather(partial(make, wait=wait), some, SHARDS_AT_ONCE), strict=True
+            )
+        return [ending for number in range(len(shards)) for ending in found[number] or ()]
+
+    def _kept(self, result: FlowResult[Out], records: Sequence[In]) -> list[Out]:
+        if self.failed is None:
+            return result.whole()
+        for record, ending in zip(records, result.endings, strict=False):
+            if isinstance(ending, Stopped):
+                self.stopped = ending
+            elif isinstance(ending, AskError):
+                told = {"flow": result.name, "fault": ending.fault, "message": str(ending)}
+                self.failed.append(Failure(id=identity(record), **told))
+        return result.records
+
+    async def unless_stopped(self, flow: Awaitable[list[Out]]) -> list[Out]:
+        """What a flow makes; nothing if it is stopped before its first records."""
+        try:
+            return await flow
+        except Stopped as stopped:
+            if self.failed is None:
+                raise
+            self.stopped = stopped
+            return []
 
     def sampling(self, tokens: int, *parts: Any, greedy: bool = False) -> Sampling:
         """The settings' sampling, its seed a hash of the run's seed and of what is asked for."""

@@ -1,0 +1,172 @@
+"""Law 10 for `flywright synth`: killed, resumed, shared by workers or stopped by a budget, a flow
+ends with the same file, and pays again for no more than the calls that were in flight."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from flywright.ask import Stopped
+from flywright.errors import FlywrightError
+from flywright.recipe.flow_run import run_one
+from flywright.records import Conversation, Dialogue, Lineage, Prompt, read_jsonl, write_jsonl
+from flywright.synth import parse
+
+RECORDS, AT_ONCE = 48, 8
+CALLS = 3 * RECORDS  # an answer, the user's next turn, an answer
+
+
+def prompts(count=RECORDS):
+    return [
+        Prompt(id=f"p{n}", conversation=Conversation.of(f"Tell {n}."), lineage=Lineage(source="t"))
+        for n in range(count)
+    ]
+
+
+def prepared(folder, endpoint, records=RECORDS, more=()):
+    folder.mkdir(exist_ok=True)
+    write_jsonl(folder / "data.jsonl", prompts(records))
+    lines = [f'out = "{folder}/made.jsonl"', f'data = "{folder}/data.jsonl"', "shard_records = 8"]
+    lines += [*more, f'generator = {{model = "{endpoint.url}", concurrency = {AT_ONCE}}}']
+    lines += ["synth.user_turns = 2", "patience.retries = 1"]
+    (folder / "s.toml").write_text("\n".join(lines))
+    return folder / "s.toml"
+
+
+def made(folder):
+    return (folder / "made.jsonl").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    from conftest import Endpoint
+
+    folder = tmp_path_factory.mktemp("undisturbed")
+    with Endpoint() as endpoint:
+        run_one("dialogues", prepared(folder, endpoint), [])
+        assert endpoint.calls == CALLS and endpoint.most <= AT_ONCE
+    records = list(read_jsonl(folder / "made.jsonl", Dialogue))
+    assert [record.lineage.parents[0] for record in records] == [f"p{n}" for n in range(RECORDS)]
+    return folder
+
+
+def started(path, *options):
+    command = [sys.executable, "-m", "flywright.cli", "synth", "dialogues", str(path), *options]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def until(endpoint, calls, process):
+    while endpoint.calls < calls and process.poll() is None:
+        time.sleep(0.001)
+
+
+def test_law10_killed_at_random_moments_and_resumed(undisturbed, tmp_path, endpoint):
+    path, draw = prepared(tmp_path, endpoint), random.Random()
+    for _ in range(2):
+        process = started(path)
+        until(endpoint, endpoint.calls + draw.randint(5, CALLS // 3), process)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        assert not (tmp_path / "made.jsonl").exists()
+    run_one("dialogues", path, [])
+    assert made(tmp_path) == made(undisturbed)
+    assert CALLS <= endpoint.calls <= CALLS + 2 * AT_ONCE
+
+
+def test_law10_nothing_is_paid_twice(tmp_path, endpoint, monkeypatch):
+    path, one = prepared(tmp_path, endpoint), ["synth.user_turns=1"]
+    run_one("dialogues", path, one)
+    first = made(tmp_path)
+    (tmp_path / "made.jsonl").unlink()
+    run_one("dialogues", path, one)
+    assert made(tmp_path) == first and endpoint.calls == RECORDS
+    shutil.rmtree(tmp_path / "made.work" / "shards")  # replayed from the ledger alone
+    (tmp_path / "made.jsonl").unlink()
+    run_one("dialogues", path, one)
+    assert made(tmp_path) == first and endpoint.calls == RECORDS
+    write_jsonl(tmp_path / "data.jsonl", prompts(RECORDS + 1))
+    run_one("dialogues", path, one)
+    assert made(tmp_path).startswith(first) and endpoint.calls == RECORDS + 1
+    write_jsonl(tmp_path / "data.jsonl", reversed(prompts()))
+    (tmp_path / "data.jsonl").rename(tmp_path / "another name.jsonl")
+    (tmp_path / "other.toml").write_text(path.read_text())
+    run_one("dialogues", tmp_path / "other.toml", [*one, f"data='{tmp_path}/another name.jsonl'"])
+    assert made(tmp_path).splitlines() == first.splitlines()[::-1]
+    spoken = parse.spoken
+    monkeypatch.setattr(parse, "spoken", lambda *said: spoken(*said).upper())
+    monkeypatch.setattr("flywright.recipe.flow_run._code_hash", lambda: "edited")
+    run_one("dialogues", path, [*one, f"data='{tmp_path}/another name.jsonl'"])
+    assert made(tmp_path) != first and endpoint.calls == RECORDS + 1
+    assert all(
+        one.conversation.last.isupper() for one in read_jsonl(tmp_path / "made.jsonl", Dialogue)
+    )
+
+
+@pytest.mark.parametrize("workers", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_law10_workers_make_the_same_and_one_may_be_killed(
+    undisturbed, tmp_path, endpoint, workers
+):
+    endpoint.gate_open = False
+    process = started(prepared(tmp_path, endpoint), "--workers", str(workers))
+    beats = tmp_path / "made.work" / "workers"
+    while len(names := [path.stem for path in beats.glob("*.json")]) < workers:
+        assert process.poll() is None
+        time.sleep(0.01)
+    while endpoint.in_flight < AT_ONCE * 1.5:  # a helper's calls among them
+        time.sleep(0.01)
+    doomed = next(int(name.split(":")[1]) for name in names if f":{process.pid}:" not in name)
+    endpoint.gate_open = True
+    until(endpoint, CALLS // 3, process)
+    os.kill(doomed, signal.SIGKILL)
+    said, wrong = process.communicate()
+    assert process.returncode == 0, wrong
+    assert f"{RECORDS} records" in said and "ended with status -9" in said
+    assert made(tmp_path) == made(undisturbed)
+    assert CALLS <= endpoint.calls <= CALLS + AT_ONCE
+
+
+def test_law10_a_budget_leaves_a_valid_dataset_and_more_goes_on(undisturbed, tmp_path, endpoint):
+    path = prepared(tmp_path, endpoint)
+    with pytest.raises(Stopped, match=r"budget of 2,000 tokens is spent") as stopped:
+        run_one("dialogues", path, ["budget.tokens=2000"])
+    assert stopped.value.exit_status == 75
+    records = list(read_jsonl(tmp_path / "made.jsonl", Dialogue))
+    assert 0 < len(records) < RECORDS and f"{len(records)} records" in str(stopped.value)
+    calls = endpoint.calls
+    with pytest.raises(Stopped):  # what earlier runs have spent counts
+        run_one("dialogues", path, ["budget.tokens=2000"])
+    assert endpoint.calls == calls < CALLS
+    run_one("dialogues", path, ["budget.tokens=1000000"])
+    assert made(tmp_path) == made(undisturbed) and endpoint.calls == CALLS
+
+
+def test_law10_failures_are_listed_and_tried_again(undisturbed, tmp_path, make_endpoint):
+    with make_endpoint(["badjson=0.1"]) as faulty:
+        with pytest.raises(FlywrightError, match=r"failed, listed in .*made\.failed\.jsonl"):
+            run_one("dialogues", prepared(tmp_path, faulty), ["patience.retries=0"])
+        failed = [json.loads(x) for x in (tmp_path / "made.failed.jsonl").read_text().splitlines()]
+        assert {failure["fault"] for failure in failed} == {"malformed"}
+        records = list(read_jsonl(tmp_path / "made.jsonl", Dialogue))
+        assert len(records) == RECORDS - len(failed)
+    with make_endpoint() as sound:
+        run_one("dialogues", prepared(tmp_path, sound), [])
+        assert sound.calls < CALLS
+    assert made(tmp_path) == made(undisturbed)
+    assert not (tmp_path / "made.failed.jsonl").exists()
+
+
+def test_law10_an_endpoint_that_is_down_pauses_the_flow_and_ends_it(tmp_path, make_endpoint):
+    with make_endpoint(["error500=1"]) as down:
+        path = prepared(tmp_path, down)
+        tries = ["patience.retries=0", "patience.pause_seconds=0.1", "patience.pauses=2"]
+        with pytest.raises(Stopped, match=r"questions failed \(overload: .*status 500"):
+            run_one("dialogues", path, tries)
+        assert down.calls <= 20 + 4 * AT_ONCE
+    told = (tmp_path / "made.log").read_text()
+    assert told.count("asking again in 0.1 s") == 2
