@@ -27,7 +27,7 @@ from flywright.ask.budget import Costs, Price
 from flywright.ask.limits import Patience
 from flywright.ask.protocol import Stopped
 from flywright.errors import FlywrightError, UserError
-from flywright.files import atomic_file, digest, file_hash, read_json, write_json
+from flywright.files import atomic_file, digest, file_hash, folder_hash, read_json, write_json
 from flywright.progress import silent
 from flywright.recipe.console import Teller
 from flywright.recipe.flow_workers import PARENT, Helpers, number_here, on_ray
@@ -331,7 +331,9 @@ def _work(flow: str, path: Path, overrides: list[str], workers: int, number: int
         mixed = Mixed(list(zip(remembering, shares, strict=True)), own.seed)
         job = Job(own, ledger, mixed)
         made_by = own.model_dump(mode="json", include={"topics", "seed", "synth", "genetic"})
-        data = file_hash(own.data) if own.data and isinstance(entry, Whole) else ""
+        named = own.data if isinstance(entry, Whole) else None
+        hashed = folder_hash if named and named.is_dir() else file_hash
+        data = hashed(named) if named else ""
         names = [job.scorer.model if job.scorer else "", *(who.model for who in job.each.values())]
         fingerprint = digest(flow, made_by, data, names, shares, _code_hash())
         costs: dict[str, Costs] = {}
