@@ -9,7 +9,7 @@ from flywright.ask import Scripted, ScriptedScorer
 from flywright.errors import UserError
 from flywright.records import ATTRIBUTES, Check, weighted_reward
 from flywright.synth import Maker
-from flywright.synth.comparisons import Judges, comparisons, shared_out
+from flywright.synth.comparisons import ComparisonSettings, Judges, comparisons, shared_out
 
 
 def answerer(name, text):
@@ -80,7 +80,7 @@ def test_the_llm_decides_only_where_it_keeps_to_its_choice(compare, prompts):
     assert all(pair.lineage.verdicts[0].preference == 1 for pair in pairs)
     maker, pairs = compare(prompts, [good, bad], Judges(llm=prefers("neither")))
     assert not pairs
-    assert maker.counts["comparisons"]["dropped: LLM judge undecided"] == len(prompts)
+    assert maker.counts["comparisons"]["dropped: LLM judge undecided: A/A"] == len(prompts)
 
 
 def test_the_reward_model_takes_its_best_and_its_worst(compare, prompts):
@@ -150,3 +150,26 @@ def test_a_judge_left_out_leaves_its_prompts_to_the_others(small, make_prompt, n
     assert voters == {*names, "reward"}
     undecided = len(prompts) - sum(expected.values())
     assert maker.counts["comparisons"].get("dropped: no judge", 0) == undecided
+
+
+def test_harder_pairs_are_samples_of_the_best_model(small, make_prompt):
+    def said(name):
+        return Scripted(lambda _, sampling: f"{name} {'x' * (sampling.seed % 7)}", model=name)
+
+    prompts = [make_prompt(f"say something, time {n}") for n in range(40)]
+    named = {name: said(name) for name in ("weak", "middle", "best")}
+    judges = Judges(scorer=ScriptedScorer(rate, model="rm"), decide="reward")
+    settings = ComparisonSettings(models_each=2, best="best", harder=0.5, best_samples=6)
+    maker = Maker(Scripted(lambda *_: ""), small, seed=3)
+    pairs = asyncio.run(comparisons(maker, prompts, named, judges, settings))
+    hard = [pair for pair in pairs if pair.lineage.filters == ("samples of the best model",)]
+    others = [pair for pair in pairs if not pair.lineage.filters]
+    assert 10 < len(hard) < 30 and len(hard) + len(others) == len(pairs) > 35
+    assert {(pair.lineage.model, pair.rejected_model) for pair in hard} == {("best", "best")}
+    assert {pair.rejected_model for pair in others} == set(named)
+    calls = sum(who.calls for who in named.values())
+    left = len(prompts) - len(hard)
+    assert calls <= 6 * len(hard) + 2 * small.samples * left + 6 * (len(prompts) - len(pairs))
+    with pytest.raises(UserError, match=r"best = 'none'.*weak, middle, best"):
+        gone = ComparisonSettings(best="none")
+        asyncio.run(comparisons(maker, prompts, named, judges, gone))

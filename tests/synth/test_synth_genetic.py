@@ -4,7 +4,10 @@ import asyncio
 import re
 from dataclasses import dataclass
 
-from flywright.ask import Scripted
+import pytest
+
+from flywright.ask import AskError, Ledger, Ledgered, Scripted
+from flywright.errors import FlywrightError
 from flywright.synth import GeneticSettings, Maker
 from flywright.synth.genetic import genetic
 
@@ -127,3 +130,24 @@ def test_copies_of_the_seeds_are_not_bred(small, make_prompt):
     maker, _, made = breed(Scripted(copier), small, make_prompt)
     assert made == [] and maker.counts["genetic instruct"]["out"] > 0
     assert maker.counts["genetic fitness"]["in"] == 0  # nothing is paid for a copy
+
+
+def test_a_broken_run_goes_on_without_paying_twice(small, make_prompt, late, tmp_path):
+    _, _, whole = breed(Scripted(colony_reply, model="fake"), small, make_prompt)
+    calls = 0
+
+    def failing(prompt, sampling):
+        nonlocal calls
+        calls += 1
+        if calls > 40:
+            raise AskError("the line is dead", retryable=True)
+        return colony_reply(prompt, sampling)
+
+    few = small.model_copy(update={"concurrency": 1})
+    with Ledger(tmp_path / "replies.jsonl") as ledger:
+        with pytest.raises(FlywrightError, match="the line is dead"):
+            breed(Ledgered(Scripted(failing, model="fake"), ledger), small, make_prompt)
+        known = len(ledger)
+        again = Ledgered(late(5, colony_reply), ledger)
+        _, _, resumed = breed(again, few, make_prompt)  # another concurrency, another order
+    assert known == 40 and resumed == whole and again.paid == len(ledger) - known

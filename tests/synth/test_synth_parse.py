@@ -43,6 +43,10 @@ def test_lists_that_are_short_or_cut_are_dropped():
         ("User: thanks! That's great. And the sea?", "And the sea?"),
         ("How do I say thank you in French?", "How do I say thank you in French?"),
         ("Surely not?", "Surely not?"),
+        ("Thanks for that, but can you also list the ports?", "Can you also list the ports?"),
+        ("Thank you, could you name two more?", "Could you name two more?"),
+        ("That's really useful, and which is the oldest?", "Which is the oldest?"),
+        ("Thank you for the list, the map, and the tips! Which is best?", "Which is best?"),
     ],
 )
 def test_politeness_is_stripped_at_the_start_only(said, left):
@@ -69,3 +73,15 @@ def test_code_and_asserts():
         "assert f(1) == 2",
         "assert f(2)",
     ]
+
+
+def test_json_and_talks_are_found_in_what_is_said_around_them():
+    assert parse.json_in('Sure [x]: ```json\n[{"a": 1}]\n``` done', list) == [{"a": 1}]
+    assert parse.json_in('{not} {"name": "f", "arguments": {}} {"second": 1}', dict)["name"] == "f"
+    with pytest.raises(Dropped, match="no JSON"):
+        parse.json_in("none here {", dict)
+    said = "A talk:\n**User:** one\n\nbot: two\n- still two\nUSER: three\nbot: four\nuser: five"
+    assert parse.talk(said, 4) == ["one", "two\n- still two", "three", "four"]
+    for bad, why in (("bot: a\nuser: b", "alternate"), ("user: a\nbot: b", "short"), ("", "short")):
+        with pytest.raises(Dropped, match=why):
+            parse.talk(bad, 4)

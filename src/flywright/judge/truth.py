@@ -3,7 +3,8 @@
     await is_right(prompt, answer, sandbox)      # all checks
     followed(prompt, answer)                     # the verifiable instructions alone, one by one
 
-Kinds of checks (records.Check): "exact", "number", "code", and the ids of judge.instructions.
+Kinds of checks (records.Check): "exact", "number", "math", "rounded", "items", "code", and the ids
+of judge.instructions.
 """
 
 import re
@@ -12,6 +13,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Literal
 
 from flywright.errors import UserError
+from flywright.judge.answers import are_items, is_math, is_rounded
 from flywright.judge.instructions import CHECKERS, follows
 from flywright.records import Check, Prompt
 from flywright.sandbox import Outcome, Sandbox
@@ -20,6 +22,7 @@ Which = Literal["shown", "hidden"]
 
 _NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")
 _LEAD = re.compile(r"(?i)^.*\b(?:answer|result)(?: is)?[: ]\s*")
+_ANSWERS = {"math": is_math, "rounded": is_rounded, "items": are_items}
 _FENCE = re.compile(r"```[^\n`]*\n(.*?)(?:```|\Z)", re.DOTALL)
 
 
@@ -98,6 +101,8 @@ async def holds(
         return is_exact(answer, check.args["answer"], bool(check.args.get("case")))
     if check.kind == "number":
         return is_number(answer, check.args["answer"])
+    if check.kind in _ANSWERS:
+        return _ANSWERS[check.kind](answer, check.args["answer"])
     if check.kind == "code":
         if sandbox is None:
             raise UserError('a check of kind "code" needs a sandbox to run in')

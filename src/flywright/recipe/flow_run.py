@@ -26,7 +26,7 @@ from flywright.ask.budget import Costs, Price
 from flywright.ask.limits import Patience
 from flywright.ask.protocol import Stopped
 from flywright.errors import FlywrightError, UserError
-from flywright.files import atomic_file, digest, file_hash, read_json, write_json
+from flywright.files import atomic_file, digest, file_hash, folder_hash, read_json, write_json
 from flywright.progress import silent
 from flywright.recipe.console import Teller
 from flywright.recipe.filtering import card, run_filter
@@ -43,6 +43,7 @@ TELL_SECONDS = 0.5
 PILOT_SHARE, PILOT_RECORDS = 0.01, 30  # of the records, before a forecast is told
 OVER_FILES = {"filter": run_filter, "card": card}  # of records that are there
 MAKING = ("synth", "judge", "records.py", "recipe/flows.py")  # code and words that make records
+BESIDE = {"out", "data", "generator", "reward", "policy", "patience", "budget", "sandbox"}
 Info = dict[str, Any]  # of a shard: file, read, records, counts, failed, left
 
 
@@ -207,6 +208,8 @@ class _Run:
                 for name in manifest["shards"]:
                     with (self.work / "shards" / name).open("rb") as source:
                         shutil.copyfileobj(source, target)
+            if isinstance(self.entry, Each) and self.entry.after:
+                self.entry.after(own)
             listed = own.out.with_suffix(".failed.jsonl")
             if failed:
                 write_jsonl(listed, failed)
@@ -331,8 +334,10 @@ def _work(flow: str, path: Path, overrides: list[str], workers: int, number: int
         shares = [who.weight for who in named]
         mixed = Mixed(list(zip(remembering, shares, strict=True)), own.seed)
         job = Job(own, ledger, mixed)
-        made_by = own.model_dump(mode="json", include={"topics", "seed", "synth", "genetic"})
-        data = file_hash(own.data) if own.data and isinstance(entry, Whole) else ""
+        made_by = own.model_dump(mode="json", exclude=BESIDE)
+        named = own.data if isinstance(entry, Whole) else None
+        hashed = folder_hash if named and named.is_dir() else file_hash
+        data = hashed(named) if named else ""
         names = [job.scorer.model if job.scorer else "", *(who.model for who in job.each.values())]
         fingerprint = digest(flow, made_by, data, names, shares, _code_hash())
         costs: dict[str, Costs] = {}

@@ -15,9 +15,10 @@ from pydantic import Field
 
 from flywright.ask import Completer, Ledger, Ledgered, LedgeredScorer, Mixed, Scorer
 from flywright.errors import UserError
+from flywright.recipe.flow_extras import EXTRAS, ExtraSettings, told_of_judges
 from flywright.recipe.settings import GeneratorSettings
-from flywright.records import Dialogue, Document, Prompt, Record, read_jsonl
-from flywright.sandbox import Sandbox, SandboxSettings
+from flywright.records import Comparison, Dialogue, Document, Prompt, Record, read_jsonl
+from flywright.sandbox import Sandbox
 from flywright.settings import Settings
 from flywright.synth import GeneticSettings, Maker, SynthSettings, filters, prompts, topics
 from flywright.synth.comparisons import Judges, shared_out
@@ -60,12 +61,10 @@ class BudgetSettings(Settings):
     seconds: float = Field(default=0.0, ge=0)
 
 
-class FlowFile(Settings):
+class FlowFile(ExtraSettings):
     """What a flow reads and writes, and who answers (URLs or weights folders)."""
 
-    out: Path
     generator: AnswererSettings | list[AnswererSettings]
-    data: Path | None = Field(default=None, description="JSONL: prompts, or documents")
     reward: str = Field(default="", description="a reward model's folder, or a server's URL")
     policy: Path | None = Field(default=None, description="comparisons: a second answerer")
     topics: list[str] = Field(default=[])
@@ -75,7 +74,6 @@ class FlowFile(Settings):
     budget: BudgetSettings = BudgetSettings()
     synth: SynthSettings = SynthSettings()
     genetic: GeneticSettings = GeneticSettings()
-    sandbox: SandboxSettings = SandboxSettings()
 
 
 @dataclass
@@ -124,6 +122,7 @@ class Each:
 
     kind: type[Record]
     make: Callable[[Maker, Job, list[Any]], Awaitable[list[Any]]]
+    after: Callable[[FlowFile], None] | None = None  # once all records stand in `out`
 
 
 async def _prompts(maker: Maker, job: Job) -> list[Prompt]:
@@ -147,28 +146,35 @@ async def _instructions(maker: Maker, job: Job, found: list[Prompt]) -> list[Pro
 
 
 async def _dialogues(maker: Maker, job: Job, found: list[Prompt]) -> list[Dialogue]:
-    held = await dialogues(maker, found, verify=job.own.synth.verify)
+    user = job.own.part("user", job.each, maker.ask)
+    held = await dialogues(maker, found, user, job.own.synth.verify)
     if job.scorer is None:
         return held
     return await filters.by_reward(maker, held, job.scorer, job.own.synth.dialogue_reward)
 
 
 async def _comparisons(maker: Maker, job: Job, found: list[Prompt]) -> list:
-    judges = Judges(job.runner, maker.ask, job.scorer)
-    return await shared_out(maker, found, job.each, judges)
+    judges = Judges(job.runner, job.own.part("judge", job.each, maker.ask), job.scorer)
+    return await shared_out(maker, found, job.each, judges, job.own.comparisons)
+
+
+def _judged(own: FlowFile) -> None:
+    told_of_judges(own, list(read_jsonl(own.out, Comparison)))
 
 
 async def _code(maker: Maker, job: Job) -> list[Dialogue]:
     if job.own.data is None:
         raise UserError("this flow needs data = FILE, a JSONL of prompts")
     seeds = list(read_jsonl(job.own.data, Prompt))
-    return await genetic(maker, seeds, job.own.genetic, job.runner)
+    coder, judge = (job.own.part(role, job.each, maker.ask) for role in ("coder", "judge"))
+    return await genetic(maker, seeds, job.own.genetic, job.runner, coder, judge)
 
 
 FLOWS: dict[str, Whole | Each] = {
     "prompts": Whole(_prompts),
     "instructions": Each(Prompt, _instructions),
     "dialogues": Each(Prompt, _dialogues),
-    "comparisons": Each(Prompt, _comparisons),
+    "comparisons": Each(Prompt, _comparisons, _judged),
     "code": Whole(_code),
+    **{n: Whole(lambda maker, job, flow=flow: flow(maker, job.own)) for n, flow in EXTRAS.items()},
 }

@@ -5,13 +5,18 @@
     decide = "reward"     -> the reward model: its best answer over its worst
 
 All judges that are handed in vote, whoever decides; their votes stay in the lineage, where they can
-be compared. Both rewards go into the record, because RPO needs them later.
+be compared (judge.agreement). Both rewards go into the record, because RPO needs them later.
+`ComparisonSettings` draws a few of many models for each prompt, and makes harder pairs for a share
+of the prompts: several samples of the best model alone.
 """
 
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
+
+from pydantic import Field
 
 from flywright.ask.limits import gather
 from flywright.ask.protocol import Completer, Sampling, Scorer
@@ -19,9 +24,37 @@ from flywright.errors import UserError
 from flywright.files import seed_from
 from flywright.judge import pairwise, truth
 from flywright.records import Comparison, Prompt, Verdict, record_id, weighted_reward
+from flywright.settings import Settings
 from flywright.synth.filters import normal
 from flywright.synth.flow import Dropped
 from flywright.synth.maker import Maker
+
+
+class ComparisonSettings(Settings):
+    """Which models answer which prompts, by name (SPEC 6.7)."""
+
+    models_each: int = Field(default=0, ge=0, description="models drawn for a prompt; 0 = all")
+    best: str = Field(default="", description="the best model by MT-Bench, for harder pairs")
+    harder: float = Field(
+        default=0.0, ge=0, le=1, description="share of prompts for the best alone"
+    )
+    best_samples: int = Field(default=4, ge=2, description="its answers to each of them")
+    people: Path | None = Field(default=None, description="the pairs as people judged them")
+
+    def who(
+        self, answerers: Mapping[str, Completer], seed: int, prompt: Prompt
+    ) -> tuple[list[Completer], int]:
+        """Who answers a prompt, and how often each (0 = as the maker's settings say).
+
+        Raises UserError if the best model is none of the answerers.
+        """
+        if self.best and self.best not in answerers:
+            raise UserError(f"best = {self.best!r}: the models are {', '.join(answerers)}")
+        rng = random.Random(seed_from(seed, "answerers", prompt.id))
+        if self.best and rng.random() < self.harder:
+            return [answerers[self.best]], self.best_samples
+        names = rng.sample(list(answerers), min(self.models_each or len(answerers), len(answerers)))
+        return [answerers[name] for name in answerers if name in names], 0
 
 
 @dataclass(frozen=True)
@@ -50,9 +83,17 @@ class Judges:
 
 
 async def answers(
-    maker: Maker, prompt: Prompt, answerers: Sequence[Completer], scorer: Scorer | None
+    maker: Maker,
+    prompt: Prompt,
+    answerers: Sequence[Completer],
+    scorer: Scorer | None,
+    samples: int = 0,
 ) -> list[Answer]:
-    """The different answers of all answerers, settings.samples each, scored; cut ones left out."""
+    """The different answers of all answerers, `samples` each, scored; cut ones left out.
+
+    samples: 0 = settings.samples.
+    """
+    samples = samples or maker.settings.samples
 
     async def one(place: tuple[Completer, int]) -> Answer | None:
         who, index = place
@@ -65,7 +106,7 @@ async def answers(
         attributes = await scorer.score(prompt.conversation.answered(text))
         return Answer(text, who.model, sampling, weighted_reward(attributes))
 
-    places = [(who, index) for who in answerers for index in range(maker.settings.samples)]
+    places = [(who, index) for who in answerers for index in range(samples)]
     different: dict[str, Answer] = {}
     for answer in await gather(one, places):
         if answer is not None:
@@ -91,9 +132,10 @@ async def by_truth(
 async def by_llm(
     prompt: Prompt, found: Sequence[Answer], judges: Judges, rng: random.Random
 ) -> tuple[Answer, Answer]:
-    """Two answers in the order of the LLM's preference. Raises Dropped if it does not keep to one.
+    """Two answers in the order of the LLM's preference.
 
-    The judge is deterministic and its replies are in the ledger, so that its vote asked for again
+    Raises Dropped if it does not keep to one, with its labels: "A/A" is the first place twice. The
+    judge is deterministic and its replies are in the ledger, so that its vote asked for again
     costs nothing.
     """
     if judges.llm is None:
@@ -101,7 +143,7 @@ async def by_llm(
     first, second = rng.sample(list(found), 2)
     verdict = await pairwise.prefer(judges.llm, prompt.conversation, first.text, second.text)
     if verdict.preference == 0:
-        raise Dropped("LLM judge undecided")
+        raise Dropped(f"LLM judge undecided: {verdict.detail}")
     return (first, second) if verdict.preference > 0 else (second, first)
 
 
@@ -138,16 +180,22 @@ async def votes(
 
 
 async def comparisons(
-    maker: Maker, prompts: Sequence[Prompt], answerers: Mapping[str, Completer], judges: Judges
+    maker: Maker,
+    prompts: Sequence[Prompt],
+    answerers: Mapping[str, Completer],
+    judges: Judges,
+    settings: ComparisonSettings | None = None,
 ) -> list[Comparison]:
     """At most one pair a prompt, in the order of the prompts. `answerers`: who answers, by name.
 
     A pair is dropped where no two answers differ, the truth finds no right or no wrong one, the LLM
     does not keep to its choice in both orders, or rewards are equal; maker.counts tells how often.
     """
+    settings = settings or ComparisonSettings()
 
     async def step(prompt: Prompt, _ask: Completer) -> list[Comparison]:
-        found = await answers(maker, prompt, list(answerers.values()), judges.scorer)
+        who, samples = settings.who(answerers, maker.seed, prompt)
+        found = await answers(maker, prompt, who, judges.scorer, samples)
         if len(found) < 2:
             raise Dropped("answers all alike")
         rng = random.Random(seed_from(maker.seed, "pair", prompt.id))
@@ -167,6 +215,7 @@ async def comparisons(
             model=chosen.model,
             answer_by="model",
             verdicts=cast,
+            filters=("samples of the best model",) * bool(samples),
         )
         return [
             Comparison(
@@ -187,7 +236,11 @@ async def comparisons(
 
 
 async def shared_out(
-    maker: Maker, prompts: Sequence[Prompt], answerers: Mapping[str, Completer], judges: Judges
+    maker: Maker,
+    prompts: Sequence[Prompt],
+    answerers: Mapping[str, Completer],
+    judges: Judges,
+    settings: ComparisonSettings | None = None,
 ) -> list[Comparison]:
     """Comparisons by settings.judges: the truth where there is one, else LLM and reward by turns.
 
@@ -200,12 +253,13 @@ async def shared_out(
     )
     checked = [prompt for prompt in prompts if prompt.checks and judges.truth]
     others = [prompt for prompt in prompts if not (prompt.checks and judges.truth)]
-    pairs = await comparisons(maker, checked, answerers, judges)
+    pairs = await comparisons(maker, checked, answerers, judges, settings)
     present = {"llm": judges.llm, "reward": judges.scorer}
     deciders = [name for name in ("llm", "reward") if name in names and present[name]]
     for number, name in enumerate(deciders):
         mine = others[number :: len(deciders)]
-        pairs += await comparisons(maker, mine, answerers, replace(judges, decide=name))
+        here = replace(judges, decide=name)
+        pairs += await comparisons(maker, mine, answerers, here, settings)
     if others and not deciders:
         maker.counts["comparisons"]["dropped: no judge"] = len(others)
     return pairs

@@ -3,18 +3,22 @@
 Raises `Dropped` with the reason where the reply is not what was asked for.
 """
 
+import json
 import re
+from typing import Any
 
 from flywright.synth.flow import Dropped
 
 _NUMBERED = re.compile(r"^[ \t]*\d+[.)][ \t]+(\S.*?)[ \t]*$", re.MULTILINE)
 _FENCE = re.compile(r"```[A-Za-z0-9]*\n(.*?)```", re.DOTALL)
 _VERDICT = re.compile(r"^\W*verdict\W*(yes|no)\W*$", re.IGNORECASE)
+_TURN = re.compile(r"^\W*(user|bot)[*_]*:[*_]*[ \t]*(.*?)[ \t]*$", re.IGNORECASE)
 _WRAPPERS = (("**", "**"), ('"', '"'), ("“", "”"))
 _POLITE = re.compile(
-    r"^(?:(?:thank you|thanks)\b[^.!?\n]*[.!?]|sure[,!.]|of course[,!.]|certainly[,!.]|great[,!.]|"
-    r"(?:I'd|I would) be (?:happy|glad) to[^.!?\n]*[.!?]|that(?:'s| is) (?:very )?(?:helpful|great)"
-    r"[^.!?\n]*[.!?])\s*",
+    r"^(?:(?:thank you|thanks|that(?:'s| is) (?:very |really )?(?:helpful|great|useful))\b"
+    r"(?:[^.!?\n]*[.!]|[^.!?,\n]*,(?:\s*(?:but|and|so)\b)?)|"  # a question after it stays
+    r"sure[,!.]|of course[,!.]|certainly[,!.]|great[,!.]|"
+    r"(?:I'd|I would) be (?:happy|glad) to[^.!?\n]*[.!?])\s*",
     re.IGNORECASE,
 )
 
@@ -81,6 +85,35 @@ def asserts(reply: str, count: int) -> list[str]:
     """The first `count` lines that start with `assert`; there may be none."""
     lines = [line.strip().strip("`") for line in reply.splitlines()]
     return [line for line in lines if line.startswith("assert ")][:count]
+
+
+def json_in(reply: str, kind: type) -> Any:
+    """The first JSON list or object (`kind`) that stands in the reply, whatever is around it."""
+    for found in re.finditer(r"\[" if kind is list else r"\{", reply):
+        try:
+            return json.JSONDecoder().raw_decode(reply, found.start())[0]
+        except ValueError:
+            continue
+    raise Dropped("no JSON in the reply")
+
+
+def talk(reply: str, least: int) -> list[str]:
+    """The turns of a talk in lines of "user:" and "bot:", the user's first, up to the bot's last.
+
+    Raises Dropped if they do not alternate or there are fewer than `least`.
+    """
+    turns: list[tuple[str, str]] = []
+    for line in filter(str.strip, reply.splitlines()):
+        if found := _TURN.match(line):
+            turns.append((found.group(1).lower(), found.group(2)))
+        elif turns:
+            turns[-1] = (turns[-1][0], f"{turns[-1][1]}\n{line.strip()}".strip())
+    turns = turns[: len(turns) // 2 * 2]
+    if any(who != ("user", "bot")[n % 2] or not said for n, (who, said) in enumerate(turns)):
+        raise Dropped("turns do not alternate")
+    if len(turns) < least:
+        raise Dropped("talk too short")
+    return [said for _, said in turns]
 
 
 def yes(reply: str) -> bool:
