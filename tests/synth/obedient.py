@@ -52,7 +52,9 @@ def _body(args, sentence, letter, less):
     capitals = has("change_case:capital_word_frequency", {})
     if capitals.get("capital_relation") == "at least":
         extra += [_short(args).upper()] * capitals["capital_frequency"]
-    extra += [f"[{_short(args)}]"] * has("detectable_content:number_placeholders", {}).get("num_placeholders", 0)
+    extra += [f"[{_short(args)}]"] * has("detectable_content:number_placeholders", {}).get(
+        "num_placeholders", 0
+    )
     words = has("length_constraints:number_words", {})
     base = sentence.split()
     if words.get("relation") == "at least":

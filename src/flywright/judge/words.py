@@ -5,17 +5,14 @@ our own in the place of its trained ones; counts differ only after rare abbrevia
 """
 
 import re
+from pathlib import Path
 
-_ABBREVIATIONS = frozenset(
-    "mr mrs ms dr prof sr jr st vs inc ltd co corp fig dept ph.d"
-    " jan feb aug sep sept oct nov dec gen col sgt capt lt rev sen rep gov ave"
-    " messrs maj bros cos adm wed fri tues".split()
-)
-_NOT_ABBREVIATIONS = ("i.e", "e.g", "p.s")  # to the reference, which was trained without them
-_STARTERS = frozenset(
-    "the he she it they we i in but and a an this that these those there however if when while"
-    " after for as at on although since".split()
-)
+from flywright.settings import read_toml
+
+_KNOWN = {
+    name: frozenset(words.split())
+    for name, words in read_toml(Path(__file__).with_suffix(".toml")).items()
+}
 # an end mark, then a blank, the end, or a mark that belongs to no word
 _END = re.compile(r"[.!?](?=[)\";}\]*:@'({\[!?]|\s+\S)|[。！？](?=\S)")
 _CLOSING = re.compile(r"[\"')\]}]+(?=\s|--|$)|[!?]+(?=\s|$)|[」』”]+")
@@ -35,10 +32,10 @@ def _ends_sentence(text: str, match: re.Match[str]) -> bool:
         return not small and following[:1] not in tuple(",;:.!?")
     if re.fullmatch(r"[^\W\d_]", word):
         return not following[:1].isalpha()
-    known = {word, word.rpartition("-")[2]} & _ABBREVIATIONS
-    if known or (re.fullmatch(r"[a-z]\.[a-z]", word) and word not in _NOT_ABBREVIATIONS):
+    known = {word, word.rpartition("-")[2]} & _KNOWN["abbreviations"]
+    if known or (re.fullmatch(r"[a-z]\.[a-z]", word) and word not in _KNOWN["not_abbreviations"]):
         starter = re.match(r"\w+", following)
-        return not small and bool(starter) and starter[0].lower() in _STARTERS
+        return not small and bool(starter) and starter[0].lower() in _KNOWN["starters"]
     return True
 
 

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from pydantic import Field
 
-from flywright.ask import Completer
+from flywright.ask import Completer, Scorer
 from flywright.ask.ledger import Ledger, Ledgered
 from flywright.errors import UserError
 from flywright.recipe.answerers import engine, reward_scorer
 from flywright.recipe.answerers import generator as open_generator
 from flywright.recipe.console import Teller
+from flywright.recipe.prompt_flows import PROMPT_FLOWS, Given, PromptFlowSettings
 from flywright.recipe.settings import GeneratorSettings
 from flywright.records import Dialogue, Document, Prompt, Record, read_jsonl, write_jsonl
 from flywright.sandbox import Sandbox, SandboxSettings
@@ -22,7 +23,6 @@ from flywright.synth import GeneticSettings, Maker, SynthSettings, filters, prom
 from flywright.synth.comparisons import Judges, shared_out
 from flywright.synth.dialogues import dialogues
 from flywright.synth.genetic import genetic
-from flywright.synth.instructions import instructed
 
 
 class FlowFile(Settings):
@@ -31,11 +31,12 @@ class FlowFile(Settings):
     out: Path
     generator: GeneratorSettings
     data: Path | None = Field(default=None, description="JSONL: prompts, or documents")
-    reward: Path | None = Field(default=None, description="a reward model's folder")
+    reward: str = Field(default="", description="a reward model's folder, or a server's URL")
     policy: Path | None = Field(default=None, description="comparisons: a second answerer")
     topics: list[str] = Field(default=[])
     seed: int = 1
     synth: SynthSettings = SynthSettings()
+    prompts: PromptFlowSettings = PromptFlowSettings()
     genetic: GeneticSettings = GeneticSettings()
     sandbox: SandboxSettings = SandboxSettings()
 
@@ -60,20 +61,28 @@ async def _prompts(maker: Maker, own: FlowFile) -> list[Prompt]:
     return distinct
 
 
-async def _instructions(maker: Maker, own: FlowFile) -> list[Prompt]:
-    return instructed(_prompts_of(own), own.synth, maker.seed)
+def _scorer(own: FlowFile) -> Scorer | None:
+    if not own.reward.startswith(("http://", "https://")):
+        return reward_scorer(Path(own.reward)) if own.reward else None
+    from flywright.serve.client import HttpScorer
+
+    return HttpScorer(own.reward)
+
+
+def _given(own: FlowFile) -> Given:
+    return Given(own.out.parent, own.data, own.topics, lambda: _scorer(own), own.prompts)
 
 
 async def _dialogues(maker: Maker, own: FlowFile) -> list[Dialogue]:
     held = await dialogues(maker, _prompts_of(own), verify=own.synth.verify)
-    if own.reward is None:
+    scorer = _scorer(own)
+    if scorer is None:
         return held
-    scorer = reward_scorer(own.reward)
     return await filters.by_reward(maker, held, scorer, own.synth.dialogue_reward)
 
 
 async def _comparisons(maker: Maker, own: FlowFile) -> list:
-    scorer = reward_scorer(own.reward) if own.reward else None
+    scorer = _scorer(own)
     answerers: dict[str, Completer] = {"generator": maker.ask}
     if own.policy is not None:
         answerers["policy"] = engine(own.policy)
@@ -87,10 +96,13 @@ async def _code(maker: Maker, own: FlowFile) -> list[Dialogue]:
 
 _FLOWS = {
     "prompts": _prompts,
-    "instructions": _instructions,
     "dialogues": _dialogues,
     "comparisons": _comparisons,
     "code": _code,
+    **{
+        name: lambda maker, own, make=make: make(maker, _given(own))
+        for name, make in PROMPT_FLOWS.items()
+    },
 }
 
 
@@ -99,6 +111,8 @@ def run_one(flow: str, path: Path, overrides: list[str]) -> str:
     if flow not in _FLOWS:
         raise UserError(f"no flow {flow!r}; known: {', '.join(_FLOWS)}")
     own = load_settings(FlowFile, path, overrides)
+    if not own.out.suffix:
+        own = own.model_copy(update={"out": own.out / f"{flow}.jsonl"})
     completer = open_generator(own.generator)
     with (
         Teller(own.out.with_suffix(".log")) as teller,

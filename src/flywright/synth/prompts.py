@@ -9,6 +9,7 @@ import itertools
 import random
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 from flywright.ask.protocol import Completer
 from flywright.files import seed_from
@@ -22,51 +23,53 @@ from flywright.synth.wording import Template, template, variants
 _RECORD = re.compile(r"[0-9a-f]{12}").fullmatch  # a record's id among the parents
 UNSAFE = "unsafe"  # the score in the lineage of a prompt that was flagged
 _SHOWN = 20  # prompts that are named where a list is asked for again
-Item = tuple[dict[str, str], tuple[str, ...]]  # placeholder values, and the parents of the prompts
+
+
+@dataclass
+class _Quota:
+    """Placeholder values, the parents of the prompts, those taken, and all that were told."""
+
+    values: dict[str, str]
+    parents: tuple[str, ...]
+    kept: list[Prompt] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
+
+    @property
+    def id(self) -> str:
+        """Another in each round, as the call is."""
+        return record_id(self.values, self.told)
 
 
 async def _made(
     maker: Maker,
     name: str,
     wording: Template,
-    items: Sequence[Item],
+    quotas: Sequence[_Quota],
     count: int,
     novelty: Novelty | None,
 ) -> list[Prompt]:
-    """`count` prompts of each item, in order, or as many as the last round leaves."""
+    """`count` prompts of each quota, in order, or as many as the last round leaves."""
     source = name.partition(" ")[0]
-    again = Template(wording.name, f"{wording.text}\n{template('again').text}")
-    kept: list[list[Prompt]] = [[] for _ in items]
-    told: list[list[str]] = [[] for _ in items]
+    again = Template(f"{wording.name}+again", f"{wording.text}\n{template('again').text}")
 
-    async def step(number: int, _ask: Completer) -> list[tuple[int, Prompt]]:
-        (values, parents), used = items[number], again if told[number] else wording
-        shown = "\n".join(f"- {text}" for text in told[number][-_SHOWN:])
-        left = count - len(kept[number])
-        texts, sampling = await maker.ask_list(used, left, taken=shown, **values)
-        lineage = maker.lineage(source, used, sampling, parents)
-        return [(number, maker.prompt(source, text, lineage)) for text in texts]
+    async def step(quota: _Quota, _ask: Completer) -> list[tuple[_Quota, Prompt]]:
+        used = again if quota.told else wording
+        values = {**quota.values, "taken": "\n".join(f"- {text}" for text in quota.told[-_SHOWN:])}
+        texts, sampling = await maker.ask_list(used, count - len(quota.kept), **values)
+        lineage = maker.lineage(source, used, sampling, quota.parents)
+        return [(quota, maker.prompt(source, text, lineage)) for text in texts]
 
     for _ in range(novelty.rounds if novelty else 1):
-        open_items = [number for number in range(len(items)) if len(kept[number]) < count]
-        for number, prompt in await maker.run(name, step, open_items):
+        short = [quota for quota in quotas if len(quota.kept) < count]
+        for quota, prompt in await maker.run(name, step, short):
             text = prompt.conversation.last
-            told[number].append(text)
+            quota.told.append(text)
             if novelty is None or novelty.takes(text):
-                kept[number].append(prompt)
+                quota.kept.append(prompt)
     if novelty:
-        short = sum(len(made) < count for made in kept)
-        maker.counts[f"{name}: novelty"] = {**novelty.counts, "items below their quota": short}
-    return list(itertools.chain.from_iterable(kept))
-
-
-def _items(rows: Iterable[dict[str, str]]) -> list[Item]:
-    return [(values, tuple(values.values())) for values in rows]
-
-
-def _fresh(novelty: Novelty | None, threshold: float) -> Novelty | None:
-    """For revisions, which are held against each other."""
-    return Novelty(threshold, novelty.rounds) if novelty else None
+        below = sum(len(quota.kept) < count for quota in quotas)
+        maker.counts[f"{name}: novelty"] = {**novelty.counts, "below their quota": below}
+    return [prompt for quota in quotas for prompt in quota.kept]
 
 
 async def _listed(
@@ -77,7 +80,8 @@ async def _listed(
     novelty: Novelty | None,
 ) -> list[Prompt]:
     """Prompts from one template, settings.questions for each row of placeholder values."""
-    return await _made(maker, source, wording, _items(rows), maker.settings.questions, novelty)
+    quotas = [_Quota(row, tuple(row.values())) for row in rows]
+    return await _made(maker, source, wording, quotas, maker.settings.questions, novelty)
 
 
 async def _revised(
@@ -86,13 +90,13 @@ async def _revised(
     """Richer versions of each prompt in its place; the prompts themselves if none are wanted."""
     if not maker.settings.revisions:
         return list(prompts)
-    items: list[Item] = [
-        ({slot: prompt.conversation.last}, (prompt.id, *prompt.lineage.parents))
+    own = Novelty(maker.settings.near_duplicate, novelty.rounds) if novelty else None
+    quotas = [
+        _Quota({slot: prompt.conversation.last}, (prompt.id, *prompt.lineage.parents))
         for prompt in prompts
     ]
-    own = _fresh(novelty, maker.settings.near_duplicate)
     wording, count = template(f"revise_{source}"), maker.settings.revisions
-    return await _made(maker, f"{source} revised", wording, items, count, own)
+    return await _made(maker, f"{source} revised", wording, quotas, count, own)
 
 
 async def open_qa(
