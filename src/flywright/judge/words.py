@@ -31,7 +31,7 @@ def _ends_sentence(text: str, match: re.Match[str]) -> bool:
     if word.isdigit() or word.endswith("."):
         return not small and following[:1] not in tuple(",;:.!?")
     if re.fullmatch(r"[^\W\d_]", word):
-        return not following[:1].isalpha()
+        return not following[:1].isalpha() and word not in _KNOWN["abbreviations"]
     known = {word, word.rpartition("-")[2]} & _KNOWN["abbreviations"]
     if known or (re.fullmatch(r"[a-z]\.[a-z]", word) and word not in _KNOWN["not_abbreviations"]):
         starter = re.match(r"\w+", following)
