@@ -53,8 +53,8 @@ CASES: list[tuple[str, dict[str, Any], list[str], list[str]]] = [
     (
         "length_constraints:number_sentences",
         {"relation": AT_LEAST, "num_sentences": 2},
-        ["It rains. We stay in.", "Why? Because!"],
-        ["Mr. Smith came at 5 p.m. to see us.", "1. Bread\n2. Milk"],
+        ["It rains. We stay in.", "Why? Because!", "1. Bread"],
+        ["Mr. Smith came at 5 p.m. to see us.", "Bread\nMilk"],
     ),
     (
         "length_constraints:number_sentences",

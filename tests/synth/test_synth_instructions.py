@@ -5,6 +5,7 @@ import itertools
 import random
 
 import pytest
+from obedient import broken, obedient
 
 from flywright.errors import UserError
 from flywright.judge.instructions import CHECKERS, follows
@@ -45,6 +46,48 @@ def test_no_two_conflict_and_the_number_is_bounded(small):
             assert kinds[-1] == "startend:end_checker"
         sizes.add(len(kinds))
     assert sizes == {1, 2, 3}
+
+
+TEXTS = ("Tell me about the deep blue river and why NASA went there because of it", "Hi")
+PAIRS = [pair for pair in itertools.combinations(ALL, 2) if not conflict(*pair)]
+
+
+@pytest.mark.parametrize("size", ["small", "full"])
+def test_whatever_is_drawn_together_can_be_followed_together(small, size):
+    settings = small.model_copy(
+        update={"instruction_kinds": ALL, "instruction_size": size, "instructions_each": 3}
+    )
+    seen = set()
+    for seed in range(2000):
+        checks = drawn(TEXTS[seed % 2], settings, random.Random(seed))
+        answer = obedient(checks)
+        failed = [check for check in checks if not follows(check.kind, check.args, answer)]
+        assert not failed, (seed, checks, answer)
+        seen |= set(itertools.combinations(sorted(check.kind for check in checks), 2))
+    assert len(seen) > len(PAIRS) * 0.9  # nearly all that may stand together did
+
+
+@pytest.mark.parametrize("size", ["small", "full"])
+@pytest.mark.parametrize("kind", ALL)
+def test_each_is_satisfiable_and_its_checker_tells(kind, size, small):
+    settings = small.model_copy(update={"instruction_kinds": (kind,), "instruction_size": size})
+    for seed in range(30):
+        (check,) = drawn(TEXTS[0], settings, random.Random(seed))
+        answer = obedient([check])
+        assert follows(kind, check.args, answer), (check, answer)
+        trivial = check.args.get("num_sentences") == 1  # at least one: any answer has it
+        assert trivial or not follows(kind, check.args, broken(check, answer)), (check, answer)
+        assert [check] == drawn(TEXTS[0], settings, random.Random(seed))
+
+
+def test_the_first_question_is_not_to_be_repeated_in_later_answers(small, prompts, maker):
+    kinds = ("combination:repeat_prompt", "detectable_format:title")
+    settings = small.model_copy(update={"instruction_kinds": kinds})
+    lasting = instructed(prompts, settings, seed=4, lasting=True)
+    maker.settings = settings
+    for prompt in [*lasting, *asyncio.run(revised(maker, prompts))]:
+        assert [check.kind for check in prompt.checks] == [kinds[1]]
+    assert kinds[0] in {c.kind for p in instructed(prompts, settings, 4) for c in p.checks}
 
 
 def test_conflicts_are_what_no_answer_can_satisfy():

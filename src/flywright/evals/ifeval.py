@@ -14,6 +14,7 @@ from flywright.data.rows import read_rows
 from flywright.evals.datafiles import field, find, problem
 from flywright.evals.items import Item, Task, item_of
 from flywright.judge.instructions import follows, follows_loosely
+from flywright.judge.language import reference
 from flywright.records import Check, Prompt
 from flywright.sandbox import Sandbox
 
@@ -42,8 +43,8 @@ def load(path: Path) -> Iterator[Prompt]:
 
 async def score(prompt: Prompt, answer: str, _sandbox: Sandbox | None = None) -> list[Item]:
     """Prompt-level items, and one item an instruction at instruction level, strict and loose."""
-    strict = [follows(check.kind, check.args, answer) for check in prompt.checks]
-    loose = [follows_loosely(check.kind, check.args, answer) for check in prompt.checks]
+    strict = [follows(check.kind, check.args, answer, reference) for check in prompt.checks]
+    loose = [follows_loosely(check.kind, check.args, answer, reference) for check in prompt.checks]
     failed = ", ".join(c.kind for c, ok in zip(prompt.checks, strict, strict=True) if not ok)
     items = [
         item_of(prompt, "prompt_strict", float(all(strict)), answer, detail=failed),

@@ -4,10 +4,13 @@ Each takes the answer and the instruction's arguments by the names of the data s
 """
 
 import re
+from collections.abc import Callable
 
 from flywright.errors import UserError
 from flywright.judge.language import detect, has_letters
 from flywright.judge.words import sentences, tokens, words
+
+Tell = Callable[[str], str]  # the language of a text
 
 
 def holds(count: int, relation: str, limit: int) -> bool:
@@ -46,9 +49,9 @@ def letter_frequency(answer: str, letter: str, let_relation: str, let_frequency:
     return holds(answer.lower().count(letter.strip().lower()), let_relation, let_frequency)
 
 
-def response_language(answer: str, language: str) -> bool:
+def response_language(answer: str, language: str, tell: Tell = detect) -> bool:
     """The answer is in the language; one without letters passes, as in the reference."""
-    return not has_letters(answer) or detect(answer) == language
+    return not has_letters(answer) or tell(answer) == language
 
 
 def number_sentences(answer: str, relation: str, num_sentences: int) -> bool:
@@ -87,15 +90,11 @@ def capital_word_frequency(answer: str, capital_relation: str, capital_frequency
     return holds(count, capital_relation, capital_frequency)
 
 
-def _english(answer: str) -> bool:
-    return detect(answer) in ("en", "")
-
-
-def english_capital(answer: str) -> bool:
+def english_capital(answer: str, tell: Tell = detect) -> bool:
     """All letters are capitals, and the text is not in another known language."""
-    return answer.isupper() and _english(answer)
+    return answer.isupper() and tell(answer) in ("en", "")
 
 
-def english_lowercase(answer: str) -> bool:
+def english_lowercase(answer: str, tell: Tell = detect) -> bool:
     """All letters are small, and the text is not in another known language."""
-    return answer.islower() and _english(answer)
+    return answer.islower() and tell(answer) in ("en", "")

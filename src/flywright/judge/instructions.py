@@ -2,8 +2,8 @@
 
     follows("punctuation:no_comma", {}, "No commas here.")                    # True
 
-No downloads, no seeds: sentences, words and languages are told by our own plain rules (judge.words,
-judge.language), so a count near its limit may differ from the reference's.
+No downloads: sentences and words are told by our own plain rules (judge.words), languages by those
+of judge.language, or, to score as others do, by its `reference`.
 """
 
 from collections.abc import Callable
@@ -12,6 +12,7 @@ from typing import Any
 from flywright.errors import UserError
 from flywright.judge import checks_format as form
 from flywright.judge import checks_words as word
+from flywright.judge.language import detect
 
 CHECKERS: dict[str, Callable[..., bool]] = {
     "keywords:existence": word.existence,
@@ -42,8 +43,17 @@ CHECKERS: dict[str, Callable[..., bool]] = {
 }
 
 
-def follows(instruction: str, args: dict[str, Any], answer: str) -> bool:
-    """Strict: the answer is not empty and the check holds.
+TELLING = {  # where the language decides
+    "language:response_language",
+    "change_case:english_capital",
+    "change_case:english_lowercase",
+}
+
+
+def follows(
+    instruction: str, args: dict[str, Any], answer: str, tell: Callable[[str], str] = detect
+) -> bool:
+    """Strict: the answer is not empty and the check holds. tell: the language of a text.
 
     Raises UserError for an unknown id or arguments that do not fit it. Arguments of None are left
     out: some copies of the data set hold every name for every instruction.
@@ -52,6 +62,8 @@ def follows(instruction: str, args: dict[str, Any], answer: str) -> bool:
     if checker is None:
         raise UserError(f"unknown instruction {instruction!r}; known: {', '.join(CHECKERS)}")
     given = {name: value for name, value in args.items() if value is not None}
+    if instruction in TELLING:
+        given["tell"] = tell
     if not answer.strip():
         return False
     try:
@@ -67,6 +79,8 @@ def variants(answer: str) -> list[str]:
     return cut + [text.replace("*", "") for text in cut]
 
 
-def follows_loosely(instruction: str, args: dict[str, Any], answer: str) -> bool:
+def follows_loosely(
+    instruction: str, args: dict[str, Any], answer: str, tell: Callable[[str], str] = detect
+) -> bool:
     """Loose: any of the eight variants follows strictly."""
-    return any(follows(instruction, args, text) for text in variants(answer))
+    return any(follows(instruction, args, text, tell) for text in variants(answer))

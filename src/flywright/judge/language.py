@@ -2,10 +2,14 @@
 
 Good for telling the languages of IFEval apart in a sentence or more, not for single words: a text
 in Latin letters without any word from the lists (languages.toml) has no known language.
+`reference` is what others score IFEval with: langdetect, to which many short or all-capital texts
+are in another language than they are.
 """
 
 import re
 from collections import Counter
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 from flywright.settings import read_toml
@@ -42,3 +46,16 @@ def detect(text: str) -> str:
         if len(re.findall(pattern, lowered)) * 3 > min(letters, 20_000):
             return codes[0] if len(codes) == 1 else _by_words(lowered, codes) or codes[0]
     return _by_words(lowered, _LATIN)
+
+
+@cache
+def reference(text: str) -> str:
+    """What langdetect says with a fixed seed, "" if it cannot tell; `detect` if not installed."""
+    try:
+        import langdetect  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        return detect(text)
+    langdetect.DetectorFactory.seed = 0  # it draws at random otherwise
+    with suppress(langdetect.LangDetectException):
+        return langdetect.detect(text)
+    return ""

@@ -32,6 +32,7 @@ from flywright.recipe.console import Teller
 from flywright.recipe.filtering import card, run_filter
 from flywright.recipe.flow_workers import PARENT, Helpers, number_here, on_ray
 from flywright.recipe.flows import FLOWS, AnswererSettings, Each, FlowFile, Job, Whole
+from flywright.recipe.prompt_flows import PROMPT_FLOWS
 from flywright.records import read_jsonl, write_jsonl
 from flywright.report.card import write_card
 from flywright.settings import load_settings
@@ -292,6 +293,18 @@ def _lines(path: Path) -> int:
         raise UserError(f"{path}: cannot read: {error.strerror}") from None
 
 
+def _read_by(flow: str, own: FlowFile) -> list[Path]:
+    """What a flow that makes all its records in one go reads."""
+    paths = [own.data, *(path for path in vars(own.prompts).values() if isinstance(path, Path))]
+    if flow in PROMPT_FLOWS:
+        paths += sorted(set(own.out.parent.glob("*.jsonl")) - {own.out})
+    return [path for path in paths if path is not None and path.exists()]
+
+
+def _hash(path: Path) -> str:
+    return folder_hash(path) if path.is_dir() else file_hash(path)
+
+
 async def _go(run: _Run, name: str, teller: Teller, helpers: Helpers | None) -> str:
     own, began = run.job.own, time.monotonic()
     telling = asyncio.create_task(run.tell(teller, name, helpers))
@@ -318,6 +331,8 @@ async def _go(run: _Run, name: str, teller: Teller, helpers: Helpers | None) -> 
 def _work(flow: str, path: Path, overrides: list[str], workers: int, number: int) -> str:
     """One process's part in the flow, with `workers` - 1 more beside it."""
     own = load_settings(FlowFile, path, overrides)
+    if not own.out.suffix:
+        own = own.model_copy(update={"out": own.out / f"{flow}.jsonl"})
     entry, work = FLOWS[flow], own.out.with_suffix(".work")
     limits = own.budget
     budget = Budget(limits.tokens, limits.money, limits.seconds)
@@ -335,9 +350,7 @@ def _work(flow: str, path: Path, overrides: list[str], workers: int, number: int
         mixed = Mixed(list(zip(remembering, shares, strict=True)), own.seed)
         job = Job(own, ledger, mixed)
         made_by = own.model_dump(mode="json", exclude=BESIDE)
-        named = own.data if isinstance(entry, Whole) else None
-        hashed = folder_hash if named and named.is_dir() else file_hash
-        data = hashed(named) if named else ""
+        data = [_hash(path) for path in _read_by(flow, own)] if isinstance(entry, Whole) else []
         names = [job.scorer.model if job.scorer else "", *(who.model for who in job.each.values())]
         fingerprint = digest(flow, made_by, data, names, shares, _code_hash())
         costs: dict[str, Costs] = {}

@@ -16,6 +16,7 @@ from pydantic import Field
 from flywright.ask import Completer, Ledger, Ledgered, LedgeredScorer, Mixed, Scorer
 from flywright.errors import UserError
 from flywright.recipe.flow_extras import EXTRAS, ExtraSettings, told_of_judges
+from flywright.recipe.prompt_flows import PROMPT_FLOWS, Given, PromptFlowSettings
 from flywright.recipe.settings import GeneratorSettings
 from flywright.records import Comparison, Dialogue, Document, Prompt, Record, read_jsonl
 from flywright.sandbox import Sandbox
@@ -24,7 +25,6 @@ from flywright.synth import GeneticSettings, Maker, SynthSettings, filters, prom
 from flywright.synth.comparisons import Judges, shared_out
 from flywright.synth.dialogues import dialogues
 from flywright.synth.genetic import genetic
-from flywright.synth.instructions import instructed
 
 
 class AnswererSettings(GeneratorSettings):
@@ -73,6 +73,7 @@ class FlowFile(ExtraSettings):
     patience: PatienceSettings = PatienceSettings()
     budget: BudgetSettings = BudgetSettings()
     synth: SynthSettings = SynthSettings()
+    prompts: PromptFlowSettings = PromptFlowSettings()
     genetic: GeneticSettings = GeneticSettings()
 
 
@@ -141,8 +142,13 @@ async def _prompts(maker: Maker, job: Job) -> list[Prompt]:
     return distinct
 
 
-async def _instructions(maker: Maker, job: Job, found: list[Prompt]) -> list[Prompt]:
-    return instructed(found, job.own.synth, maker.seed)
+def _prompt_flow(make: Callable[[Maker, Given], Awaitable[list[Any]]]) -> Whole:
+    def made(maker: Maker, job: Job) -> Awaitable[list[Any]]:
+        own = job.own
+        given = Given(own.out.parent, own.data, own.topics, lambda: job.scorer, own.prompts)
+        return make(maker, given)
+
+    return Whole(made)
 
 
 async def _dialogues(maker: Maker, job: Job, found: list[Prompt]) -> list[Dialogue]:
@@ -172,9 +178,9 @@ async def _code(maker: Maker, job: Job) -> list[Dialogue]:
 
 FLOWS: dict[str, Whole | Each] = {
     "prompts": Whole(_prompts),
-    "instructions": Each(Prompt, _instructions),
     "dialogues": Each(Prompt, _dialogues),
     "comparisons": Each(Prompt, _comparisons, _judged),
     "code": Whole(_code),
+    **{name: _prompt_flow(make) for name, make in PROMPT_FLOWS.items()},
     **{n: Whole(lambda maker, job, flow=flow: flow(maker, job.own)) for n, flow in EXTRAS.items()},
 }

@@ -13,6 +13,7 @@ from flywright.settings import read_toml
 _DATA = read_toml(Path(__file__).with_suffix(".toml"))
 RELATIONS = ("at least", "less than")
 SHORT_KINDS = tuple(_DATA["short"])
+FIRST_ANSWER = frozenset(_DATA["first_answer"])  # not asked for all turns, nor of a second answer
 
 
 def conflict(first: str, second: str) -> bool:

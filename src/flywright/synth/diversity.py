@@ -1,11 +1,38 @@
-"""How varied a set of answers is: distinct-n, and the spread of its rewards."""
+"""Variety: near copies turned away while prompts are made, and how varied a set of answers is."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from flywright.records import Dialogue
+from flywright.synth.filters import Pool, normal
+
+
+class Novelty:
+    """Takes texts that are no near copies of those it took before; `counts` tells of the others.
+
+    A topic's quota is asked for again, at most `rounds` times in all, for what was turned away.
+    """
+
+    def __init__(self, threshold: float, rounds: int):
+        self.rounds = rounds
+        self.counts: Counter[str] = Counter()
+        self._pool = Pool(threshold)
+        self._seen: set[str] = set()
+
+    def takes(self, text: str) -> bool:
+        """Whether the text is new; a new one is remembered."""
+        key = normal(text)
+        copy = "copies" if key in self._seen else "near copies"
+        if key in self._seen or self._pool.likest(text):
+            self.counts[copy] += 1
+            return False
+        self._seen.add(key)
+        self._pool.add(text)
+        self.counts["taken"] += 1
+        return True
 
 
 def distinct(texts: Sequence[str], n: int) -> float:

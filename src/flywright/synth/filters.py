@@ -59,18 +59,18 @@ class Pool:
         signature.update([" ".join(gram) for gram in sorted(shingles)])
         return signature
 
+    def alike(self, text: str) -> list[tuple[int, float]]:
+        """(number, Jaccard) of each text at or over the threshold, in the order of their adding."""
+        if not self._threshold:
+            return []
+        mine = grams(tokens(text), _SHINGLE)
+        others = [(n, self._shingles[n]) for n in sorted(self._index.query(self._signature(mine)))]
+        found = [(number, len(mine & other) / len(mine | other)) for number, other in others]
+        return [(number, likeness) for number, likeness in found if likeness >= self._threshold]
+
     def likest(self, text: str) -> tuple[int, float] | None:
         """(number, Jaccard) of the most similar text at or over the threshold, or None."""
-        if not self._threshold:
-            return None
-        mine = grams(tokens(text), _SHINGLE)
-        found = None
-        for number in sorted(self._index.query(self._signature(mine))):
-            other = self._shingles[number]
-            likeness = len(mine & other) / len(mine | other)
-            if likeness >= self._threshold and (found is None or likeness > found[1]):
-                found = (number, likeness)
-        return found
+        return max(self.alike(text), key=lambda found: found[1], default=None)
 
     def add(self, text: str) -> None:
         """Remember a text; its number is how many were added before."""

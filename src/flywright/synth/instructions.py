@@ -11,7 +11,7 @@ from flywright.ask.protocol import Completer
 from flywright.errors import UserError
 from flywright.files import seed_from
 from flywright.records import Check, Conversation, Lineage, Prompt, record_id
-from flywright.synth.arguments import ARGUMENTS, Draw, conflict
+from flywright.synth.arguments import ARGUMENTS, FIRST_ANSWER, Draw, conflict
 from flywright.synth.maker import Maker
 from flywright.synth.settings import SynthSettings
 from flywright.synth.wording import keyed, variants
@@ -28,9 +28,12 @@ def said(check: Check) -> str:
     return keyed("instruction_wordings", " | ")[check.kind].format(**shown)
 
 
-def drawn(text: str, settings: SynthSettings, rng: random.Random) -> list[Check]:
+def drawn(
+    text: str, settings: SynthSettings, rng: random.Random, later: bool = False
+) -> list[Check]:
     """One to settings.instructions_each instructions for a prompt, none in conflict with another.
 
+    later: they are for other answers than the first too, so the prompt is not to be repeated.
     Raises UserError if settings.instruction_kinds names an unknown id.
     """
     unknown = sorted(set(settings.instruction_kinds) - set(ARGUMENTS))
@@ -39,7 +42,8 @@ def drawn(text: str, settings: SynthSettings, rng: random.Random) -> list[Check]
     draw = Draw(rng, text, settings.instruction_size == "full")
     wanted = rng.randint(1, settings.instructions_each)
     kinds: list[str] = []
-    for kind in rng.sample(settings.instruction_kinds, len(settings.instruction_kinds)):
+    possible = [k for k in settings.instruction_kinds if not (later and k in FIRST_ANSWER)]
+    for kind in rng.sample(possible, len(possible)):
         if len(kinds) < wanted and not any(conflict(kind, other) for other in kinds):
             kinds.append(kind)
     kinds.sort(key="startend:end_checker".__eq__)  # last, so that nothing follows its phrase
@@ -61,7 +65,7 @@ def instructed(
             continue
         rng = random.Random(seed_from(seed, source, prompt.id))
         text = prompt.conversation.last
-        checks = drawn(text, settings, rng)
+        checks = drawn(text, settings, rng, lasting)
         join = rng.choice(joins)
         instruction = " ".join(said(check) for check in checks)
         whole = join.text.format(prompt=text, instruction=instruction)
@@ -77,7 +81,7 @@ async def revised(maker: Maker, prompts: Sequence[Prompt]) -> list[Prompt]:
 
     async def step(prompt: Prompt, ask: Completer) -> list[Prompt]:
         rng = random.Random(seed_from(maker.seed, source, prompt.id))
-        checks = drawn(prompt.conversation.last, maker.settings, rng)
+        checks = drawn(prompt.conversation.last, maker.settings, rng, later=True)
         join = rng.choice(joins)
         answer, sampling = await maker.say(ask, prompt.conversation, source, prompt.id)
         request = join.text.format(instruction=" ".join(said(check) for check in checks))

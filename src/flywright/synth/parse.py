@@ -116,6 +116,14 @@ def talk(reply: str, least: int) -> list[str]:
     return [said for _, said in turns]
 
 
+def begins_yes(reply: str) -> bool:
+    """Whether a reply begins with Yes. Raises Dropped if it begins with neither Yes nor No."""
+    match = re.match(r"\W*(yes|no)\b", reply, re.IGNORECASE)
+    if match is None:
+        raise Dropped("neither yes nor no")
+    return match[1].lower() == "yes"
+
+
 def yes(reply: str) -> bool:
     """True if the last line is a verdict of yes; anything else is a no (SPEC 7)."""
     lines = reply.strip().splitlines()
