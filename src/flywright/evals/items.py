@@ -2,7 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,8 @@ class Task:
 
     `ask(prompt, who)` gives the raw answer as text, JSON where it is more than one text; `score`
     makes items of it, or `grade` where that takes more than a sandbox. `summary(items)` gives
-    metrics that are no means of items. `protocol` says in a line how the number is made.
+    metrics that are no means of all items. `shots`: how many examples stand before a problem, where
+    one may choose (`load` takes it by name). `protocol` says in a line how the number is made.
     """
 
     name: str
@@ -108,7 +110,14 @@ class Task:
     grade: Callable[[Prompt, str, Who], Awaitable[list[Item]]] | None = None
     summary: Callable[[Sequence[Item]], Metrics] | None = None
     stop: tuple[str, ...] = ()
+    shots: int | None = None
     protocol: str = ""
+
+    def with_shots(self, shots: int) -> "Task":
+        """Asked with another number of examples. Raises UserError where they are no choice."""
+        if self.shots is None:
+            raise UserError(f"{self.name}@{shots}: this task's examples are fixed")
+        return replace(self, shots=shots, load=partial(self.load, shots=shots))
 
     async def items(self, prompt: Prompt, answer: str, who: Who) -> list[Item]:
         """The items of an answer."""

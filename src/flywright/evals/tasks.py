@@ -1,12 +1,16 @@
 """The registry: every benchmark by name, for the command line, the road and decontamination."""
 
 import difflib
-from collections.abc import Iterator
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from itertools import islice
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from flywright.errors import UserError
+from flywright.evals import choice, words
 from flywright.evals.datafiles import NotThere
 from flywright.evals.gsm8k import GSM8K
 from flywright.evals.humaneval import HUMANEVAL
@@ -15,22 +19,42 @@ from flywright.evals.items import Task
 from flywright.evals.verifiable import PROMPTS
 from flywright.records import Prompt
 
-TASKS: dict[str, Task] = {task.name: task for task in (IFEVAL, GSM8K, HUMANEVAL, PROMPTS)}
+_ALL = (IFEVAL, GSM8K, HUMANEVAL, *choice.TASKS, *words.TASKS, PROMPTS)
+TASKS: dict[str, Task] = {task.name: task for task in _ALL}
 PUBLIC = tuple(name for name in TASKS if name != PROMPTS.name)
 
 
-def task_named(name: str) -> Task:
-    """The task of that name. Raises UserError naming the near miss."""
-    if name in TASKS:
-        return TASKS[name]
-    close = difflib.get_close_matches(name, TASKS, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(TASKS)}"
-    raise UserError(f"unknown task {name!r}; {hint}")
+def task_named(asked: str) -> Task:
+    """The task of a name; "mmlu@0:anatomy+virology" is asked with 0 examples, of these subjects.
+
+    Raises UserError naming the near miss.
+    """
+    form = re.fullmatch(r"([^@:]+)(?:@(\d+))?(?::(.+))?", asked)
+    name, shots, splits = form.groups() if form else (asked, None, None)
+    if name not in TASKS:
+        close = difflib.get_close_matches(name, TASKS, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(TASKS)}"
+        raise UserError(f"unknown task {name!r}; {hint}")
+    task = TASKS[name] if shots is None else TASKS[name].with_shots(int(shots))
+    if splits:
+        task = replace(task, load=partial(_only, task.load, tuple(splits.split("+"))))
+    return replace(task, name=asked)
+
+
+def _only(load: Callable[[Path], Iterator[Prompt]], splits: tuple[str, ...], data: Path) -> Iterator[Prompt]:
+    return (prompt for prompt in load(data) if prompt.split in splits)
 
 
 def load_prompts(task: Task, data: Path, limit: int = 0) -> list[Prompt]:
-    """The task's first `limit` prompts (0: all). Raises UserError where there are none."""
-    prompts = list(islice(task.load(Path(data)), limit or None))
+    """The task's first `limit` prompts (0: all), of each split. Raises UserError for none."""
+    counts: Counter[str] = Counter()
+    prompts = []
+    for prompt in task.load(Path(data)):
+        counts[prompt.split] += 1
+        if not limit or counts[prompt.split] <= limit:
+            prompts.append(prompt)
+        elif not prompt.split:
+            break
     if not prompts:
         raise UserError(f"{data}: no prompts for task {task.name}")
     return prompts
