@@ -41,7 +41,8 @@ def ai2(path):
 
 
 def hellaswag(path):
-    lines = bz2.open(path, "rt", encoding="utf-8").read().split("\n")
+    with bz2.open(path, "rt", encoding="utf-8") as stream:
+        lines = stream.read().split("\n")
     for start in range(0, len(lines) - 5, 6):
         label, _, rest = lines[start].partition(": ")
         found = {"activity_label": label, "ctx_a": rest, "ctx_b": "", "label": lines[start + 1]}

@@ -2,7 +2,8 @@
 
 Nothing is generated: the choice that the model holds likeliest after the question is its answer.
 "acc" takes the sum of log-probabilities, "acc_norm" divides it by the choice's characters; of equal
-ones the first. Prompts are lm-evaluation-harness's, byte for byte; a new benchmark is a row below.
+ones the first. Prompts are lm-evaluation-harness's, byte for byte; a new benchmark
+is a row of prompts/base.toml.
 """
 
 import csv
@@ -11,15 +12,16 @@ import json
 import re
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
+from itertools import groupby, repeat
 from pathlib import Path
 from typing import Any
 
 from flywright.ask import gather
 from flywright.data.rows import Row, read_lines, read_rows
-from flywright.evals.datafiles import NotThere, field, find, problem
+from flywright.evals.datafiles import NotThere, field, find, problem, read_from
 from flywright.evals.items import Item, Metrics, Task, Who, item_of, mean_by
 from flywright.evals.shots import before, drawn, fixed
 from flywright.records import Check, Prompt
@@ -43,7 +45,9 @@ class Choice:
     follows: tuple[str, ...] = ()
 
     @classmethod
-    def plain(cls, name: Any, asked: str, options: Sequence[str], gold: Any, **more: str) -> "Choice":
+    def plain(
+        cls, name: Any, asked: str, options: Sequence[str], gold: Any, **more: str
+    ) -> "Choice":
         """One question, and answers that follow it after a blank."""
         options = tuple(options)
         named = {"id": str(name), "words": more.pop("words", asked), "gold": int(gold)}
@@ -56,7 +60,7 @@ class Choice:
         return self.asked[self.gold] + self.follows[self.gold]
 
 
-Read = Callable[[Path], Iterator[Choice]]
+METRICS = ["acc", "acc_norm"]
 
 
 def _answers(path: Path, row: Row) -> tuple[list[str], int]:
@@ -71,22 +75,22 @@ def _answers(path: Path, row: Row) -> tuple[list[str], int]:
     return choices, labels.index(field(path, row, "answerKey").strip())
 
 
-def _science(asked: str, path: Path) -> Iterator[Choice]:
+def _science(form: str, path: Path) -> Iterator[Choice]:
     """ARC and OpenBookQA."""
     for number, row in enumerate(read_rows(path)):
         name = "question" if "question" in row else "question_stem"
         text, (options, gold) = field(path, row, name), _answers(path, row)
-        yield Choice.plain(row.get("id", number), asked.format(text), options, gold, words=text)
+        yield Choice.plain(row.get("id", number), form.format(text), options, gold, words=text)
 
 
-def _piqa(path: Path) -> Iterator[Choice]:
+def _piqa(_form: str, path: Path) -> Iterator[Choice]:
     for number, row in enumerate(read_rows(path)):
         goal, options = field(path, row, "goal"), [field(path, row, f"sol{n}") for n in (1, 2)]
         asked = f"Question: {goal}\nAnswer:"
         yield Choice.plain(number, asked, options, field(path, row, "label"), words=goal)
 
 
-def _boolq(path: Path) -> Iterator[Choice]:
+def _boolq(_form: str, path: Path) -> Iterator[Choice]:
     for number, row in enumerate(read_rows(path)):
         if "query" in row:  # asked already, with the choices in an order of its own
             asked, right = row["query"], row["choices"][row["gold"]] == "yes"
@@ -97,7 +101,7 @@ def _boolq(path: Path) -> Iterator[Choice]:
         yield Choice.plain(number, asked, ("no", "yes"), right)
 
 
-def _siqa(path: Path) -> Iterator[Choice]:
+def _siqa(_form: str, path: Path) -> Iterator[Choice]:
     for number, row in enumerate(read_rows(path)):
         asked = f"Q: {field(path, row, 'context')} {field(path, row, 'question')}\nA:"
         options = [field(path, row, f"answer{letter}") for letter in "ABC"]
@@ -110,7 +114,7 @@ def _cleaned(text: str) -> str:
     return text.replace("  ", " ")
 
 
-def _hellaswag(path: Path) -> Iterator[Choice]:
+def _hellaswag(_form: str, path: Path) -> Iterator[Choice]:
     """The official JSON lines; or as text, six lines an item: context, right one, four endings."""
     if ".txt" in path.name:
         rows = zip(*[read_lines(path)] * 6, strict=False)
@@ -129,7 +133,7 @@ def _hellaswag(path: Path) -> Iterator[Choice]:
         yield Choice.plain(name, _cleaned(context), [_cleaned(one) for one in endings], right)
 
 
-def _winogrande(path: Path) -> Iterator[Choice]:
+def _winogrande(_form: str, path: Path) -> Iterator[Choice]:
     """The same words after either name."""
     for number, row in enumerate(read_rows(path)):
         sentence, right = field(path, row, "sentence"), int(field(path, row, "answer")) - 1
@@ -139,7 +143,7 @@ def _winogrande(path: Path) -> Iterator[Choice]:
         yield Choice(name, sentence, asked, asked, right, follows=follows)
 
 
-def _mmlu(which: str, path: Path) -> Iterator[Choice]:
+def _mmlu(which: str, _form: str, path: Path) -> Iterator[Choice]:
     """SUBJECT_test.csv of the authors' archive, packed or unpacked."""
     for name, stream in _tables(path, f"_{which}.csv"):
         for number, (question, *options, right) in enumerate(csv.reader(stream)):
@@ -158,13 +162,8 @@ def _tables(path: Path, ending: str) -> Iterator[tuple[str, io.TextIOBase]]:
                 yield name.rpartition("/")[2].removesuffix(ending), text
         return
     for one in sorted(path.parent.parent.rglob(f"*{ending}")):
-        with one.open(encoding="utf-8", newline="") as stream:
+        with read_from(one).open(encoding="utf-8", newline="") as stream:
             yield one.name.removesuffix(ending), stream
-
-
-def _about(subject: str) -> str:
-    subject = subject.replace("_", " ")
-    return f"The following are multiple choice questions (with answers) about {subject}.\n\n"
 
 
 def _mmlu_categories(items: Sequence[Item]) -> Metrics:
@@ -173,12 +172,12 @@ def _mmlu_categories(items: Sequence[Item]) -> Metrics:
     return mean_by((one for one in items if one.split in of), lambda i: f"acc_{of[i.split]}")
 
 
-def _xcopa(path: Path) -> Iterator[Choice]:
-    """Files of all languages: {premise, choice1, choice2, question, label}, LANGUAGE in the name."""
+def _xcopa(_form: str, path: Path) -> Iterator[Choice]:
+    """test.LANGUAGE.jsonl of every language: {premise, choice1, choice2, question, label}."""
     for one in sorted(path.parent.glob(path.name.replace("et", "*", 1))):
         language = one.name.split(".")[1]
         words = fixed("languages")["xcopa"].get(language)
-        for number, row in enumerate(read_rows(one) if words else ()):
+        for number, row in enumerate(read_rows(read_from(one)) if words else ()):
             asked = f"{field(one, row, 'premise').strip()[:-1]} {words[row['question']]}"
             options = [field(one, row, f"choice{n}") for n in (1, 2)]
             options = [option[0].lower() + option[1:] for option in options]
@@ -186,79 +185,53 @@ def _xcopa(path: Path) -> Iterator[Choice]:
             yield Choice.plain(f"{language}/{number}", asked, options, row["label"], **more)
 
 
-@dataclass(frozen=True)
-class Table:
-    """Where a benchmark's documents and examples are, and how they are read.
-
-    files: the names of the documents' file within `folder`, first the usual; examples: of the file
-    that few-shot examples come from, without which they come from the documents themselves.
-    first: examples are the first ones of the document's split (MMLU), not drawn. spare: one more is
-    drawn, as the harness does where a benchmark is scored on its validation part.
-    """
-
-    name: str
-    folder: str
-    files: tuple[str, ...]
-    read: Read
-    shots: int = 0
-    examples: tuple[str, ...] = ()
-    read_examples: Read | None = None
-    first: bool = False
-    spare: bool = False
-    metrics: tuple[str, ...] = ("acc", "acc_norm")
-    about: Callable[[str], str] | None = None
-    summary: Callable[[Sequence[Item]], Metrics] | None = None
-    source: str = ""
-
-    def task(self) -> Task:
-        """As a Task of the registry."""
-        how = f"log-likelihood of the choices, {' and '.join(self.metrics)}; {self.source}"
-        load_all = partial(load, self, shots=self.shots)
-        more: dict[str, Any] = {"ask": ask, "summary": self.summary, "shots": self.shots}
-        return Task(self.name, load_all, score, protocol=how, **more)
+READ: dict[str, Callable[[str, Path], Iterator[Choice]]] = {
+    "boolq": _boolq,
+    "hellaswag": _hellaswag,
+    "mmlu": partial(_mmlu, "test"),
+    "mmlu_dev": partial(_mmlu, "dev"),
+    "piqa": _piqa,
+    "science": _science,
+    "siqa": _siqa,
+    "winogrande": _winogrande,
+    "xcopa": _xcopa,
+}
 
 
-def load(table: Table, path: Path, shots: int) -> Iterator[Prompt]:
+def load(name: str, path: Path, shots: int) -> Iterator[Prompt]:
     """The benchmark's documents as prompts, each with its examples."""
-    documents = find(path, table.folder, *table.files)
-    choices = list(table.read(documents))
-    for _, group in groupby(choices, lambda one: one.split):
-        yield from _prompts(table, list(group), _pool(table, documents) if shots else [], shots)
+    row = fixed("base")["choice"][name]
+    documents = find(path, row["folder"], *row["files"])
+    read = partial(READ[row["read"]], row.get("form", "{}"))
+    pool = _pool(row, documents) if shots else []
+    for split, group in groupby(read(documents), lambda one: one.split):
+        choices, solved = list(group), [one.solved for one in pool if one.split == split]
+        own = [one.solved for one in choices] if shots else []
+        if row.get("first"):
+            draws = repeat(solved[:shots])
+        else:
+            draws = drawn(solved, shots, own if row.get("spare") or own == solved else ())
+        about = row.get("about", "").format(split.replace("_", " "))
+        for one, examples in zip(choices, draws, strict=False):
+            yield _prompt(name, one, before(examples, about), row)
 
 
-def _pool(table: Table, documents: Path) -> list[Choice]:
-    """The documents that examples are taken from."""
-    read = table.read_examples or table.read
-    try:
-        names = table.examples or table.files
-        return list(read(find(documents.parent, table.folder, *names)))
-    except NotThere:
-        return list(table.read(documents))
+def _pool(row: Row, documents: Path) -> list[Choice]:
+    """The documents that examples are taken from: their file's, else the scored ones."""
+    read = partial(READ[row.get("read_examples", row["read"])], row.get("form", "{}"))
+    names = row.get("examples", row["files"])
+    with suppress(NotThere):
+        return list(read(find(documents.parent, row["folder"], *names)))
+    return list(read(documents))
 
 
-def _prompts(
-    table: Table, choices: list[Choice], pool: list[Choice], shots: int
-) -> Iterator[Prompt]:
-    split = choices[0].split
-    solved = [one.solved for one in pool if one.split == split]
-    own = [one.solved for one in choices]
-    if table.first and shots:
-        draws: Iterator[list[str]] = iter([solved[:shots]] * len(choices))
-    else:
-        draws = drawn(solved, shots, own if table.spare or own == solved else ())
-    about = table.about(split) if table.about else ""
-    for one, examples in zip(choices, draws, strict=False):
-        start = before(examples, about)
-        asks = [
-            [start + asked, [follows for _, follows in group]]
-            for asked, group in groupby(
-                zip(one.asked, one.follows, strict=True), lambda both: both[0]
-            )
-        ]
-        args = {"asks": asks, "options": list(one.options), "gold": one.gold}
-        check = Check(kind="likelihood", args={**args, "metrics": list(table.metrics)})
-        prompt = problem(table.name, f"{table.name}/{one.id}", one.words, check)
-        yield prompt.model_copy(update={"split": split}) if split else prompt
+def _prompt(name: str, one: Choice, start: str, row: Row) -> Prompt:
+    grouped = groupby(zip(one.asked, one.follows, strict=True), lambda both: both[0])
+    asks = [[start + asked, [follows for _, follows in group]] for asked, group in grouped]
+    args = {"asks": asks, "options": list(one.options), "gold": one.gold}
+    check = Check(kind="likelihood", args=args | {"metrics": row.get("metrics", METRICS)})
+    prompt = problem(name, f"{name}/{one.id}", one.words, check)
+    return prompt.model_copy(update={"split": one.split}) if one.split else prompt
 
 
 async def ask(prompt: Prompt, who: Who) -> str:
@@ -285,99 +258,13 @@ async def score(prompt: Prompt, answer: str, _sandbox: Sandbox | None) -> list[I
     return items
 
 
-_ARC = partial(_science, "Question: {}\nAnswer:")
-TABLES = (
-    Table(
-        "mmlu",
-        "mmlu",
-        ("mmlu.zip", "test/abstract_algebra_test.csv", "data/test/abstract_algebra_test.csv"),
-        partial(_mmlu, "test"),
-        5,
-        read_examples=partial(_mmlu, "dev"),
-        first=True,
-        metrics=("acc",),
-        about=_about,
-        summary=_mmlu_categories,
-        source="57 subjects, examples the first of dev",
-    ),
-    Table(
-        "arc_challenge",
-        "arc",
-        ("ARC-Challenge_test.jsonl", "ARC-Challenge-Test.jsonl"),
-        _ARC,
-        25,
-        ("ARC-Challenge_train.jsonl", "ARC-Challenge-Train.jsonl"),
-        source="test, examples from train",
-    ),
-    Table(
-        "arc_easy",
-        "arc",
-        ("ARC-Easy_test.jsonl", "ARC-Easy-Test.jsonl"),
-        _ARC,
-        0,
-        ("ARC-Easy_train.jsonl", "ARC-Easy-Train.jsonl"),
-        source="test, examples from train",
-    ),
-    Table(
-        "hellaswag",
-        "hellaswag",
-        ("hellaswag_val.jsonl", "hellaswag_val_full.txt"),
-        _hellaswag,
-        10,
-        ("hellaswag_train.jsonl",),
-        spare=True,
-        source="validation, examples from train where it is given, else from validation",
-    ),
-    Table(
-        "winogrande",
-        "winogrande",
-        ("dev.jsonl",),
-        _winogrande,
-        5,
-        ("train_xl.jsonl", "train_l.jsonl", "train_m.jsonl"),
-        spare=True,
-        metrics=("acc",),
-        source="validation, examples from the largest train file given",
-    ),
-    Table(
-        "openbookqa",
-        "openbookqa",
-        ("test.jsonl",),
-        partial(_science, "{}"),
-        0,
-        ("train.jsonl",),
-        source="test, without the fact",
-    ),
-    Table("piqa", "eval_extra", ("piqa_val.jsonl",), _piqa, spare=True, source="validation"),
-    Table(
-        "boolq",
-        "eval_extra",
-        ("boolq_val.jsonl",),
-        _boolq,
-        spare=True,
-        metrics=("acc",),
-        source="validation",
-    ),
-    Table(
-        "siqa",
-        "siqa",
-        ("validation.jsonl", "dev.jsonl"),
-        _siqa,
-        0,
-        ("train.jsonl",),
-        spare=True,
-        metrics=("acc",),
-        source="validation",
-    ),
-    Table(
-        "xcopa",
-        "xcopa",
-        ("test.et.jsonl",),
-        _xcopa,
-        0,
-        ("val.et.jsonl",),
-        metrics=("acc",),
-        source="test, eleven languages",
-    ),
-)
-TASKS = tuple(table.task() for table in TABLES)
+def _task(name: str, row: Row) -> Task:
+    """A row of prompts/base.toml as a Task."""
+    shots, metrics = row.get("shots", 0), row.get("metrics", METRICS)
+    how = f"log-likelihood of the choices, {' and '.join(metrics)}; {row['protocol']}"
+    summary = _mmlu_categories if name == "mmlu" else None
+    more: dict[str, Any] = {"ask": ask, "summary": summary, "shots": shots, "protocol": how}
+    return Task(name, partial(load, name, shots=shots), score, **more)
+
+
+TASKS = tuple(_task(name, row) for name, row in fixed("base")["choice"].items())

@@ -6,6 +6,7 @@ Killed at any moment and run again, it asks only for what is missing and ends wi
 seeds belong to prompts, the final files are sorted, and nothing in them tells of time or order.
 """
 
+import inspect
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -13,17 +14,28 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from flywright.ask import Completer, Ledger, Ledgered, LedgeredScorer, Sampling, Scorer, gather
+from flywright.ask import (
+    Completer,
+    Ledger,
+    Ledgered,
+    LedgeredScorer,
+    Sampling,
+    Scorer,
+    TooLong,
+    gather,
+)
 from flywright.errors import UserError
-from flywright.evals.items import Item, Task, Who, item_of, mean_by, metric_name
+from flywright.evals.items import Item, Metrics, Task, Who, item_of, mean_by, metric_name
 from flywright.evals.verifiable import PROMPTS
 from flywright.files import digest, read_json, seed_from, write_json
 from flywright.judge.reward import reward_of
 from flywright.progress import Tick, silent
 from flywright.records import Prompt, read_jsonl, write_jsonl
 from flywright.sandbox import Sandbox
+from flywright.stats import clustered_error, standard_error
 
 CONCURRENT = 256  # awaits in flight; the engine batches them
+TOO_LONG = "too long for the model's context"
 ITEMS, RESULTS, LEDGER = "items.jsonl", "results.json", "ledger.partial.jsonl"
 REWARD = "reward"
 
@@ -34,12 +46,17 @@ Answer = Callable[[Prompt, Who], Awaitable[str]]
 class Results:
     """What results.json holds. metrics: name -> {mean, low, high, n}; far items under NAME_far.
 
-    by_task: the same of each task, near and far items together.
+    by_task: the same of each task, near and far items together; by_split: of each subject or
+    language, where there are several. stderr: metric -> {stderr: pooled over the splits, clustered:
+    where items of a split go together}. too_long: prompts that did not fit; they count as wrong.
     """
 
     model: str
-    metrics: dict[str, dict[str, float]]
-    by_task: dict[str, dict[str, dict[str, float]]]
+    metrics: Metrics
+    by_task: dict[str, Metrics]
+    by_split: dict[str, Metrics]
+    stderr: dict[str, dict[str, float]]
+    too_long: int
     fingerprints: dict[str, str]
     sandbox: str
 
@@ -100,9 +117,17 @@ def _fingerprints(
         **asked,
         "prompts": digest([prompt.model_dump(mode="json") for prompt in prompts]),
         "task": f"{task.name}@{task.version}",
+        "code": _code_hash(task),
         "scorer": who.scorer.model if who.scorer else "",
         **judge,
     }
+
+
+def _code_hash(task: Task) -> str:
+    """Of the module that makes items of answers."""
+    makes: Any = task.grade or task.score
+    module = inspect.getmodule(getattr(makes, "func", makes))
+    return digest(inspect.getsource(module)) if module else ""
 
 
 async def _run(
@@ -122,13 +147,13 @@ async def _run(
     fingerprints = _fingerprints(prompts, asked, task, who)
     items = _finished(out, fingerprints)
     items = items or await _asked(answer, prompts, task, who, out / LEDGER, tick)
-    by_task = defaultdict(list)
-    for item in items:
-        by_task[item.task].append(item)
     results = Results(
         model=asked["model"],
         metrics=mean_by(items, metric_name) | (task.summary(items) if task.summary else {}),
-        by_task={task: mean_by(by_task[task], lambda i: i.metric) for task in sorted(by_task)},
+        by_task=_apart(items, lambda item: item.task),
+        by_split=splits if len(splits := _apart(items, lambda item: item.split)) > 1 else {},
+        stderr=_errors(items),
+        too_long=len({item.id for item in items if item.detail == TOO_LONG}),
         fingerprints=fingerprints,
         sandbox=who.sandbox.isolation if who.sandbox else "",
     )
@@ -136,6 +161,26 @@ async def _run(
     write_json(out / RESULTS, {**labels, **asdict(results)})
     (out / LEDGER).unlink(missing_ok=True)
     return results
+
+
+def _apart(items: Sequence[Item], name_of: Callable[[Item], str]) -> dict[str, Metrics]:
+    groups: dict[str, list[Item]] = defaultdict(list)
+    for item in items:
+        groups[name_of(item)].append(item)
+    return {name: mean_by(groups[name], lambda i: i.metric) for name in sorted(groups)}
+
+
+def _errors(items: Sequence[Item]) -> dict[str, dict[str, float]]:
+    """Metric -> standard errors, with the items of a split as a group."""
+    scores: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for item in items:
+        scores[metric_name(item)][item.split].append(item.score)
+    found = {name: list(groups.values()) for name, groups in sorted(scores.items())}
+    return {
+        name: {"stderr": standard_error(groups)}
+        | ({"clustered": clustered_error(groups)} if len(groups) > 1 else {})
+        for name, groups in found.items()
+    }
 
 
 def _finished(out: Path, fingerprints: dict[str, str]) -> list[Item]:
@@ -149,6 +194,7 @@ async def _asked(
     answer: Answer, prompts: Sequence[Prompt], task: Task, who: Who, path: Path, tick: Tick
 ) -> list[Item]:
     """Every prompt's items, sorted. What the ledger at `path` holds is not asked again."""
+    totals: dict[str, list[float]] = defaultdict(list)  # for the tick: the metrics so far
     async with Ledger(path) as ledger:
         kept = replace(
             who,
@@ -160,14 +206,23 @@ async def _asked(
         async def items_of(prompt: Prompt) -> list[Item]:
             seed = seed_from(who.sampling.seed, prompt.id, 0)
             mine = replace(kept, sampling=who.sampling.with_seed(seed))
-            text = await answer(prompt, mine)
+            try:
+                text = await answer(prompt, mine)
+            except TooLong:
+                found = await task.items(prompt, "", mine)
+                return [item.model_copy(update={"detail": TOO_LONG}) for item in found]
             items = await task.items(prompt, text, mine)
+            for item in items:
+                totals[item.metric].append(item.score)
             if mine.scorer is not None and task.score is not None:
                 reward = await reward_of(mine.scorer, prompt.conversation, text)
                 items.append(item_of(prompt, REWARD, reward, ""))
             return items
 
-        found = await gather(items_of, prompts, CONCURRENT, tick, "answers")
+        def told(done: int, total: int, _note: str = "") -> None:
+            tick(done, total, ", ".join(f"{k} {sum(v) / len(v):.3f}" for k, v in totals.items()))
+
+        found = await gather(items_of, prompts, CONCURRENT, told)
     return sorted(chain(*found), key=lambda item: item.key)
 
 

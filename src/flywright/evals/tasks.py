@@ -41,7 +41,9 @@ def task_named(asked: str) -> Task:
     return replace(task, name=asked)
 
 
-def _only(load: Callable[[Path], Iterator[Prompt]], splits: tuple[str, ...], data: Path) -> Iterator[Prompt]:
+def _only(
+    load: Callable[[Path], Iterator[Prompt]], splits: tuple[str, ...], data: Path
+) -> Iterator[Prompt]:
     return (prompt for prompt in load(data) if prompt.split in splits)
 
 
@@ -63,9 +65,15 @@ def load_prompts(task: Task, data: Path, limit: int = 0) -> list[Prompt]:
 def benchmark_texts(data: Path) -> Iterator[tuple[str, str]]:
     """(benchmark, a problem's own words) of every public benchmark whose files are there.
 
-    It is what training data is compared with for decontamination.
+    It is what training data is compared with for decontamination; a text that several tasks ask is
+    given once.
     """
+    seen: set[str] = set()
     for name in PUBLIC:
+        task = TASKS[name] if TASKS[name].shots is None else TASKS[name].with_shots(0)
         with suppress(NotThere):
-            for prompt in TASKS[name].load(Path(data)):
-                yield name, prompt.conversation.last.replace(TASKS[name].request, "")
+            for prompt in task.load(Path(data)):
+                text = prompt.conversation.last.replace(task.request, "")
+                if text not in seen:
+                    seen.add(text)
+                    yield name, text

@@ -1,7 +1,8 @@
 """Problems answered in words after solved examples: GSM8K, BBH, MATH, MGSM, TyDiQA (SPEC 4, 10.1).
 
 The model goes on from a raw text; patterns take the answer from what it wrote. Prompts, stops and
-patterns are lm-evaluation-harness's, byte for byte; a new benchmark is a row of TABLES.
+patterns are lm-evaluation-harness's, byte for byte; a new benchmark is a row of
+prompts/base.toml.
 """
 
 import json
@@ -10,15 +11,15 @@ import string
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import groupby
+from itertools import chain, groupby, repeat
 from pathlib import Path
+from typing import Any
 
-from flywright.data.rows import read_lines, read_rows
+from flywright.data.rows import Row, read_lines, read_rows
 from flywright.errors import UserError
-from flywright.evals.datafiles import field as of_row
-from flywright.evals.datafiles import find, problem
+from flywright.evals.datafiles import field, find, problem, read_from
 from flywright.evals.items import Item, Task, Who, item_of
 from flywright.evals.shots import before, drawn, fixed
 from flywright.records import Check, Prompt
@@ -30,7 +31,10 @@ _NUMBER = r"(-?[$0-9.,]{2,})|(-?[0-9]+)"
 
 @dataclass(frozen=True)
 class Problem:
-    """A question as it is asked, and its answer; of an example, the `solved` text."""
+    """A question as it is asked, and its answer; of an example, the `solved` text.
+
+    about: what stands before a split's examples; stop: what stands for {} in the task's stops.
+    """
 
     id: str
     words: str
@@ -39,9 +43,7 @@ class Problem:
     split: str = ""
     solved: str = ""
     about: str = ""
-
-
-Score = Callable[[str, Prompt], dict[str, float]]
+    stop: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,13 +96,13 @@ _THE_ANSWER = {"strict_match": Pattern(r"The answer is (\-?[0-9\.\,]+).", **_NUM
 
 def _gsm8k(form: str, path: Path) -> Iterator[Problem]:
     for number, row in enumerate(read_rows(path)):
-        question, answer = of_row(path, row, "question"), of_row(path, row, "answer")
+        question, answer = field(path, row, "question"), field(path, row, "answer")
         asked = form.format(question)
         truth = answer.rpartition("#### ")[2]
         yield Problem(str(number), question, asked, truth, solved=f"{asked} {answer}")
 
 
-def _gsm8k_exemplars(_path: Path) -> Iterator[Problem]:
+def _gsm8k_exemplars(_form: str, _path: Path) -> Iterator[Problem]:
     for row in fixed("gsm8k_cot")["example"]:
         solved = f"Q: {row['question']}\nA: {row['answer']}"
         yield Problem("", "", "", "", solved=solved)
@@ -109,11 +111,11 @@ def _gsm8k_exemplars(_path: Path) -> Iterator[Problem]:
 # --- BBH: 27 tasks, each with the authors' three exemplars
 
 
-def _bbh(path: Path) -> Iterator[Problem]:
+def _bbh(_form: str, path: Path) -> Iterator[Problem]:
     for one in sorted(path.parent.glob("*.json*")):
         name = one.name.partition(".")[0]
-        for number, row in enumerate(_examples(one)):
-            asked = f"Q: {of_row(one, row, 'input')}\nA: Let's think step by step.\n"
+        for number, row in enumerate(_examples(read_from(one))):
+            asked = f"Q: {field(one, row, 'input')}\nA: Let's think step by step.\n"
             yield Problem(f"{name}/{number}", row["input"], asked, row["target"], name)
 
 
@@ -126,10 +128,10 @@ def _examples(path: Path) -> list[dict[str, str]]:
         raise UserError(f'{path}: expected {{"examples": [...]}}') from None
 
 
-def _bbh_exemplars(path: Path) -> Iterator[Problem]:
+def _bbh_exemplars(_form: str, path: Path) -> Iterator[Problem]:
     """cot-prompts/TASK.txt: a line on training data, a rule, the description, the exemplars."""
     for one in sorted((path.parent.parent / "cot-prompts").glob("*.txt")):
-        text = "\n".join(read_lines(one)).partition("-----\n")[2].strip()
+        text = "\n".join(read_lines(read_from(one))).partition("-----\n")[2].strip()
         text = text.replace("A: Let's think step by step. ", "A: Let's think step by step.\n")
         about, *solved = re.split(r"\n\n(?=Q: )", text)
         for example in solved:
@@ -139,16 +141,16 @@ def _bbh_exemplars(path: Path) -> Iterator[Problem]:
 # --- MATH
 
 
-def _math(path: Path) -> Iterator[Problem]:
+def _math(_form: str, path: Path) -> Iterator[Problem]:
     for number, row in enumerate(read_rows(path)):
-        text, solution = of_row(path, row, "problem"), of_row(path, row, "solution")
+        text, solution = field(path, row, "problem"), field(path, row, "solution")
         split = re.sub(r"\W+", "_", str(row.get("type") or row.get("subject") or "").lower())
         truth = normalised_math(_boxed(solution))
         asked = f"Problem:\n{text}\n\nSolution:"
         yield Problem(f"{split or 'math'}/{number}", text, asked, truth, split)
 
 
-def _math_exemplars(_path: Path) -> Iterator[Problem]:
+def _math_exemplars(_form: str, _path: Path) -> Iterator[Problem]:
     for row in fixed("math")["example"]:
         solved = f"Problem:\n{row['problem']}\n\nSolution: {row['solution']}"
         yield Problem("", "", "", "", solved=solved)
@@ -193,7 +195,7 @@ _TEX = (  # the mathematics within, then short forms written out
 
 
 def normalised_math(answer: str) -> str:
-    """A final answer as it is compared (Lewkowycz et al. 2022, appendix D.1, as minerva_math 3.1)."""
+    """A final answer as it is compared (arXiv 2206.14858, appendix D.1, as minerva_math 3.1)."""
     text = _dropped(answer.split("=")[-1], whole_words=True)
     for old, new in fixed("math")["substitutions"]:
         text = text.replace(old, new)
@@ -219,20 +221,17 @@ _MGSM = {
 }
 
 
-def _mgsm(path: Path) -> Iterator[Problem]:
+def _mgsm(_form: str, path: Path) -> Iterator[Problem]:
     for one in sorted(path.parent.glob("mgsm_*.tsv")):
         language = one.name.removeprefix("mgsm_").partition(".")[0]
         label = fixed("languages")["mgsm"].get(language)
-        for number, line in enumerate(read_lines(one) if label else ()):
+        for number, line in enumerate(read_lines(read_from(one)) if label else ()):
             question, tab, truth = line.rpartition("\t")
             if not tab:
                 raise UserError(f"{one}:{number + 1}: expected a question, a tab and its answer")
             asked = f"{label} {question}\nStep-by-Step Answer:"
-            yield Problem(f"{language}/{number}", question, asked, truth, language)
-
-
-def _mgsm_stop(prompt: Prompt) -> tuple[str, ...]:
-    return (fixed("languages")["mgsm"][prompt.split], "</s>", "<|im_end|>")
+            name = f"{language}/{number}"
+            yield Problem(name, question, asked, truth, language, stop=label)
 
 
 # --- TyDiQA, gold passage
@@ -240,10 +239,10 @@ def _mgsm_stop(prompt: Prompt) -> tuple[str, ...]:
 _ARTICLES = {"english": r"\b(a|an|the)\b", "arabic": r"(?:^|\s)ال"}
 
 
-def _tydiqa(path: Path) -> Iterator[Problem]:
+def _tydiqa(_form: str, path: Path) -> Iterator[Problem]:
     for row in read_rows(path):
-        name, passage = str(of_row(path, row, "id")), of_row(path, row, "context")
-        question, answers = of_row(path, row, "question"), of_row(path, row, "answers")
+        name, passage = str(field(path, row, "id")), field(path, row, "context")
+        question, answers = field(path, row, "question"), field(path, row, "answers")
         truths = answers["text"] if isinstance(answers, dict) else list(answers)
         asked = f"Context: {passage}\n\nQuestion: {question}\n\nAnswer:"
         split, solved = name.partition("-")[0], f"{asked} {truths[0]}"
@@ -276,151 +275,77 @@ def _squad(text: str, prompt: Prompt) -> dict[str, float]:
 
 # --- all of them
 
-
-@dataclass(frozen=True)
-class Table:
-    """Where a benchmark's problems and examples are, how they are read and scored.
-
-    examples: None for none, () for the benchmark's fixed ones.
-    """
-
-    name: str
-    folder: str
-    files: tuple[str, ...]
-    read: Callable[[Path], Iterator[Problem]]
-    right: Score
-    shots: int | None = 0
-    examples: tuple[str, ...] = ()
-    read_examples: Callable[[Path], Iterator[Problem]] | None = None
-    max_tokens: int = 256
-    stop: tuple[str, ...] = ()
-    stop_of: Callable[[Prompt], tuple[str, ...]] | None = None
-    protocol: str = field(default="", kw_only=True)
-
-    def task(self) -> Task:
-        """As a Task of the registry."""
-        load_all = partial(load, self) if self.shots is None else partial(load, self, shots=self.shots)
-        return Task(
-            self.name,
-            load_all,
-            partial(score, self),
-            self.max_tokens,
-            ask=partial(ask, self),
-            stop=self.stop,
-            shots=self.shots,
-            protocol=f"greedy continuation; {self.protocol}",
-        )
+READ: dict[str, Callable[[str, Path], Iterator[Problem]]] = {
+    "bbh": _bbh,
+    "bbh_exemplars": _bbh_exemplars,
+    "gsm8k": _gsm8k,
+    "gsm8k_exemplars": _gsm8k_exemplars,
+    "math": _math,
+    "math_exemplars": _math_exemplars,
+    "mgsm": _mgsm,
+    "tydiqa": _tydiqa,
+}
+SCORERS: dict[str, Callable[[str, Prompt], dict[str, float]]] = {
+    "bbh": partial(_by_patterns, {"exact_match": Pattern(r"(?<=the answer is )(.*)(?=.)")}),
+    "hashes": partial(_by_patterns, _HASHES | {"flexible_extract": _FLEXIBLE}),
+    "math": _math_right,
+    "mgsm": partial(_by_patterns, _MGSM),
+    "squad": _squad,
+    "the_answer": partial(_by_patterns, _THE_ANSWER | {"flexible_extract": _FLEXIBLE}),
+}
 
 
-def load(table: Table, path: Path, shots: int | None = None) -> Iterator[Prompt]:
+def load(name: str, path: Path, shots: int = 0) -> Iterator[Prompt]:
     """The benchmark's problems as prompts, each with its examples."""
-    file = find(path, table.folder, *table.files)
+    row = fixed("base")["words"][name]
+    form, fewer = row.get("form", ""), row.get("read_examples")
+    file = find(path, row["folder"], *row["files"])
     pool: list[Problem] = []
-    if table.read_examples:
-        pool = list(table.read_examples(file))
+    if fewer:
+        pool = list(READ[fewer](form, file))
     elif shots:
-        pool = list(table.read(find(file.parent, table.folder, *table.examples)))
-    for split, group in groupby(table.read(file), lambda one: one.split):
+        pool = list(READ[row["read"]](form, find(file.parent, row["folder"], *row["examples"])))
+    problems = sorted(READ[row["read"]](form, file), key=lambda one: one.split)
+    for split, group in groupby(problems, lambda one: one.split):
         examples = [one for one in pool if one.split in ("", split)]
         about = examples[0].about if examples else ""
         solved = [one.solved for one in examples]
-        fewer = iter(lambda: solved[:shots], None) if table.read_examples else drawn(solved, shots or 0)
-        for one, chosen in zip(group, fewer, strict=False):
+        for one, chosen in zip(
+            group, repeat(solved[:shots]) if fewer else drawn(solved, shots), strict=False
+        ):
             args = {"context": before(chosen, about) + one.asked, "answer": one.truth}
-            check = Check(kind="continuation", args=args)
-            prompt = problem(table.name, f"{table.name}/{one.id}", one.words, check)
+            check = Check(kind="continuation", args={**args, "stop": one.stop})
+            prompt = problem(name, f"{name}/{one.id}", one.words, check)
             yield prompt.model_copy(update={"split": split}) if split else prompt
 
 
-async def ask(table: Table, prompt: Prompt, who: Who) -> str:
-    """The continuation of the problem's raw text."""
-    sampling = who.sampling
-    if table.stop_of:
-        sampling = replace(sampling, stop=table.stop_of(prompt))
-    return (await who.asked.complete(prompt.checks[0].args["context"], sampling)).text
+async def ask(prompt: Prompt, who: Who) -> str:
+    """The continuation of the problem's raw text, up to a stop of the task or of the language."""
+    args = prompt.checks[0].args
+    stop = tuple(one.format(args["stop"]) for one in who.sampling.stop)
+    sampling = replace(who.sampling, stop=stop)
+    return (await who.asked.complete(args["context"], sampling)).text
 
 
-async def score(table: Table, prompt: Prompt, answer: str, _sandbox: Sandbox | None) -> list[Item]:
+async def score(name: str, prompt: Prompt, answer: str, _sandbox: Sandbox | None) -> list[Item]:
     """An item a metric."""
     truth = prompt.checks[0].args["answer"]
     shown = {"truth": truth if isinstance(truth, str) else " | ".join(truth)}
-    found = table.right(answer, prompt)
-    texts = [answer, *[""] * (len(found) - 1)]
+    found = SCORERS[name](answer, prompt)
+    texts = chain([answer], repeat(""))
     return [
         item_of(prompt, metric, value, text, **shown)
-        for (metric, value), text in zip(found.items(), texts, strict=True)
+        for (metric, value), text in zip(found.items(), texts, strict=False)
     ]
 
 
-_ENDS = ("</s>", "<|im_end|>")
-TABLES = (
-    Table(
-        "gsm8k_base",
-        "gsm8k",
-        ("test.jsonl",),
-        partial(_gsm8k, "Question: {}\nAnswer:"),
-        partial(_by_patterns, _HASHES | {"flexible_extract": _FLEXIBLE}),
-        5,
-        ("train.jsonl",),
-        stop=("Question:", *_ENDS),
-        protocol="examples from train; the number after ####, or the last one",
-    ),
-    Table(
-        "gsm8k_cot",
-        "gsm8k",
-        ("test.jsonl",),
-        partial(_gsm8k, "Q: {}\nA:"),
-        partial(_by_patterns, _THE_ANSWER | {"flexible_extract": _FLEXIBLE}),
-        8,
-        read_examples=_gsm8k_exemplars,
-        stop=("Q:", *_ENDS),
-        protocol="eight fixed exemplars; the number after 'The answer is', or the last one",
-    ),
-    Table(
-        "bbh",
-        "bbh",
-        ("bbh/boolean_expressions.json", "boolean_expressions.json"),
-        _bbh,
-        partial(
-            _by_patterns, {"exact_match": Pattern(r"(?<=the answer is )(.*)(?=.)")}
-        ),
-        3,
-        read_examples=_bbh_exemplars,
-        max_tokens=1024,
-        stop=("</s>", "Q", "\n\n"),
-        protocol="27 tasks, the authors' exemplars with reasoning; what follows 'the answer is'",
-    ),
-    Table(
-        "math",
-        "math",
-        ("test.jsonl",),
-        _math,
-        _math_right,
-        4,
-        read_examples=_math_exemplars,
-        stop=("Problem:",),
-        protocol="four fixed exemplars; the final answer, normalised, is the same text",
-    ),
-    Table(
-        "mgsm",
-        "mgsm",
-        ("mgsm_en.tsv", "eval_extra/mgsm/mgsm_en.tsv"),
-        _mgsm,
-        partial(_by_patterns, _MGSM),
-        None,
-        stop_of=_mgsm_stop,
-        protocol="eleven languages, no examples; the number after 'The answer is', or the last one",
-    ),
-    Table(
-        "tydiqa",
-        "tydiqa",
-        ("validation.jsonl",),
-        _tydiqa,
-        _squad,
-        1,
-        ("train.jsonl",),
-        stop=("\n",),
-        protocol="gold passage, examples from train; exact match and F1 of words",
-    ),
-)
-TASKS = tuple(table.task() for table in TABLES)
+def _task(name: str, row: Row) -> Task:
+    """A row of prompts/base.toml as a Task."""
+    shots = row.get("shots")
+    more: dict[str, Any] = {"ask": ask, "stop": tuple(row["stop"]), "shots": shots}
+    more["protocol"] = f"greedy continuation; {row['protocol']}"
+    load_all = partial(load, name) if shots is None else partial(load, name, shots=shots)
+    return Task(name, load_all, partial(score, row["scorer"]), row.get("max_tokens", 256), **more)
+
+
+TASKS = tuple(_task(name, row) for name, row in fixed("base")["words"].items())
