@@ -1,6 +1,6 @@
-"""lm-evaluation-harness on the same files: its own task definitions, with our data put under them.
+"""lm-evaluation-harness on the same files: its task definitions, with our data under them.
 
-    PEER/bin/python benchmarks/evals_peer.py MODEL DATA OUT --tasks mmlu:anatomy,hellaswag --limit 50
+    PEER/bin/python benchmarks/evals_peer.py MODEL DATA OUT --tasks mmlu:anatomy --limit 50
 
 Runs in the harness's own environment (pip install "lm_eval[hf]" torch==2.13.0) and uses nothing of
 this project. The rows are written in the layout that the harness's tasks expect; prompts, examples,

@@ -203,8 +203,9 @@ def load(name: str, path: Path, shots: int) -> Iterator[Prompt]:
     row = fixed("base")["choice"][name]
     documents = find(path, row["folder"], *row["files"])
     read = partial(READ[row["read"]], row.get("form", "{}"))
-    pool = _pool(row, documents) if shots else []
-    for split, group in groupby(read(documents), lambda one: one.split):
+    found = list(read(documents))
+    pool = _examples(row, documents, found) if shots else []
+    for split, group in groupby(found, lambda one: one.split):
         choices, solved = list(group), [one.solved for one in pool if one.split == split]
         own = [one.solved for one in choices] if shots else []
         if row.get("first"):
@@ -216,13 +217,15 @@ def load(name: str, path: Path, shots: int) -> Iterator[Prompt]:
             yield _prompt(name, one, before(examples, about), row)
 
 
-def _pool(row: Row, documents: Path) -> list[Choice]:
+def _examples(row: Row, documents: Path, found: list[Choice]) -> list[Choice]:
     """The documents that examples are taken from: their file's, else the scored ones."""
+    if "examples" not in row and "read_examples" not in row:
+        return found
     read = partial(READ[row.get("read_examples", row["read"])], row.get("form", "{}"))
-    names = row.get("examples", row["files"])
     with suppress(NotThere):
+        names = row.get("examples", row["files"])
         return list(read(find(documents.parent, row["folder"], *names)))
-    return list(read(documents))
+    return found
 
 
 def _prompt(name: str, one: Choice, start: str, row: Row) -> Prompt:
