@@ -27,10 +27,11 @@ PIECES = {  # tasks, problems of each, lm-eval's batch
 }
 
 
-def ours(model: Path, names: list[str], limit: int) -> dict:
+def ours(model: Path, names: list[str], limit: int, max_tokens: int = 0) -> dict:
     """Seconds and raw answers of this project, in this process."""
     import asyncio
     import tempfile
+    from dataclasses import replace
 
     from flywright.evals.items import Item
     from flywright.evals.run import ITEMS, evaluate
@@ -44,6 +45,7 @@ def ours(model: Path, names: list[str], limit: int) -> dict:
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()
             task = task_named(name)
+            task = replace(task, max_tokens=max_tokens or task.max_tokens)
             prompts = load_prompts(task, DATA, limit)
             results = asyncio.run(evaluate(completer, prompts, out=Path(folder), task=task))
             seconds = time.perf_counter() - start

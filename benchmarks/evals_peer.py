@@ -170,7 +170,7 @@ def main():
             limit=given.limit,
             num_fewshot=shots,
             log_samples=True,
-            bootstrap_iters=0,
+            bootstrap_iters=1000,  # none is used for means: they have a formula
             **more,
         )
         seconds = time.perf_counter() - start
