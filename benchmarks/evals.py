@@ -61,8 +61,8 @@ def ours(model: Path, names: list[str], limit: int, max_tokens: int = 0) -> dict
 
 
 def same(mine: dict, theirs: dict) -> dict:
-    """{worst difference of a log-likelihood, texts that differ, prompts that differ}."""
-    worst, texts, prompts = 0.0, 0, 0
+    """{worst difference of a log-likelihood, prompts and texts that differ, texts compared}."""
+    worst, texts, prompts, compared = 0.0, 0, 0, 0
     samples = {one["doc_id"]: one for one in theirs["samples"]}
     for number, (asked, answer) in enumerate(zip(mine["asked"], mine["answers"], strict=True)):
         sample = samples[number]
@@ -77,8 +77,11 @@ def same(mine: dict, theirs: dict) -> dict:
             worst = max(worst, *apart)
         else:
             prompts += asked["context"] != given[0][0]
-            texts += answer != heard[0]
-    return {"worst": worst, "texts": texts, "prompts": prompts}
+            # bytes that are no text, and the end of a turn, decoders show in their own ways
+            plain = heard[0].removesuffix("<extra_id_1>")
+            compared += "\ufffd" not in plain
+            texts += "\ufffd" not in plain and answer != plain
+    return {"worst": worst, "texts": texts, "prompts": prompts, "compared": compared}
 
 
 def main() -> None:
@@ -122,7 +125,7 @@ def table(work: Path) -> list[dict]:
         found = [same(mine[t], theirs["tasks"][t]) for t in tasks]
         worst = max(one["worst"] for one in found)
         assert worst < 1e-4 and not any(one["prompts"] for one in found), found
-        differ = sum(one["texts"] for one in found)
+        differ = f"{sum(one['texts'] for one in found)} of {sum(one['compared'] for one in found)}"
         what = f"{', '.join(tasks)}: {limit} problems each, lm-eval batch {batch}"
         what += f"; log-likelihoods within {worst:.1e}" if worst else f"; {differ} texts differ"
         count = limit * len(tasks)

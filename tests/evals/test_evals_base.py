@@ -85,6 +85,85 @@ def test_a_document_is_never_its_own_example() -> None:
         assert own not in drawn and len(drawn) == 2
 
 
+ROWS = {  # task: (file, row as the hub has it, what is asked and what may follow)
+    "arc_challenge@0": (
+        "arc/ARC-Challenge-Test.jsonl",
+        {
+            "question": "Why?",
+            "choices": {"text": ["so", "no"], "label": ["1", "2"]},
+            "answerKey": "2",
+        },
+        [["Question: Why?\nAnswer:", " so"], ["Question: Why?\nAnswer:", " no"]],
+    ),
+    "hellaswag@0": (
+        "hellaswag/hellaswag_val.jsonl",
+        {
+            "activity_label": "Tea",
+            "ctx_a": "Boil it [step] now.",
+            "ctx_b": "then he",
+            "endings": ["waits  long", "goes [title] on"],
+            "label": "1",
+        },
+        [["Tea: Boil it now. Then he", " waits long"], ["Tea: Boil it now. Then he", " goes. on"]],
+    ),
+    "boolq": (
+        "eval_extra/boolq_val.jsonl",
+        {"passage": "P.", "question": "is it", "answer": True},
+        [["P.\nQuestion: is it?\nAnswer:", " no"], ["P.\nQuestion: is it?\nAnswer:", " yes"]],
+    ),
+    "siqa": (
+        "siqa/validation.jsonl",
+        {
+            "context": "A fell.",
+            "question": "Why?",
+            "answerA": "x",
+            "answerB": "y",
+            "answerC": "z",
+            "label": "2",
+        },
+        [["Q: A fell. Why?\nA:", f" {letter}"] for letter in "xyz"],
+    ),
+    "xcopa": (
+        "xcopa/test.et.jsonl",
+        {"premise": "Ta läks. ", "choice1": "Aa", "choice2": "Bb", "question": "cause", "label": 1},
+        [["Ta läks sest", " aa"], ["Ta läks sest", " bb"]],
+    ),
+    "mmlu@0": (
+        "mmlu/test/abstract_algebra_test.csv",
+        ' What?,1,2,"3,0",4,B\n',
+        [
+            [
+                "The following are multiple choice questions (with answers) about abstract "
+                "algebra.\n\nWhat?\nA. 1\nB. 2\nC. 3,0\nD. 4\nAnswer:",
+                f" {letter}",
+            ]
+            for letter in "ABCD"
+        ],
+    ),
+    "tydiqa@0": (
+        "tydiqa/validation.jsonl",
+        {
+            "id": "english-7",
+            "context": "C.",
+            "question": "Q?",
+            "answers": {"text": ["a b"], "answer_start": [0]},
+        },
+        [["Context: C.\n\nQuestion: Q?\n\nAnswer:"]],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_rows_are_read_as_the_hub_has_them(name: str, tmp_path: Path) -> None:
+    file, row, pairs = ROWS[name]
+    (tmp_path / file).parent.mkdir(parents=True)
+    (tmp_path / file).write_text(row if isinstance(row, str) else json.dumps(row) + "\n")
+    (prompt,) = tasks.task_named(name).load(tmp_path)
+    assert asked(prompt) == pairs
+    gold = prompt.checks[0].args.get("gold", 1)
+    assert gold == 1, "the second one is right in each row"
+
+
 def one_choice(likely: list[float] | None) -> dict[str, float]:
     row = {"metrics": ["acc", "acc_norm"]}
     question = choice.Choice.plain(1, "Q:", ["yes indeed", "no", "on"], 1)

@@ -46,13 +46,18 @@ class Choice:
 
     @classmethod
     def plain(
-        cls, name: Any, asked: str, options: Sequence[str], gold: Any, **more: str
+        cls,
+        name: Any,
+        asked: str,
+        options: Sequence[str],
+        gold: Any,
+        words: str = "",
+        split: str = "",
     ) -> "Choice":
         """One question, and answers that follow it after a blank."""
-        options = tuple(options)
-        named = {"id": str(name), "words": more.pop("words", asked), "gold": int(gold)}
-        follows = tuple(f" {option}" for option in options)
-        return cls(asked=(asked,) * len(options), options=options, follows=follows, **named, **more)
+        contexts, follows = (asked,) * len(options), tuple(f" {option}" for option in options)
+        shown = words or asked
+        return cls(str(name), shown, contexts, tuple(options), int(gold), split, follows)
 
     @property
     def solved(self) -> str:

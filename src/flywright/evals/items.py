@@ -4,7 +4,6 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from flywright.ask import Completer, Sampling, Scorer
@@ -101,7 +100,7 @@ class Task:
     """
 
     name: str
-    load: Callable[[Path], Iterator[Prompt]]
+    load: Callable[..., Iterator[Prompt]]
     score: ScoreAnswer | None = None
     max_tokens: int = 512
     request: str = ""

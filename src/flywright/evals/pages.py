@@ -21,9 +21,9 @@ MOST_SHOWN = 40  # failures of a task on the page
 
 def _environment() -> Environment:
     loader = FileSystemLoader(Path(__file__).parent / "templates")
-    escaped = lambda name: bool(name) and name.startswith("report")  # noqa: E731 - texts are foreign
     kept: dict[str, Any] = {"trim_blocks": True, "lstrip_blocks": True}
-    return Environment(loader=loader, autoescape=escaped, undefined=StrictUndefined, **kept)
+    kept["autoescape"] = lambda name: name == "report.jinja"  # its texts are foreign
+    return Environment(loader=loader, undefined=StrictUndefined, **kept)
 
 
 def card(entries: Mapping[str, Any]) -> str:
