@@ -7,16 +7,18 @@ import math
 import os
 from pathlib import Path
 
+import httpx2
 import pytest
 import torch
 
-from flywright.ask import Sampling, Scripted, TooLong
+from flywright.ask import AskError, Sampling, Scripted, TooLong
 from flywright.errors import UserError
 from flywright.evals import choice, compare, datafiles, pages, run, shots, suite, tasks, words
 from flywright.generate import Engine
 from flywright.generate.asking import Cutting
 from flywright.model import Decoder
 from flywright.records import Prompt, read_jsonl
+from flywright.serve.http import Http
 from flywright.spec import ModelSpec
 from flywright.stats import clustered_error, clustered_mean, detectable, standard_error
 from flywright.tokenizer import Tokenizer, train_tokenizer
@@ -363,6 +365,15 @@ def test_what_does_not_fit_is_wrong_and_counted(data: Path, tmp_path: Path) -> N
     entry = json.loads((tmp_path / "results.json").read_text())["gsm8k_cot"]
     assert entry["too_long"] == 1 and entry["metrics"]["strict_match"]["mean"] == 0.2
     assert "1 did not fit the context" in (tmp_path / pages.CARD).read_text()
+
+
+def test_a_server_that_finds_it_too_long_says_so_to_the_run() -> None:
+    told = {"error": {"message": "the prompt is 9 tokens", "code": "context_length_exceeded"}}
+    with pytest.raises(TooLong, match="9 tokens"):
+        Http("http://x")._value(httpx2.Response(400, json=told))
+    with pytest.raises(AskError) as other:
+        Http("http://x")._value(httpx2.Response(400, json={"error": {"message": "bad top_p"}}))
+    assert not isinstance(other.value, TooLong)
 
 
 def test_card_and_page_state_protocols_and_show_failures_side_by_side(

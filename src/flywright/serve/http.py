@@ -9,8 +9,9 @@ from typing import Any
 
 import httpx2
 
-from flywright.ask import AskError
+from flywright.ask import AskError, TooLong
 
+_TOO_LONG = ("context_length_exceeded", "maximum context length")  # OpenAI's and ours; vLLM's
 RETRYABLE = (408, 409, 425, 429, 500, 502, 503, 504)
 
 
@@ -62,8 +63,11 @@ class Http:
 
     def _value(self, response: httpx2.Response) -> Any:
         if response.status_code != 200:
+            said = f"{self.base_url}: status {response.status_code}: {said_in(response)}"
+            if response.status_code == 400 and any(word in response.text for word in _TOO_LONG):
+                raise TooLong(said)
             raise AskError(
-                f"{self.base_url}: status {response.status_code}: {said_in(response)}",
+                said,
                 retryable=response.status_code in RETRYABLE,
                 retry_after_seconds=_retry_after(response),
             )
