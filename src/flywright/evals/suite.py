@@ -5,7 +5,7 @@ the numbers with the failures.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +35,11 @@ async def run_tasks(
     sandbox: Sandbox | None = None,
     sampling: Sampling | None = None,
     about: Mapping[str, str] | None = None,
-    tick: Tick = silent,
+    begin: Callable[[str], Tick] = lambda _name: silent,
 ) -> dict[str, Results]:
     """Run each task into out/TASK, and write out/{results.json, card.md, report.html}.
+
+    `begin(task)` gives the tick of a task, whose notes are its metrics so far.
 
     results.json: task -> {metrics, stderr, n, hashes, ...}; `about` (the model's hashes) in each.
     With `answers` (a responses file) nobody is asked; that takes one task. Raises UserError for an
@@ -53,9 +55,7 @@ async def run_tasks(
             prompts = load_prompts(task, data, limit)
         common: dict[str, Any] = {"scorer": scorer, "sandbox": sandbox, "judge": judge}
         common |= {"out": Path(out) / task.name, "task": task}
-        common["tick"] = lambda done, total, note, name=task.name: tick(
-            done, total, f"{name}: {note}"
-        )
+        common["tick"] = begin(task.name)
         if answers is not None:
             answered, texts = responses.match(answers, prompts)
             found = await score_answers(texts, answered, **common)

@@ -72,7 +72,7 @@ def run_evaluation(
                 scorer=reward_scorer(reward) if reward else None,
                 sandbox=Sandbox(SandboxSettings()),
                 about=about,
-                tick=teller.begin("eval"),
+                begin=teller.begin,  # a bar a task, with its numbers so far
             )
         )
     return [
