@@ -3,9 +3,9 @@
 A preference is in 1..2, less one the probability that the evaluated model's answer is better
 (0 means a tie). The length-controlled rate comes from the benchmark's own logistic model
 
-    logit = length * tanh((len_baseline - len_model) / sd) + slope * difficulty + constant
+    logit = length * tanh((len_baseline - len_us) / sd) + slope * difficulty + constant
 
-(lengths in characters) with its first term at 0: the mean of sigmoid(slope * difficulty + constant).
+(lengths in characters) without its first term: the mean of sigmoid(slope * difficulty + constant).
 The two coefficients are the stored ones of a listed model, else fitted here. The difficulty of each
 instruction is published apart; where that file is not there, its distribution over the 805 follows
 from the leaderboard, of which each row says the mean for other coefficients (SPEC 10.3).

@@ -36,14 +36,28 @@ def match(path: Path, prompts: Sequence[Prompt]) -> tuple[list[Prompt], dict[str
 
 
 def judged(path: Path, prompts: Sequence[Prompt]) -> list[Prompt]:
-    """The prompts that a file of judgments speaks of, each with its rows as data."""
-    found = _by_prompt(path, prompts)
-    return [_with(prompt, found[prompt.id]) for prompt in prompts if prompt.id in found]
+    """The prompts that a file of judgments speaks of, each with its rows as data.
+
+    FILE#MODEL takes the rows of one model. Raises UserError where there are several and none named.
+    """
+    name, _, wanted = str(path).partition("#")
+    found = _by_prompt(Path(name), prompts)
+    models = {_model(row) for rows in found.values() for _, row in rows}
+    if len(models) > 1 and wanted not in models:
+        raise UserError(
+            f"{name}: judges several models; add #MODEL, one of {', '.join(sorted(models))}"
+        )
+    kept = {id_: [r for _, r in rows if wanted in ("", _model(r))] for id_, rows in found.items()}
+    return [_with(prompt, kept[prompt.id]) for prompt in prompts if kept.get(prompt.id)]
 
 
-def _with(prompt: Prompt, rows: Sequence[tuple[str, dict[str, Any]]]) -> Prompt:
+def _model(row: dict[str, Any]) -> str:
+    return str(row.get("model") or row.get("generator_2") or "")
+
+
+def _with(prompt: Prompt, rows: Sequence[dict[str, Any]]) -> Prompt:
     first = prompt.checks[0]
-    args = {**first.args, JUDGED: [row for _, row in rows]}
+    args = {**first.args, JUDGED: rows}
     checks = (first.model_copy(update={"args": args}), *prompt.checks[1:])
     return prompt.model_copy(update={"checks": checks})
 

@@ -1,0 +1,245 @@
+"""Reward models on pairs and ratings that people made (SPEC 5.5).
+
+A pair is right if the chosen answer gets strictly more. Beside the accuracy of each kind stand the
+calibration of sigmoid(margin), how far the margin follows the difference in length, and what the
+longer answer would have scored. RewardBench's sections weigh its subsets by their published counts.
+HelpSteer2-like ratings give each attribute's Pearson correlation and mean absolute error.
+"""
+
+import json
+import math
+import tomllib
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flywright.data.formats import open_records
+from flywright.errors import UserError
+from flywright.evals.datafiles import NotThere, find
+from flywright.evals.items import Item, Metrics, Task, Who, item_of
+from flywright.evals.tables import need, placed
+from flywright.records import (
+    ATTRIBUTES,
+    Check,
+    Comparison,
+    Conversation,
+    Lineage,
+    Prompt,
+    Rating,
+    weighted_reward,
+)
+
+LLMBAR = {"Natural": "natural"} | {
+    f"Adversarial/{name}": f"adver-{name if name[0] == 'G' else name.lower()}"
+    for name in ("Neighbor", "GPTInst", "GPTOut", "Manual")
+}
+FILES = {  # task -> where it may lie, in the data folder or its "preference" folder
+    "hhh": ("prometheus_eval/hhh_alignment_eval.json", "hhh.jsonl"),
+    "hh_rlhf": ("hh_rlhf/harmless-base/test.jsonl", "hh_rlhf.jsonl"),
+    "pandalm": ("pandalm/testset-v1.json", "pandalm.json"),
+    "helpsteer2": ("helpsteer2/validation.jsonl", "validation.jsonl", "nemo_aligner/test-rm.jsonl"),
+    "reward_pairs": ("pairs.jsonl",),
+}
+BINS, RESAMPLES = 10, 1000
+
+
+@cache
+def sections() -> dict[str, dict[str, int]]:
+    """RewardBench's sections: subset -> how many examples it counts for."""
+    return tomllib.loads(Path(__file__).with_name("rewardbench.toml").read_text("utf-8"))
+
+
+def load_records(task: str, path: Path) -> Iterator[Prompt]:
+    """Pairs or ratings of a file in any form that `flywright look` knows."""
+    source = find(path, "preference", *FILES[task])
+    for number, record in enumerate(open_records(source, Comparison, Rating)):
+        yield _prompt(task, f"{task}/{number}", "", record)
+
+
+def load_rewardbench(path: Path) -> Iterator[Prompt]:
+    """RewardBench's rows: prompt (text or messages), chosen, rejected, subset."""
+    source = find(path, "rewardbench", "filtered.jsonl", "filtered.json", "rewardbench.jsonl")
+    for number, (where, row) in enumerate(placed(source)):
+        asked = need(where, row, "prompt")
+        said = asked if isinstance(asked, list) else [{"role": "user", "content": asked}]
+        try:
+            conversation = Conversation.model_validate({"messages": said})
+        except ValueError as error:
+            raise UserError(f"{where}: not a conversation: {str(error).splitlines()[-1]}") from None
+        pair = _pair(conversation, *(need(where, row, side) for side in ("chosen", "rejected")))
+        yield _prompt(
+            "rewardbench", f"rewardbench/{row.get('id', number)}", need(where, row, "subset"), pair
+        )
+
+
+def load_llmbar(path: Path) -> Iterator[Prompt]:
+    """LLMBar's five sets: input, output_1, output_2, and which of them is better."""
+    for name, kind in LLMBAR.items():
+        try:
+            source = find(path, "preference", f"llmbar/{name}.json", f"{name}.json")
+        except NotThere:
+            if name == "Natural":
+                raise
+            continue
+        for number, (where, row) in enumerate(placed(source)):
+            label = need(where, row, "label")
+            if label not in (1, 2):
+                raise UserError(f"{where}: label {label!r} is neither 1 nor 2")
+            outputs = [need(where, row, f"output_{n}") for n in (label, 3 - label)]
+            pair = _pair(Conversation.of(need(where, row, "input")), *outputs)
+            yield _prompt("llmbar", f"llmbar/{kind}-{number}", f"llmbar-{kind}", pair)
+
+
+def _pair(conversation: Conversation, chosen: str, rejected: str) -> Comparison:
+    lineage = Lineage(source="people")
+    return Comparison(
+        id="", conversation=conversation, chosen=chosen, rejected=rejected, lineage=lineage
+    )
+
+
+def _prompt(task: str, name: str, kind: str, record: Comparison | Rating) -> Prompt:
+    conversation = record.conversation
+    if isinstance(record, Comparison):
+        args: dict[str, Any] = {"chosen": record.chosen, "rejected": record.rejected}
+    else:
+        args = {
+            "answer": conversation.last,
+            "rated": dict(zip(ATTRIBUTES, record.attributes, strict=True)),
+        }
+        conversation = conversation.without_answer()
+    checks = (Check(kind="reward", args=args),)
+    lineage = Lineage(source=task, answer_by="human")
+    return Prompt(
+        id=name, conversation=conversation, task=task, split=kind, checks=checks, lineage=lineage
+    )
+
+
+async def ask(_prompt: Prompt, _who: Who) -> str:
+    """Nobody writes an answer here."""
+    return ""
+
+
+async def grade(prompt: Prompt, answer: str, who: Who) -> list[Item]:
+    """A pair: right or wrong. A rating: an item an attribute. `answer` may hold stored scores."""
+    args = prompt.checks[0].args
+    stored = json.loads(answer) if answer else {}
+    if "rated" in args:
+        given = stored or await who.rating.score(prompt.conversation.answered(args["answer"]))
+        return [
+            item_of(
+                prompt,
+                f"{name}_error",
+                abs(given[name] - true),
+                "",
+                detail=json.dumps([given[name], true]),
+            )
+            for name, true in args["rated"].items()
+            if true is not None
+        ]
+    texts = [args["chosen"], args["rejected"]]
+    if stored:
+        chosen, rejected = (float(stored[side]) for side in ("chosen", "rejected"))
+    else:
+        scored = [await who.rating.score(prompt.conversation.answered(text)) for text in texts]
+        chosen, rejected = map(weighted_reward, scored)
+    longer = len(texts[0]) - len(texts[1])
+    detail = json.dumps({"chosen": chosen, "rejected": rejected, "longer": longer})
+    return [
+        item_of(prompt, "pair_accuracy", float(chosen > rejected), "", detail=detail),
+        item_of(prompt, "tie", float(chosen == rejected), ""),
+        item_of(prompt, "length_only", 0.5 if longer == 0 else float(longer > 0), ""),
+    ]
+
+
+def summary(items: Sequence[Item]) -> Metrics:
+    """What are no plain means: sections, calibration, correlations."""
+    pairs = [item for item in items if item.metric == "pair_accuracy"]
+    found = _sections(pairs) if pairs and pairs[0].task == "rewardbench" else {}
+    if pairs:
+        details = [json.loads(item.detail) for item in pairs]
+        margin = np.array([one["chosen"] - one["rejected"] for one in details])
+        longer = np.array([one["longer"] for one in details], dtype=float)
+        found["calibration_error"] = _over(calibration_error, margin)
+        found["length_correlation"] = _over(pearson, margin, longer)
+    for name in ATTRIBUTES:
+        both = [json.loads(item.detail) for item in items if item.metric == f"{name}_error"]
+        if both:
+            found[f"{name}_pearson"] = _over(pearson, *np.array(both).T)
+    return found
+
+
+def _over(measure: Any, *columns: Any) -> dict[str, float]:
+    """The measure of these columns, with its interval over drawn rows."""
+    random, n = np.random.default_rng(0), len(columns[0])
+    drawn = (random.integers(0, n, n) for _ in range(RESAMPLES))
+    values = [measure(*(column[rows] for column in columns)) for rows in drawn]
+    low, high = np.nanquantile(values, [0.025, 0.975])
+    return {"mean": float(measure(*columns)), "low": float(low), "high": float(high), "n": n}
+
+
+def calibration_error(margin: Any) -> float:
+    """Expected calibration error of sigmoid(margin) as the probability that chosen is better.
+
+    A pair is one trial: what the model says of its own favourite against whether it is the chosen
+    one, in ten equal bins over 0.5..1.
+    """
+    sure = 1 / (1 + np.exp(-np.abs(margin)))
+    right = margin > 0
+    bins = np.minimum(((sure - 0.5) * 2 * BINS).astype(int), BINS - 1)
+    gaps = [abs(sure[bins == b].sum() - right[bins == b].sum()) for b in range(BINS)]
+    return float(sum(gaps) / len(margin))
+
+
+def pearson(first: Any, second: Any) -> float:
+    """Pearson's correlation; 0 where one side does not vary."""
+    if first.std() == 0 or second.std() == 0:
+        return 0.0
+    return float(np.corrcoef(first, second)[0, 1])
+
+
+def _sections(pairs: Sequence[Item]) -> Metrics:
+    """RewardBench's sections of which anything is there; and their plain mean where all are."""
+    subsets: dict[str, list[float]] = defaultdict(list)
+    for item in pairs:
+        subsets[item.split].append(item.score)
+    found: Metrics = {}
+    for section, counts in sections().items():
+        there = {name: count for name, count in counts.items() if name in subsets}
+        if there:
+            means = {name: float(np.mean(subsets[name])) for name in there}
+            weights = {name: count / sum(there.values()) for name, count in there.items()}
+            variance = sum(
+                weights[name] ** 2 * np.var(subsets[name]) / len(subsets[name]) for name in there
+            )
+            mean = sum(weights[name] * means[name] for name in there)
+            found[section] = _spread(mean, variance, sum(len(subsets[name]) for name in there))
+    if len(found) == len(sections()):
+        mean = float(np.mean([one["mean"] for one in found.values()]))
+        errors = [(one["high"] - one["mean"]) / 1.96 for one in found.values()]
+        variance = sum(error**2 for error in errors) / len(errors) ** 2
+        found["score"] = _spread(mean, variance, len(pairs))
+    return found
+
+
+def _spread(mean: float, variance: float, n: int) -> dict[str, float]:
+    half = 1.96 * math.sqrt(variance)
+    return {"mean": float(mean), "low": float(mean - half), "high": float(mean + half), "n": n}
+
+
+_LOADERS = {"rewardbench": load_rewardbench, "llmbar": load_llmbar}
+_LOADERS |= {name: partial(load_records, name) for name in FILES}
+REWARDS = tuple(
+    Task(
+        name,
+        loader,
+        ask=ask,
+        grade=grade,
+        summary=summary,
+        protocol=f"{name}: share of pairs with reward(chosen) > reward(rejected), a tie is wrong",
+    )
+    for name, loader in _LOADERS.items()
+)
