@@ -149,7 +149,8 @@ def win_rate(questions: Sequence[Sequence[float]]) -> dict[str, float]:
     picks = np.random.default_rng(0).integers(0, len(won), (RESAMPLES, len(won)))
     low, high = np.quantile(won[picks].sum(1) / weight[picks].sum(1), [0.025, 0.975])
     mean = won.sum() / weight.sum()
-    return {"mean": 100 * mean, "low": 100 * low, "high": 100 * high, "n": len(won)}
+    ends = {"mean": mean, "low": low, "high": high}
+    return {name: 100 * float(value) for name, value in ends.items()} | {"n": len(won)}
 
 
 ARENA_HARD = tuple(

@@ -17,8 +17,8 @@ from typing import Any
 
 from flywright.evals.datafiles import NotThere, problem
 from flywright.evals.items import Item, Metrics, Task, Who, item_of
-from flywright.evals.tables import need, placed
-from flywright.records import Check, Conversation, Prompt
+from flywright.evals.tables import need, placed, talk
+from flywright.records import Check, Prompt
 from flywright.sandbox import Sandbox
 from flywright.stats import mean_of_means
 
@@ -79,18 +79,8 @@ def _truths(file: Path, category: str) -> dict[str, Any] | None:
 async def ask(prompt: Prompt, who: Who) -> str:
     """The model is told of the functions in the system message."""
     args = prompt.checks[0].args
-    system = [ABILITY.replace("{functions}", json.dumps(args["functions"], indent=1))]
-    turns: list[str] = []
-    before = ""
-    for message in args["messages"]:
-        if message["role"] == "system":
-            system.append(message["content"])
-        elif message["role"] == before:
-            turns[-1] += "\n\n" + message["content"]
-        else:
-            turns.append(message["content"])
-            before = message["role"]
-    conversation = Conversation.of(*turns, system="\n\n".join(system))
+    ability = ABILITY.replace("{functions}", json.dumps(args["functions"], indent=1))
+    conversation = talk(prompt.id, args["messages"], ability)
     return (await who.asked.complete(conversation, who.sampling)).text
 
 

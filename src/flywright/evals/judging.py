@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-from flywright.ask import Completion, Sampling
+from flywright.ask import Completion, Sampling, TooLong
 from flywright.errors import UserError
 from flywright.evals.items import Item, Who
 from flywright.records import Conversation, parse_lines
@@ -35,8 +35,11 @@ def filled(asking: Asking, **fields: str) -> Conversation:
 
 
 async def judged(who: Who, asking: Asking, sampling: Sampling = JUDGING, **fields: str) -> str:
-    """The judge's words."""
-    return (await who.judging.complete(filled(asking, **fields), sampling)).text
+    """The judge's words; none where the question does not fit its context."""
+    try:
+        return (await who.judging.complete(filled(asking, **fields), sampling)).text
+    except TooLong:
+        return ""
 
 
 class Replay:

@@ -21,7 +21,7 @@ from flywright.evals.judging import Asking, judged, ours
 from flywright.evals.responses import JUDGED
 from flywright.evals.tables import answer_in, need, placed
 from flywright.records import Check, Prompt
-from flywright.stats import mean_of_means
+from flywright.stats import clustered_mean
 
 NAME = "mt_bench"
 REFERENCES = ("reference_answer/gpt-4-0125-preview.jsonl", "reference_answer/gpt-4.jsonl")
@@ -87,8 +87,8 @@ def parse_grade(text: str) -> float | None:
 async def grade(prompt: Prompt, answer: str, who: Who) -> list[Item]:
     """The grade of each turn: the mean of the stored ones, else the one that is asked for."""
     args, items = prompt.checks[0].args, []
-    answers = json.loads(answer) if answer.startswith("[") else [answer]
-    if JUDGED not in args and len(answers) < len(args["turns"]):
+    answers = _answers(answer)
+    if JUDGED not in args and answer and len(answers) < len(args["turns"]):
         raise UserError(f"{prompt.id}: {len(answers)} of {len(args['turns'])} answers are there")
     fields = {f"ref_answer_{n}": text for n, text in enumerate(args["references"], start=1)}
     for turn, (question, text) in enumerate(zip_longest(args["turns"], answers, fillvalue=""), 1):
@@ -109,6 +109,13 @@ async def grade(prompt: Prompt, answer: str, who: Who) -> list[Item]:
     return items
 
 
+def _answers(answer: str) -> list[str]:
+    with suppress(ValueError):
+        turns = json.loads(answer)
+        return [str(turn) for turn in turns] if isinstance(turns, list) else [answer]
+    return [answer]
+
+
 def _stored(row: Mapping[str, Any]) -> str:
     """FastChat's words of a judge, or its number; -1 is one that it could not read."""
     return row.get("judgment") or (f"[[{row['score']}]]" if row.get("score", -1) >= 0 else "")
@@ -116,13 +123,13 @@ def _stored(row: Mapping[str, Any]) -> str:
 
 def summary(items: Sequence[Item]) -> Metrics:
     """`score`: the mean of all grades, pooled over turns; and of each category."""
-    graded = [item for item in items if item.metric.startswith("turn_")]
-    groups = {"score": graded}
-    for item in graded:
-        groups.setdefault(f"score ({item.split})", []).append(item)
-    return {
-        name: mean_of_means([[i.score for i in of]]).as_dict() for name, of in groups.items() if of
-    }
+    groups: dict[str, dict[str, list[float]]] = {}
+    for item in items:
+        if item.metric.startswith("turn_"):
+            for name in ("score", f"score ({item.split})"):
+                question = item.id.partition("#")[0]
+                groups.setdefault(name, {}).setdefault(question, []).append(item.score)
+    return {name: clustered_mean(list(of.values())).as_dict() for name, of in groups.items()}
 
 
 MT_BENCH = Task(

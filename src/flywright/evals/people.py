@@ -21,6 +21,7 @@ from flywright.evals.items import Item, Metrics, Task, Who, item_of
 from flywright.evals.rewards import ask
 from flywright.evals.tables import named, need, placed
 from flywright.records import Check, Comparison, Prompt
+from flywright.stats import clustered_mean
 
 NAME = "human"
 OUTCOMES = {1: "win", 0: "tie", -1: "loss"}
@@ -116,33 +117,29 @@ def summary(items: Sequence[Item]) -> Metrics:
             groups[name][prompt].append(item.score)
         if item.metric == OUTCOMES[1]:
             units[prompt].append(int(item.truth))
-    found = {name: _over(share, list(of.values())) for name, of in groups.items()}
-    if any(len(votes) > 1 for votes in units.values()):
-        found["agreement_alpha"] = _over(alpha, list(units.values()))
+    found = {name: clustered_mean(list(of.values())).as_dict() for name, of in groups.items()}
+    votes = [unit for unit in units.values() if len(unit) > 1]
+    if votes:
+        picks = np.random.default_rng(0).integers(0, len(votes), (RESAMPLES, len(votes)))
+        low, high = np.nanquantile(
+            [alpha([votes[n] for n in row]) for row in picks], [0.025, 0.975]
+        )
+        n = sum(map(len, votes))
+        found["agreement_alpha"] = {
+            "mean": alpha(votes),
+            "low": float(low),
+            "high": float(high),
+            "n": n,
+        }
     return found
 
 
-def _over(measure: Any, units: Sequence[Sequence[float]]) -> dict[str, float]:
-    random = np.random.default_rng(0)
-    picks = random.integers(0, len(units), (RESAMPLES, len(units)))
-    drawn = [measure([units[n] for n in row]) for row in picks]
-    low, high = np.nanquantile(drawn, [0.025, 0.975])
-    votes = sum(map(len, units))
-    return {"mean": measure(units), "low": float(low), "high": float(high), "n": votes}
-
-
-def share(units: Sequence[Sequence[float]]) -> float:
-    """The mean over votes."""
-    return sum(map(sum, units)) / sum(map(len, units))
-
-
 def alpha(units: Sequence[Sequence[float]]) -> float:
-    """Krippendorff's alpha for interval values -1, 0, 1; not a number where nothing varies."""
-    paired = [unit for unit in units if len(unit) > 1]
-    counts = Counter(value for unit in paired for value in unit)
+    """Krippendorff's alpha (interval scale) of units of two votes or more; nan if all agree on one."""
+    counts = Counter(value for unit in units for value in unit)
     n = sum(counts.values())
     seen = sum(
-        sum((a - b) ** 2 for a, b in permutations(unit, 2)) / (len(unit) - 1) for unit in paired
+        sum((a - b) ** 2 for a, b in permutations(unit, 2)) / (len(unit) - 1) for unit in units
     )
     by_chance = sum(counts[a] * counts[b] * (a - b) ** 2 for a, b in permutations(counts, 2))
     return 1 - seen * (n - 1) / by_chance if by_chance else float("nan")

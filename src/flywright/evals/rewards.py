@@ -21,7 +21,7 @@ from flywright.data.formats import open_records
 from flywright.errors import UserError
 from flywright.evals.datafiles import NotThere, find
 from flywright.evals.items import Item, Metrics, Task, Who, item_of
-from flywright.evals.tables import need, placed
+from flywright.evals.tables import need, placed, talk
 from flywright.records import (
     ATTRIBUTES,
     Check,
@@ -66,10 +66,7 @@ def load_rewardbench(path: Path) -> Iterator[Prompt]:
     for number, (where, row) in enumerate(placed(source)):
         asked = need(where, row, "prompt")
         said = asked if isinstance(asked, list) else [{"role": "user", "content": asked}]
-        try:
-            conversation = Conversation.model_validate({"messages": said})
-        except ValueError as error:
-            raise UserError(f"{where}: not a conversation: {str(error).splitlines()[-1]}") from None
+        conversation = talk(where, said)
         pair = _pair(conversation, *(need(where, row, side) for side in ("chosen", "rejected")))
         yield _prompt(
             "rewardbench", f"rewardbench/{row.get('id', number)}", need(where, row, "subset"), pair

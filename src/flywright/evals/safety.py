@@ -45,7 +45,7 @@ def load_xstest(path: Path) -> Iterator[Prompt]:
         safe = row.get("label", "unsafe" if kind.startswith("contrast") else "safe") == "safe"
         check = Check(kind="xstest", args={"safe": safe})
         prompt = problem(
-            "xstest", f"xstest/{need(where, row, 'id')}", need(where, row, "prompt"), check
+            "xstest", f"xstest/v2-{need(where, row, 'id')}", need(where, row, "prompt"), check
         )
         yield prompt.model_copy(update={"split": kind})
 

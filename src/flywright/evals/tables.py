@@ -2,12 +2,14 @@
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from flywright.data.rows import Row, placed_rows, read_lines
 from flywright.errors import UserError
+from flywright.records import Conversation
 
 _NAMES = ("id", "task_id", "question_id", "uid", "key", "prompt", "instruction")
 _TEXTS = ("response", "completion", "output", "result", "output_2")
@@ -40,6 +42,24 @@ def need(where: str, row: Row, *names: str) -> Any:
         if row.get(name) is not None:
             return row[name]
     raise UserError(f"{where}: a row without {' or '.join(map(repr, names))}")
+
+
+def talk(where: str, messages: Sequence[Row], *system: str) -> Conversation:
+    """A conversation of {role, content} messages that awaits an answer.
+
+    System messages go to the front, neighbours of one role become one message, and an assistant's
+    first words are left out. Raises UserError where nobody asks anything.
+    """
+    said = [message for message in messages if message.get("role") != "system"]
+    before = [*system, *(need(where, m, "content") for m in messages if m not in said)]
+    turns: list[str] = []
+    roles = groupby(said, key=lambda message: need(where, message, "role"))
+    for role, group in roles:
+        if turns or role == "user":
+            turns.append("\n\n".join(need(where, message, "content") for message in group))
+    if len(turns) % 2 == 0:
+        raise UserError(f"{where}: its messages do not end with a user's")
+    return Conversation.of(*turns, system="\n\n".join(before))
 
 
 def named(row: Row) -> list[str]:

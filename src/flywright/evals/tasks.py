@@ -11,15 +11,24 @@ from pathlib import Path
 
 from flywright.errors import UserError
 from flywright.evals import choice, words
+from flywright.evals.alpaca import ALPACA_EVAL
+from flywright.evals.arena import ARENA_HARD
+from flywright.evals.calls import BFCL
 from flywright.evals.datafiles import NotThere
 from flywright.evals.gsm8k import GSM8K
 from flywright.evals.humaneval import HUMANEVAL
 from flywright.evals.ifeval import IFEVAL
 from flywright.evals.items import Task
+from flywright.evals.mtbench import MT_BENCH
+from flywright.evals.people import HUMAN
+from flywright.evals.rewards import REWARDS
+from flywright.evals.safety import SAFETY
+from flywright.evals.topics import TFEVAL
 from flywright.evals.verifiable import PROMPTS
 from flywright.records import Prompt
 
-_ALL = (IFEVAL, GSM8K, HUMANEVAL, *choice.TASKS, *words.TASKS, PROMPTS)
+_INSTRUCT = (MT_BENCH, ALPACA_EVAL, *ARENA_HARD, TFEVAL, BFCL, *SAFETY, *REWARDS, HUMAN)
+_ALL = (IFEVAL, GSM8K, HUMANEVAL, *choice.TASKS, *words.TASKS, *_INSTRUCT, PROMPTS)
 TASKS: dict[str, Task] = {task.name: task for task in _ALL}
 PUBLIC = tuple(name for name in TASKS if name != PROMPTS.name)
 

@@ -18,8 +18,8 @@ from flywright.errors import UserError
 from flywright.evals.datafiles import NotThere
 from flywright.evals.items import Item, Metrics, Task, item_of
 from flywright.evals.safety import phrases
-from flywright.evals.tables import need, placed
-from flywright.records import Check, Conversation, Lineage, Prompt
+from flywright.evals.tables import need, placed, talk
+from flywright.records import Check, Lineage, Prompt
 from flywright.sandbox import Sandbox
 
 NAME = "topic_following"
@@ -65,15 +65,9 @@ def _turns(name: str, where: str, row: Row) -> Iterator[Prompt]:
                 ("distractor", [*said[: after + 1], {"role": "user", "content": one["distractor"]}])
             )
     for number, (kind, messages) in enumerate(turns):
-        try:
-            talk = Conversation.model_validate(
-                {"messages": [{"role": "system", "content": system}, *messages]}
-            )
-        except ValueError as error:
-            raise UserError(f"{where}: not a dialogue: {str(error).splitlines()[-1]}") from None
         yield Prompt(
             id=f"{name}#{number}",
-            conversation=talk,
+            conversation=talk(where, messages, system),
             task=NAME,
             split=row.get("domain", ""),
             checks=(Check(kind=NAME, args={"class": kind}),),
@@ -128,8 +122,8 @@ def summary(items: Sequence[Item]) -> Metrics:
             low, high = np.quantile(drawn, [0.025, 0.975])
             found[f"{name}_{measure}"] = {
                 "mean": float(value),
-                "low": low,
-                "high": high,
+                "low": float(low),
+                "high": float(high),
                 "n": int(true.sum()),
             }
     return found
