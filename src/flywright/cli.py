@@ -189,6 +189,9 @@ def evaluate(
     judge: Annotated[str, typer.Option(help="who judges: a folder or a URL")] = "",
     reward: Annotated[Path | None, typer.Option(help="the reward model's folder")] = None,
     responses: Annotated[Path | None, typer.Option(help="score these answers instead")] = None,
+    judgments: Annotated[
+        Path | None, typer.Option(help="what a judge said before; FILE#MODEL takes one model's")
+    ] = None,
     compare: Annotated[
         tuple[Path, Path] | None, typer.Option(help="two result folders, paired")
     ] = None,
@@ -208,7 +211,7 @@ def evaluate(
         if html:
             write_text(html, report(compare))
     else:
-        rows = run_evaluation(model, tasks, data, out, limit, responses, judge, reward)
+        rows = run_evaluation(model, tasks, data, out, limit, responses, judge, reward, judgments)
     _table(rows, as_json)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from flywright.ask import Ledger, Ledgered, Sampling, Scripted
 from flywright.errors import UserError
-from flywright.evals import alpaca, arena, judging, mtbench, responses
+from flywright.evals import alpaca, arena, judging, mtbench, responses, suite
 from flywright.evals.items import Item, Task, Who
 from flywright.evals.run import Results, score_answers
 from flywright.records import Conversation, Prompt
@@ -254,3 +254,20 @@ def test_rates_are_wilsons() -> None:
     assert judging.rate(5, 10)["low"] == pytest.approx(0.2366, abs=1e-4)
     item = Item(id="a", task="t", split="x", metric="m", score=1.0, answer="")
     assert judging.shares([item], "m").keys() == {"m", "m (x)"}
+
+
+def test_a_judges_words_are_kept_and_replayed_to_the_same_bytes(tmp_path: Path) -> None:
+    """`--judge` leaves judgments.jsonl; `--judgments` of it asks nobody and gives the same."""
+    arena_data(tmp_path, 3)
+    model = Scripted(lambda *_: "ours", "m@1")
+    judge = Scripted(lambda *_: "[[A>B]]", "j@1")
+    first, again = tmp_path / "first", tmp_path / "again"
+    asyncio.run(suite.run_tasks(model, ["arena_hard"], tmp_path, first, judge=judge))
+    assert judge.calls == 6
+    words = first / "arena_hard/judgments.jsonl"
+    asyncio.run(suite.run_tasks(model, ["arena_hard"], tmp_path, again, judgments=words))
+    assert judge.calls == 6
+    for name in ("items.jsonl", "results.json"):
+        assert (first / "arena_hard" / name).read_bytes() == (
+            again / "arena_hard" / name
+        ).read_bytes()

@@ -191,8 +191,8 @@ def _percent(values: Any, weights: Any = None, n: int = 0) -> dict[str, float]:
     weights = np.full(len(values), 1 / len(values)) if weights is None else np.asarray(weights)
     mean = float(weights @ values)
     error = math.sqrt(max(float(weights @ (values - mean) ** 2), 0.0) / max(n - 1, 1))
-    found = {"mean": mean, "low": mean - 1.96 * error, "high": mean + 1.96 * error, "stderr": error}
-    return {name: 100 * value for name, value in found.items()} | {"n": n}
+    found = {"mean": mean, "low": mean - 1.96 * error, "high": mean + 1.96 * error}
+    return {name: 100 * value for name, value in found.items()} | {"n": n, "stderr": 100 * error}
 
 
 def _controlled(shares: Any, details: Sequence[dict[str, Any]], model: dict[str, Any]) -> Metrics:

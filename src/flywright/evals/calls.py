@@ -87,7 +87,7 @@ async def ask(prompt: Prompt, who: Who) -> str:
 def parse_calls(text: str) -> list[Call] | None:
     """The calls that an answer consists of; None where it is no list of calls."""
     text = re.sub(r"</?tool_calls?>|^\s*```\w*\n|\n```\s*$", "", text).strip()
-    with suppress(ValueError, TypeError, KeyError):
+    with suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
         value = json.loads(text)
         return [_json_call(one) for one in (value if isinstance(value, list) else [value])]
     with suppress(SyntaxError, ValueError, RecursionError, MemoryError):

@@ -80,6 +80,11 @@ async def complete(prompt: Prompt, who: Who) -> str:
     return (await who.asked.complete(prompt.conversation, who.sampling)).text
 
 
+async def nobody(_prompt: Prompt, _who: Who) -> str:
+    """Where the task's own data holds all answers, and none is written."""
+    return ""
+
+
 ScoreAnswer = Callable[[Prompt, str, Sandbox | None], Awaitable[list[Item]]]
 Metrics = dict[str, dict[str, float]]
 

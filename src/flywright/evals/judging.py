@@ -15,8 +15,9 @@ from pathlib import Path
 
 from flywright.ask import Completion, Sampling, TooLong
 from flywright.errors import UserError
+from flywright.evals import responses
 from flywright.evals.items import Item, Who
-from flywright.records import Conversation, parse_lines
+from flywright.records import Conversation, Prompt, parse_lines
 
 Asking = Mapping[str, str]
 JUDGING = Sampling(max_tokens=2048)
@@ -40,6 +41,14 @@ async def judged(who: Who, asking: Asking, sampling: Sampling = JUDGING, **field
         return (await who.judging.complete(filled(asking, **fields), sampling)).text
     except TooLong:
         return ""
+
+
+def given(path: Path, prompts: Sequence[Prompt]) -> tuple[list[Prompt], "Replay | None"]:
+    """What --judgments gives: a judge that replays our ledger, or the prompts with their rows."""
+    ledger = path.name.endswith(".jsonl") and next(parse_lines(path), (0, {}))[1]
+    if ledger and {"key", "reply"} <= ledger.keys():
+        return list(prompts), Replay(path)
+    return responses.judged(path, prompts), None
 
 
 class Replay:

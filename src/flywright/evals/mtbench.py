@@ -110,7 +110,7 @@ async def grade(prompt: Prompt, answer: str, who: Who) -> list[Item]:
 
 
 def _answers(answer: str) -> list[str]:
-    with suppress(ValueError):
+    with suppress(ValueError, RecursionError):
         turns = json.loads(answer)
         return [str(turn) for turn in turns] if isinstance(turns, list) else [answer]
     return [answer]

@@ -17,8 +17,7 @@ from flywright.annotate.labels import PairLabel
 from flywright.annotate.store import everything
 from flywright.errors import UserError
 from flywright.evals.datafiles import find, problem
-from flywright.evals.items import Item, Metrics, Task, Who, item_of
-from flywright.evals.rewards import ask
+from flywright.evals.items import Item, Metrics, Task, Who, item_of, nobody
 from flywright.evals.tables import named, need, placed
 from flywright.records import Check, Comparison, Prompt
 from flywright.stats import clustered_mean
@@ -135,7 +134,7 @@ def summary(items: Sequence[Item]) -> Metrics:
 
 
 def alpha(units: Sequence[Sequence[float]]) -> float:
-    """Krippendorff's alpha (interval scale) of units of two votes or more; nan if all agree on one."""
+    """Krippendorff's alpha (interval scale) of units of two votes and more; nan if all agree."""
     counts = Counter(value for unit in units for value in unit)
     n = sum(counts.values())
     seen = sum(
@@ -148,7 +147,7 @@ def alpha(units: Sequence[Sequence[float]]) -> float:
 HUMAN = Task(
     NAME,
     load,
-    ask=ask,
+    ask=nobody,
     grade=grade,
     summary=summary,
     protocol="Human evaluation: win, tie and loss over votes; intervals over prompts; alpha",

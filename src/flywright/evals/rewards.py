@@ -20,7 +20,7 @@ import numpy as np
 from flywright.data.formats import open_records
 from flywright.errors import UserError
 from flywright.evals.datafiles import NotThere, find
-from flywright.evals.items import Item, Metrics, Task, Who, item_of
+from flywright.evals.items import Item, Metrics, Task, Who, item_of, nobody
 from flywright.evals.tables import need, placed, talk
 from flywright.records import (
     ATTRIBUTES,
@@ -113,11 +113,6 @@ def _prompt(task: str, name: str, kind: str, record: Comparison | Rating) -> Pro
     return Prompt(
         id=name, conversation=conversation, task=task, split=kind, checks=checks, lineage=lineage
     )
-
-
-async def ask(_prompt: Prompt, _who: Who) -> str:
-    """Nobody writes an answer here."""
-    return ""
 
 
 async def grade(prompt: Prompt, answer: str, who: Who) -> list[Item]:
@@ -233,7 +228,7 @@ REWARDS = tuple(
     Task(
         name,
         loader,
-        ask=ask,
+        ask=nobody,
         grade=grade,
         summary=summary,
         protocol=f"{name}: share of pairs with reward(chosen) > reward(rejected), a tie is wrong",

@@ -9,6 +9,7 @@ seeds belong to prompts, the final files are sorted, and nothing in them tells o
 import inspect
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -37,6 +38,7 @@ from flywright.stats import clustered_error, standard_error
 CONCURRENT = 256  # awaits in flight; the engine batches them
 TOO_LONG = "too long for the model's context"
 ITEMS, RESULTS, LEDGER = "items.jsonl", "results.json", "ledger.partial.jsonl"
+JUDGMENTS = "judgments.jsonl"  # a judge's every word, kept
 REWARD = "reward"
 
 Answer = Callable[[Prompt, Who], Awaitable[str]]
@@ -195,11 +197,14 @@ async def _asked(
 ) -> list[Item]:
     """Every prompt's items, sorted. What the ledger at `path` holds is not asked again."""
     totals: dict[str, list[float]] = defaultdict(list)  # for the tick: the metrics so far
-    async with Ledger(path) as ledger:
+    async with AsyncExitStack() as stack:
+        ledger = await stack.enter_async_context(Ledger(path))
+        judgments = path.with_name(JUDGMENTS)
+        judged = await stack.enter_async_context(Ledger(judgments)) if who.judge else ledger
         kept = replace(
             who,
             model=Ledgered(who.model, ledger) if who.model else None,
-            judge=Ledgered(who.judge, ledger) if who.judge else None,
+            judge=Ledgered(who.judge, judged) if who.judge else None,
             scorer=LedgeredScorer(who.scorer, ledger) if who.scorer else None,
         )
 
@@ -210,7 +215,7 @@ async def _asked(
                 text = await answer(prompt, mine)
             except TooLong:
                 found = await task.items(prompt, "", mine)
-                return [item.model_copy(update={"detail": TOO_LONG}) for item in found]
+                return [i.model_copy(update={"detail": i.detail or TOO_LONG}) for i in found]
             items = await task.items(prompt, text, mine)
             for item in items:
                 totals[item.metric].append(item.score)

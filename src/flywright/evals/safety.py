@@ -92,7 +92,7 @@ def parse_verdict(text: str) -> tuple[str, list[str]] | None:
             if said in ("safe", "unsafe")
             else None
         )
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         pass
     first = re.match(r"\s*(un)?safe\b", text.lower())
     return (first[0].strip(), re.findall(r"\bO\d+\b", text)) if first else None

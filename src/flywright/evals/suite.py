@@ -11,9 +11,9 @@ from typing import Any
 
 from flywright.ask import Completer, Sampling, Scorer
 from flywright.errors import UserError
-from flywright.evals import pages, responses
+from flywright.evals import judging, pages, responses
 from flywright.evals.datafiles import watched
-from flywright.evals.items import Task
+from flywright.evals.items import Task, nobody
 from flywright.evals.run import RESULTS, Results, evaluate, score_answers
 from flywright.evals.tasks import load_prompts, task_named
 from flywright.files import write_json, write_text
@@ -30,6 +30,7 @@ async def run_tasks(
     *,
     limit: int = 0,
     answers: Path | None = None,
+    judgments: Path | None = None,
     scorer: Scorer | None = None,
     judge: Completer | None = None,
     sandbox: Sandbox | None = None,
@@ -42,24 +43,29 @@ async def run_tasks(
     `begin(task)` gives the tick of a task, whose notes are its metrics so far.
 
     results.json: task -> {metrics, stderr, n, hashes, ...}; `about` (the model's hashes) in each.
-    With `answers` (a responses file) nobody is asked; that takes one task. Raises UserError for an
-    unknown task, missing data, or neither a completer nor answers.
+    With `answers` (a responses file) or `judgments` (what a judge said then, see responses.judged)
+    nobody is asked; that takes one task. Raises UserError for an unknown task, missing data, or
+    neither a completer nor answers.
     """
     tasks = [task_named(name) for name in dict.fromkeys(names)]
-    if answers is not None and len(tasks) != 1:
-        raise UserError("--responses holds the answers of one task: name exactly one in --tasks")
+    if (answers or judgments) and len(tasks) != 1:
+        raise UserError("--responses and --judgments are of one task: name exactly one in --tasks")
     results: dict[str, Results] = {}
     entries: dict[str, Any] = {}
     for task in tasks:
         with watched() as files:
             prompts = load_prompts(task, data, limit)
+        if judgments is not None:
+            prompts, judge = judging.given(judgments, prompts)
         common: dict[str, Any] = {"scorer": scorer, "sandbox": sandbox, "judge": judge}
         common |= {"out": Path(out) / task.name, "task": task}
         common["tick"] = begin(task.name)
         if answers is not None:
             answered, texts = responses.match(answers, prompts)
             found = await score_answers(texts, answered, **common)
-        elif completer is not None or scorer is not None:
+        elif completer is None and judgments is not None:
+            found = await score_answers({prompt.id: "" for prompt in prompts}, prompts, **common)
+        elif completer is not None or scorer is not None or task.ask is nobody:
             found = await evaluate(completer, prompts, sampling=sampling, **common)
         else:
             raise UserError("eval: name a MODEL, or give answers with --responses")

@@ -30,7 +30,7 @@ from flywright.records import Prompt
 _INSTRUCT = (MT_BENCH, ALPACA_EVAL, *ARENA_HARD, TFEVAL, BFCL, *SAFETY, *REWARDS, HUMAN)
 _ALL = (IFEVAL, GSM8K, HUMANEVAL, *choice.TASKS, *words.TASKS, *_INSTRUCT, PROMPTS)
 TASKS: dict[str, Task] = {task.name: task for task in _ALL}
-PUBLIC = tuple(name for name in TASKS if name != PROMPTS.name)
+PUBLIC = tuple(name for name in TASKS if name not in (PROMPTS.name, "probes", HUMAN.name))
 
 
 def task_named(asked: str) -> Task:

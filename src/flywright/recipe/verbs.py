@@ -49,15 +49,16 @@ def run_evaluation(
     responses: Path | None,
     judge: str = "",
     reward: Path | None = None,
+    judgments: Path | None = None,
 ) -> list[dict[str, Any]]:
     """`flywright eval`: rows of task, metric, mean, standard error and interval."""
-    if not model and responses is None and reward is None:
-        raise UserError("eval: name a MODEL, or give answers with --responses FILE")
     names = [name.strip() for name in tasks.split(",") if name.strip()]
     if not names:
         raise UserError("eval: name the tasks, e.g. --tasks ifeval,gsm8k")
     for name in names:
         task_named(name)  # a misspelt one is refused before anything is loaded or written
+    if Path(model).is_dir() and model and isinstance(open_meta(Path(model))[0], RewardModel):
+        model, reward = "", reward or Path(model)
     completer, about = (None, {}) if responses or not model else _measured(model)
     with Teller(out / "log.txt") as teller:
         results = asyncio.run(
@@ -68,6 +69,7 @@ def run_evaluation(
                 out,
                 limit=limit or 0,
                 answers=responses,
+                judgments=judgments,
                 judge=open_model(judge) if judge else None,
                 scorer=reward_scorer(reward) if reward else None,
                 sandbox=Sandbox(SandboxSettings()),
@@ -76,7 +78,7 @@ def run_evaluation(
             )
         )
     return [
-        {"task": task, "metric": metric, **value, "stderr": _error(found, metric)}
+        {"task": task, "metric": metric, "stderr": _error(found, metric), **value}
         for task, found in results.items()
         for metric, value in found.metrics.items()
     ]
