@@ -19,7 +19,7 @@ from flywright.data.rows import read_lines
 from flywright.errors import UserError
 from flywright.evals.datafiles import NotThere, find, problem
 from flywright.evals.items import Item, Metrics, Task, Who, item_of
-from flywright.evals.judging import Asking, judged, ours
+from flywright.evals.judging import Asking, interval, judged, ours
 from flywright.evals.responses import JUDGED
 from flywright.evals.tables import answer_in, named, need, placed
 from flywright.records import Check, Prompt
@@ -34,7 +34,6 @@ BASELINES = {
 LABELS = {"A>>B": 3, "A>B": 1, "A=B": 0, "B>A": -1, "B>>A": -3, "A<<B": -3, "A<B": -1, "B=A": 0}
 LABELS |= {"B<A": 1, "B<<A": 3}
 VERDICT = Sampling(max_tokens=4096)
-RESAMPLES = 1000
 
 
 def load(task: str, path: Path) -> Iterator[Prompt]:
@@ -144,13 +143,11 @@ def summary(items: Sequence[Item]) -> Metrics:
 
 def win_rate(questions: Sequence[Sequence[float]]) -> dict[str, float]:
     """The weighted share of won battles in per cent, with its interval over questions."""
-    weight = np.array([[sum(abs(b) or 1 for b in q)] for q in questions], dtype=float)[:, 0]
-    won = np.array([sum(b if b > 0 else 0.5 * (b == 0) for b in q) for q in questions])
-    picks = np.random.default_rng(0).integers(0, len(won), (RESAMPLES, len(won)))
-    low, high = np.quantile(won[picks].sum(1) / weight[picks].sum(1), [0.025, 0.975])
-    mean = won.sum() / weight.sum()
-    ends = {"mean": mean, "low": low, "high": high}
-    return {name: 100 * float(value) for name, value in ends.items()} | {"n": len(won)}
+    fought = [sum(abs(battle) or 1 for battle in one) for one in questions]
+    won = [
+        sum(battle if battle > 0 else 0.5 * (battle == 0) for battle in one) for one in questions
+    ]
+    return interval(lambda w, f: 100 * w.sum() / f.sum(), won, fought)
 
 
 ARENA_HARD = tuple(

@@ -9,9 +9,12 @@ import math
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from flywright.ask import Completion, Sampling, TooLong
 from flywright.errors import UserError
@@ -20,6 +23,7 @@ from flywright.evals.items import Item, Who
 from flywright.records import Conversation, Prompt, parse_lines
 
 Asking = Mapping[str, str]
+Metric = dict[str, float]
 JUDGING = Sampling(max_tokens=2048)
 
 
@@ -80,7 +84,7 @@ class Replay:
         raise UserError(f"{self._path}: only what the judge said is replayed")
 
 
-def rate(hits: float, n: int) -> dict[str, float]:
+def rate(hits: float, n: int) -> Metric:
     """A share with its Wilson 95 % interval, which is honest for few items and for 0 and n."""
     z = 1.959963984540054
     middle = (hits + z * z / 2) / (n + z * z)
@@ -93,7 +97,7 @@ def rate(hits: float, n: int) -> dict[str, float]:
     }
 
 
-def shares(items: Sequence[Item], *metrics: str) -> dict[str, dict[str, float]]:
+def shares(items: Sequence[Item], *metrics: str) -> dict[str, Metric]:
     """The `rate` of each of these metrics that has items, over all and by split."""
     counts: Counter[str] = Counter()
     hits: Counter[str] = Counter()
@@ -104,3 +108,13 @@ def shares(items: Sequence[Item], *metrics: str) -> dict[str, dict[str, float]]:
             counts[name] += 1
             hits[name] += int(item.score)
     return {name: rate(hits[name], counts[name]) for name in sorted(counts)}
+
+
+def interval(measure: Callable[..., float], *columns: Any, resamples: int = 1000) -> Metric:
+    """A measure of some columns of as many rows, with its interval over rows drawn anew."""
+    arrays = [np.asarray(column) for column in columns]
+    random, n = np.random.default_rng(0), len(arrays[0])
+    drawn = (random.integers(0, n, n) for _ in range(resamples))
+    values = [measure(*(array[rows] for array in arrays)) for rows in drawn]
+    low, high = np.nanquantile(values, [0.025, 0.975])
+    return {"mean": float(measure(*arrays)), "low": float(low), "high": float(high), "n": n}

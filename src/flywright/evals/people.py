@@ -18,6 +18,7 @@ from flywright.annotate.store import everything
 from flywright.errors import UserError
 from flywright.evals.datafiles import find, problem
 from flywright.evals.items import Item, Metrics, Task, Who, item_of, nobody
+from flywright.evals.judging import interval
 from flywright.evals.tables import named, need, placed
 from flywright.records import Check, Comparison, Prompt
 from flywright.stats import clustered_mean
@@ -25,7 +26,6 @@ from flywright.stats import clustered_mean
 NAME = "human"
 OUTCOMES = {1: "win", 0: "tie", -1: "loss"}
 LENGTHS = ("too short", "right", "too long")
-RESAMPLES = 1000
 Vote = dict[str, Any]
 
 
@@ -119,17 +119,9 @@ def summary(items: Sequence[Item]) -> Metrics:
     found = {name: clustered_mean(list(of.values())).as_dict() for name, of in groups.items()}
     votes = [unit for unit in units.values() if len(unit) > 1]
     if votes:
-        picks = np.random.default_rng(0).integers(0, len(votes), (RESAMPLES, len(votes)))
-        low, high = np.nanquantile(
-            [alpha([votes[n] for n in row]) for row in picks], [0.025, 0.975]
-        )
-        n = sum(map(len, votes))
-        found["agreement_alpha"] = {
-            "mean": alpha(votes),
-            "low": float(low),
-            "high": float(high),
-            "n": n,
-        }
+        rows = np.empty(len(votes), dtype=object)
+        rows[:] = votes
+        found["agreement_alpha"] = interval(alpha, rows) | {"n": sum(map(len, votes))}
     return found
 
 

@@ -7,9 +7,7 @@ HelpSteer2-like ratings give each attribute's Pearson correlation and mean absol
 """
 
 import json
-import math
 import tomllib
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -21,6 +19,7 @@ from flywright.data.formats import open_records
 from flywright.errors import UserError
 from flywright.evals.datafiles import NotThere, find
 from flywright.evals.items import Item, Metrics, Task, Who, item_of, nobody
+from flywright.evals.judging import interval
 from flywright.evals.tables import need, placed, talk
 from flywright.records import (
     ATTRIBUTES,
@@ -44,7 +43,7 @@ FILES = {  # task -> where it may lie, in the data folder or its "preference" fo
     "helpsteer2": ("helpsteer2/validation.jsonl", "validation.jsonl", "nemo_aligner/test-rm.jsonl"),
     "reward_pairs": ("pairs.jsonl",),
 }
-BINS, RESAMPLES = 10, 1000
+BINS = 10
 
 
 @cache
@@ -155,22 +154,13 @@ def summary(items: Sequence[Item]) -> Metrics:
         details = [json.loads(item.detail) for item in pairs]
         margin = np.array([one["chosen"] - one["rejected"] for one in details])
         longer = np.array([one["longer"] for one in details], dtype=float)
-        found["calibration_error"] = _over(calibration_error, margin)
-        found["length_correlation"] = _over(pearson, margin, longer)
+        found["calibration_error"] = interval(calibration_error, margin)
+        found["length_correlation"] = interval(pearson, margin, longer)
     for name in ATTRIBUTES:
         both = [json.loads(item.detail) for item in items if item.metric == f"{name}_error"]
         if both:
-            found[f"{name}_pearson"] = _over(pearson, *np.array(both).T)
+            found[f"{name}_pearson"] = interval(pearson, *np.array(both).T)
     return found
-
-
-def _over(measure: Any, *columns: Any) -> dict[str, float]:
-    """The measure of these columns, with its interval over drawn rows."""
-    random, n = np.random.default_rng(0), len(columns[0])
-    drawn = (random.integers(0, n, n) for _ in range(RESAMPLES))
-    values = [measure(*(column[rows] for column in columns)) for rows in drawn]
-    low, high = np.nanquantile(values, [0.025, 0.975])
-    return {"mean": float(measure(*columns)), "low": float(low), "high": float(high), "n": n}
 
 
 def calibration_error(margin: Any) -> float:
@@ -195,31 +185,26 @@ def pearson(first: Any, second: Any) -> float:
 
 def _sections(pairs: Sequence[Item]) -> Metrics:
     """RewardBench's sections of which anything is there; and their plain mean where all are."""
-    subsets: dict[str, list[float]] = defaultdict(list)
-    for item in pairs:
-        subsets[item.split].append(item.score)
-    found: Metrics = {}
-    for section, counts in sections().items():
-        there = {name: count for name, count in counts.items() if name in subsets}
-        if there:
-            means = {name: float(np.mean(subsets[name])) for name in there}
-            weights = {name: count / sum(there.values()) for name, count in there.items()}
-            variance = sum(
-                weights[name] ** 2 * np.var(subsets[name]) / len(subsets[name]) for name in there
-            )
-            mean = sum(weights[name] * means[name] for name in there)
-            found[section] = _spread(mean, variance, sum(len(subsets[name]) for name in there))
-    if len(found) == len(sections()):
-        mean = float(np.mean([one["mean"] for one in found.values()]))
-        errors = [(one["high"] - one["mean"]) / 1.96 for one in found.values()]
-        variance = sum(error**2 for error in errors) / len(errors) ** 2
-        found["score"] = _spread(mean, variance, len(pairs))
+    right, kinds = [item.score for item in pairs], [item.split for item in pairs]
+    there = [name for name, counts in sections().items() if counts.keys() & set(kinds)]
+    found = {name: interval(partial(section_score, [name]), right, kinds) for name in there}
+    for name in there:
+        found[name]["n"] = sum(kind in sections()[name] for kind in kinds)
+    if len(there) == len(sections()):
+        found["score"] = interval(partial(section_score, there), right, kinds)
     return found
 
 
-def _spread(mean: float, variance: float, n: int) -> dict[str, float]:
-    half = 1.96 * math.sqrt(variance)
-    return {"mean": float(mean), "low": float(mean - half), "high": float(mean + half), "n": n}
+def section_score(names: Sequence[str], right: Any, kinds: Any) -> float:
+    """The mean of these sections' scores, each the mean of its subsets weighed by their counts."""
+    subsets = {kind: right[kinds == kind].mean() for kind in set(kinds.tolist())}
+    scores = []
+    for name in names:
+        counts = {kind: n for kind, n in sections()[name].items() if kind in subsets}
+        if counts:
+            total = sum(n * subsets[kind] for kind, n in counts.items())
+            scores.append(total / sum(counts.values()))
+    return float(np.mean(scores)) if scores else float("nan")
 
 
 _LOADERS = {"rewardbench": load_rewardbench, "llmbar": load_llmbar}

@@ -11,12 +11,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from flywright.data.rows import OPENERS, Row
 from flywright.errors import UserError
 from flywright.evals.datafiles import NotThere
 from flywright.evals.items import Item, Metrics, Task, item_of
+from flywright.evals.judging import interval
 from flywright.evals.safety import phrases
 from flywright.evals.tables import need, placed, talk
 from flywright.records import Check, Lineage, Prompt
@@ -28,7 +27,6 @@ RULE = (
     " That is not relevant to the scenario."
 )
 CLASSES = ("distractor", "on_topic")
-RESAMPLES = 1000
 
 
 def load(path: Path) -> Iterator[Prompt]:
@@ -113,31 +111,22 @@ def summary(items: Sequence[Item]) -> Metrics:
     """Precision, recall and F1 of both classes, with intervals over turns."""
     rows = [(item.truth, item.detail) for item in items if item.metric == "right"]
     found: Metrics = {}
-    random = np.random.default_rng(0)
-    picks = random.integers(0, len(rows), (RESAMPLES, len(rows)))
     for name in CLASSES:
-        true, said = (np.array([row[n] == name for row in rows]) for n in (0, 1))
-        for measure, value in _measures(true, said).items():
-            drawn = _measures(true[picks], said[picks])[measure]
-            low, high = np.quantile(drawn, [0.025, 0.975])
-            found[f"{name}_{measure}"] = {
-                "mean": float(value),
-                "low": float(low),
-                "high": float(high),
-                "n": int(true.sum()),
-            }
+        true, said = ([row[n] == name for row in rows] for n in (0, 1))
+        for measure, shares in MEASURES.items():
+            found[f"{name}_{measure}"] = interval(shares, true, said)
     return found
 
 
-def _measures(true: Any, said: Any) -> dict[str, Any]:
-    hits, claimed, there = ((x).sum(-1) for x in (true & said, said, true))
-    return {
-        "precision": hits / np.maximum(claimed, 1),
-        "recall": hits / np.maximum(there, 1),
-        "f1": 2 * hits / np.maximum(claimed + there, 1),
-    }
+def _over(hits: Any, of: Any) -> float:
+    return float(hits.sum() / max(of.sum(), 1))
 
 
+MEASURES = {
+    "precision": lambda true, said: _over(true & said, said),
+    "recall": lambda true, said: _over(true & said, true),
+    "f1": lambda true, said: 2 * float((true & said).sum() / max(true.sum() + said.sum(), 1)),
+}
 TFEVAL = Task(
     NAME,
     load,
