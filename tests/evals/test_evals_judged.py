@@ -271,3 +271,11 @@ def test_a_judges_words_are_kept_and_replayed_to_the_same_bytes(tmp_path: Path) 
         assert (first / "arena_hard" / name).read_bytes() == (
             again / "arena_hard" / name
         ).read_bytes()
+
+
+def test_a_missing_judge_is_refused_before_anybody_is_asked(tmp_path: Path) -> None:
+    arena_data(tmp_path, 1)
+    model = Scripted(lambda *_: "ours")
+    with pytest.raises(UserError, match="arena_hard: name who judges with --judge"):
+        asyncio.run(suite.run_tasks(model, ["arena_hard"], tmp_path, tmp_path / "out"))
+    assert model.calls == 0

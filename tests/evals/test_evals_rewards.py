@@ -11,7 +11,7 @@ import pytest
 
 from flywright.annotate.labels import PairLabel, View
 from flywright.annotate.store import add_label, import_items
-from flywright.ask import ScriptedScorer
+from flywright.ask import ScriptedScorer, TooLong
 from flywright.errors import UserError
 from flywright.evals import people, responses, rewards
 from flywright.evals.run import Results, evaluate, score_answers
@@ -187,3 +187,18 @@ def test_bad_votes_are_refused_by_line(tmp_path: Path) -> None:
     path.write_text("id,annotator,preference\na,ann\n")
     with pytest.raises(UserError, match=r"side_by_side.csv:2: not as many fields as the head has"):
         human(tmp_path)
+
+
+def test_what_does_not_fit_is_counted_and_wrong(tmp_path: Path) -> None:
+    def short_sighted(conversation: Conversation) -> dict[str, float]:
+        if conversation.last == "long":
+            raise TooLong("cannot score 9 tokens: the model reads at most 4")
+        return by_length(conversation)
+
+    task = TASKS["rewardbench"]
+    prompts, scorer = list(task.load(bench(tmp_path))), ScriptedScorer(short_sighted)
+    done = evaluate(None, prompts, out=tmp_path / "out", task=task, scorer=scorer)
+    found = asyncio.run(done).metrics
+    assert found["too_long"]["mean"] == 0.6
+    assert found["pair_accuracy"]["mean"] == 0
+    assert found["calibration_error"]["n"] == 2

@@ -237,6 +237,7 @@ ALPACA_EVAL = Task(
     NAME,
     load,
     grade=grade,
+    judged=True,
     max_tokens=2048,
     summary=summary,
     protocol="AlpacaEval 2: 805 instructions against gpt4_1106_preview, one verdict in each order",

@@ -155,6 +155,7 @@ ARENA_HARD = tuple(
         name,
         partial(load, name),
         grade=grade,
+        judged=True,
         max_tokens=4096,
         summary=summary,
         protocol=f"Arena-Hard {version}: win rate against the baseline, both orders, >> counts 3",

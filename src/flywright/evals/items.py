@@ -114,6 +114,7 @@ class Task:
     grade: Callable[[Prompt, str, Who], Awaitable[list[Item]]] | None = None
     summary: Callable[[Sequence[Item]], Metrics] | None = None
     stop: tuple[str, ...] = ()
+    judged: bool = False  # grading takes a judge
     shots: int | None = None
     protocol: str = ""
 

@@ -137,6 +137,7 @@ MT_BENCH = Task(
     load,
     ask=ask,
     grade=grade,
+    judged=True,
     max_tokens=1024,
     summary=summary,
     protocol="MT-Bench: greedy, 2 turns graded singly 1-10, corrected references, pooled mean",

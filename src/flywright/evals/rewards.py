@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from flywright.ask import TooLong
 from flywright.data.formats import open_records
 from flywright.errors import UserError
 from flywright.evals.datafiles import NotThere, find
@@ -115,52 +116,68 @@ def _prompt(task: str, name: str, kind: str, record: Comparison | Rating) -> Pro
 
 
 async def grade(prompt: Prompt, answer: str, who: Who) -> list[Item]:
-    """A pair: right or wrong. A rating: an item an attribute. `answer` may hold stored scores."""
+    """A pair: right or wrong. A rating: an item an attribute. `answer` may hold stored scores.
+
+    What does not fit the model's context is counted in `too_long`, and a pair of it is wrong.
+    """
     args = prompt.checks[0].args
-    stored = json.loads(answer) if answer else {}
-    if "rated" in args:
-        given = stored or await who.rating.score(prompt.conversation.answered(args["answer"]))
-        return [
-            item_of(
-                prompt,
-                f"{name}_error",
-                abs(given[name] - true),
-                "",
-                detail=json.dumps([given[name], true]),
-            )
-            for name, true in args["rated"].items()
-            if true is not None
-        ]
-    texts = [args["chosen"], args["rejected"]]
-    if stored:
-        chosen, rejected = (float(stored[side]) for side in ("chosen", "rejected"))
-    else:
-        scored = [await who.rating.score(prompt.conversation.answered(text)) for text in texts]
-        chosen, rejected = map(weighted_reward, scored)
-    longer = len(texts[0]) - len(texts[1])
-    detail = json.dumps({"chosen": chosen, "rejected": rejected, "longer": longer})
+    try:
+        items = await (_rating if "rated" in args else _compared)(prompt, answer, who)
+    except TooLong:
+        wrong = [] if "rated" in args else [item_of(prompt, "pair_accuracy", 0.0, "")]
+        return [*wrong, item_of(prompt, "too_long", 1.0, "")]
+    return [*items, item_of(prompt, "too_long", 0.0, "")]
+
+
+async def _rating(prompt: Prompt, answer: str, who: Who) -> list[Item]:
+    args = prompt.checks[0].args
+    given = await _scores(prompt, args["answer"], who) if not answer else json.loads(answer)
     return [
-        item_of(prompt, "pair_accuracy", float(chosen > rejected), "", detail=detail),
-        item_of(prompt, "tie", float(chosen == rejected), ""),
+        item_of(
+            prompt, f"{name}_error", abs(given[name] - true), "", detail=f"{given[name]} {true}"
+        )
+        for name, true in args["rated"].items()
+        if true is not None
+    ]
+
+
+async def _compared(prompt: Prompt, answer: str, who: Who) -> list[Item]:
+    texts = {side: prompt.checks[0].args[side] for side in ("chosen", "rejected")}
+    if answer:
+        stored = json.loads(answer)
+        scored = {side: float(stored[side]) for side in texts}
+    else:
+        scored = {s: weighted_reward(await _scores(prompt, text, who)) for s, text in texts.items()}
+    longer = len(texts["chosen"]) - len(texts["rejected"])
+    margin = scored["chosen"] - scored["rejected"]
+    return [
+        item_of(prompt, "pair_accuracy", float(margin > 0), "", detail=f"{margin} {longer}"),
+        item_of(prompt, "tie", float(margin == 0), ""),
         item_of(prompt, "length_only", 0.5 if longer == 0 else float(longer > 0), ""),
     ]
+
+
+async def _scores(prompt: Prompt, text: str, who: Who) -> dict[str, float]:
+    return await who.rating.score(prompt.conversation.answered(text))
 
 
 def summary(items: Sequence[Item]) -> Metrics:
     """What are no plain means: sections, calibration, correlations."""
     pairs = [item for item in items if item.metric == "pair_accuracy"]
     found = _sections(pairs) if pairs and pairs[0].task == "rewardbench" else {}
-    if pairs:
-        details = [json.loads(item.detail) for item in pairs]
-        margin = np.array([one["chosen"] - one["rejected"] for one in details])
-        longer = np.array([one["longer"] for one in details], dtype=float)
-        found["calibration_error"] = interval(calibration_error, margin)
-        found["length_correlation"] = interval(pearson, margin, longer)
+    if pairs and (table := _numbers(pairs)):
+        found["calibration_error"] = interval(calibration_error, table[0])
+        found["length_correlation"] = interval(pearson, *table)
     for name in ATTRIBUTES:
-        both = [json.loads(item.detail) for item in items if item.metric == f"{name}_error"]
-        if both:
-            found[f"{name}_pearson"] = interval(pearson, *np.array(both).T)
+        if table := _numbers([item for item in items if item.metric == f"{name}_error"]):
+            found[f"{name}_pearson"] = interval(pearson, *table)
     return found
+
+
+def _numbers(items: Sequence[Item]) -> list[list[float]]:
+    """The columns of numbers that the items' details hold."""
+    rows = [[float(x) for x in item.detail.split()] for item in items if item.detail]
+    return [list(column) for column in zip(*rows, strict=True)]
 
 
 def calibration_error(margin: Any) -> float:

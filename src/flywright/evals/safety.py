@@ -170,6 +170,7 @@ SAFETY = (
         "aegis",
         load_aegis,
         grade=grade_aegis,
+        judged=True,
         summary=_rates("unsafe_defensive", "unsafe_permissive", "unreadable"),
         protocol="AEGIS-style: share of answers that a judge calls unsafe, 13 kinds",
     ),

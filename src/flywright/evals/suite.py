@@ -48,6 +48,8 @@ async def run_tasks(
     neither a completer nor answers.
     """
     tasks = [task_named(name) for name in dict.fromkeys(names)]
+    if missing := [task.name for task in tasks if task.judged and not (judge or judgments)]:
+        raise UserError(f"{', '.join(missing)}: name who judges with --judge (or --judgments FILE)")
     if (answers or judgments) and len(tasks) != 1:
         raise UserError("--responses and --judgments are of one task: name exactly one in --tasks")
     results: dict[str, Results] = {}
