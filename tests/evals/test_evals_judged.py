@@ -211,6 +211,9 @@ def test_alpaca_judge_in_both_orders_and_failures(tmp_path: Path) -> None:
     assert (found["win_rate"]["n"], found["unreadable"]["mean"]) == (3, 0.25)
     assert found["order_decides"]["mean"] == 0.25
     assert "length_controlled" not in found
+    lines = map(json.loads, (tmp_path / "o/items.jsonl").read_text().splitlines())
+    wins = {one["id"]: one["score"] for one in lines if one["metric"] == "win"}
+    assert wins == {"alpaca_eval/0": 1, "alpaca_eval/1": 0.5, "alpaca_eval/3": 0}
 
 
 def test_alpaca_preferences_out_of_range_are_refused(tmp_path: Path) -> None:

@@ -73,6 +73,15 @@ def test_calls_are_compared_as_syntax_trees(answer: str, right: bool) -> None:
     assert calls.is_right(calls.parse_calls(answer), args) is right
 
 
+def test_each_wanted_call_takes_a_call_of_its_own() -> None:
+    other = {"shop.buy": {**TRUTH["shop.buy"], "many": [2, 3]}}
+    args = {"functions": [FUNCTION], "truth": [TRUTH, other], "category": "parallel"}
+    two, three = ("shop.buy(what='Green Tea', many=2)", "shop.buy(what='Green Tea', many=3)")
+    for answer, right in ((f"[{three}, {two}]", True), (f"[{two}, {three}, {two}]", False)):
+        assert calls.is_right(calls.parse_calls(answer), args) is right
+    assert not calls.is_right(calls.parse_calls(f"[{two}, nothing()]"), args)
+
+
 def test_where_no_call_is_right_or_any() -> None:
     args: dict[str, Any] = {"functions": [FUNCTION], "truth": None}
     for answer, irrelevant in (("Nothing fits.", True), ("[shop.buy(what='x')]", False)):
