@@ -185,21 +185,33 @@ def evaluate(
     tasks: Annotated[str, typer.Option(help="names, comma-separated")] = "",
     data: Annotated[Path | None, typer.Option(help="folder of the tasks' files")] = None,
     out: Annotated[Path, typer.Option(help="where results.json goes")] = Path("eval"),
-    limit: Annotated[int | None, typer.Option(help="first N items of each task")] = None,
+    limit: Annotated[int | None, typer.Option(help="first N items of each task's subject")] = None,
+    judge: Annotated[str, typer.Option(help="who judges: a folder or a URL")] = "",
+    reward: Annotated[Path | None, typer.Option(help="the reward model's folder")] = None,
     responses: Annotated[Path | None, typer.Option(help="score these answers instead")] = None,
+    judgments: Annotated[
+        Path | None, typer.Option(help="what a judge said before; FILE#MODEL takes one model's")
+    ] = None,
     compare: Annotated[
         tuple[Path, Path] | None, typer.Option(help="two result folders, paired")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="with --compare: a page of failures side by side")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Evaluate a model, score given answers, or compare two results."""
     from flywright.evals.compare import compare as apart
+    from flywright.evals.pages import report
+    from flywright.files import write_text
     from flywright.recipe.verbs import run_evaluation
 
     if compare:
         rows = [{"metric": name, **value} for name, value in apart(*compare).items()]
+        if html:
+            write_text(html, report(compare))
     else:
-        rows = run_evaluation(model, tasks, data, out, limit, responses)
+        rows = run_evaluation(model, tasks, data, out, limit, responses, judge, reward, judgments)
     _table(rows, as_json)
 
 

@@ -2,9 +2,12 @@
 
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
+from flywright.ask import Completer, Sampling, Scorer
+from flywright.errors import UserError
 from flywright.records import Prompt, Record
 from flywright.sandbox import Sandbox
 from flywright.stats import bootstrap_mean, mean_of_means
@@ -37,24 +40,96 @@ def item_of(prompt: Prompt, metric: str, score: float, answer: str, **more: str)
     return Item.model_validate({**given, "metric": metric, "score": score, "answer": answer})
 
 
+@dataclass(frozen=True)
+class Who:
+    """Who takes part in an evaluation; what is asked of each is remembered in the run's ledger.
+
+    sampling: how `model` is to answer, with the prompt's own seed.
+    """
+
+    model: Completer | None = None
+    judge: Completer | None = None
+    scorer: Scorer | None = None
+    sandbox: Sandbox | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+
+    @property
+    def asked(self) -> Completer:
+        """The model. Raises UserError where there is none."""
+        return _there(self.model, "a MODEL that answers")
+
+    @property
+    def judging(self) -> Completer:
+        """The judge. Raises UserError where there is none."""
+        return _there(self.judge, "a judge: name one with --judge")
+
+    @property
+    def rating(self) -> Scorer:
+        """The reward model. Raises UserError where there is none."""
+        return _there(self.scorer, "a reward model's folder")
+
+
+def _there(who: Any, what: str) -> Any:
+    if who is None:
+        raise UserError(f"this task needs {what}")
+    return who
+
+
+async def complete(prompt: Prompt, who: Who) -> str:
+    """How a model is asked if its task does not say otherwise: the conversation, once."""
+    return (await who.asked.complete(prompt.conversation, who.sampling)).text
+
+
+async def nobody(_prompt: Prompt, _who: Who) -> str:
+    """Where the task's own data holds all answers, and none is written."""
+    return ""
+
+
 ScoreAnswer = Callable[[Prompt, str, Sandbox | None], Awaitable[list[Item]]]
+Metrics = dict[str, dict[str, float]]
 
 
 @dataclass(frozen=True)
 class Task:
-    """A benchmark: where its prompts come from, and how an answer becomes items.
+    """A benchmark: where its prompts come from, how they are asked, how answers become items.
 
     `load(path)` takes the data folder (with the benchmark's folder in it), the benchmark's folder,
-    or its file, and yields prompts in the file's order. `request` is what we add to the problem's
-    own words. `version` is bumped when scoring changes.
+    or its file, and yields prompts in the file's order; `prompt.conversation` holds the problem's
+    own words, and `prompt.split` the subject or language that results are also told by. `request`
+    is what we add to the problem's own words. `version` is bumped when scoring changes.
+
+    `ask(prompt, who)` gives the raw answer as text, JSON where it is more than one text; `score`
+    makes items of it, or `grade` where that takes more than a sandbox. `summary(items)` gives
+    metrics that are no means of all items. `shots`: how many examples stand before a problem, where
+    one may choose (`load` takes it by name). `protocol` says in a line how the number is made.
     """
 
     name: str
-    load: Callable[[Path], Iterator[Prompt]]
-    score: ScoreAnswer
+    load: Callable[..., Iterator[Prompt]]
+    score: ScoreAnswer | None = None
     max_tokens: int = 512
     request: str = ""
     version: int = 1
+    ask: Callable[[Prompt, Who], Awaitable[str]] = complete
+    grade: Callable[[Prompt, str, Who], Awaitable[list[Item]]] | None = None
+    summary: Callable[[Sequence[Item]], Metrics] | None = None
+    stop: tuple[str, ...] = ()
+    judged: bool = False  # grading takes a judge
+    shots: int | None = None
+    protocol: str = ""
+
+    def with_shots(self, shots: int) -> "Task":
+        """Asked with another number of examples. Raises UserError where they are no choice."""
+        if self.shots is None:
+            raise UserError(f"{self.name}@{shots}: this task's examples are fixed")
+        return replace(self, shots=shots, load=partial(self.load, shots=shots))
+
+    async def items(self, prompt: Prompt, answer: str, who: Who) -> list[Item]:
+        """The items of an answer."""
+        if self.grade is not None:
+            return await self.grade(prompt, answer, who)
+        assert self.score is not None, f"task {self.name} neither scores nor grades"
+        return await self.score(prompt, answer, who.sandbox)
 
 
 def mean_by(items: Iterable[Item], name_of: Callable[[Item], str]) -> dict[str, dict[str, float]]:

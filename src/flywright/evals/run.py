@@ -6,52 +6,72 @@ Killed at any moment and run again, it asks only for what is missing and ends wi
 seeds belong to prompts, the final files are sorted, and nothing in them tells of time or order.
 """
 
+import inspect
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from flywright.ask import Completer, Ledger, Ledgered, LedgeredScorer, Sampling, Scorer, gather
+from flywright.ask import (
+    Completer,
+    Ledger,
+    Ledgered,
+    LedgeredScorer,
+    Sampling,
+    Scorer,
+    TooLong,
+    gather,
+)
 from flywright.errors import UserError
-from flywright.evals.items import Item, Task, item_of, mean_by, metric_name
+from flywright.evals.items import Item, Metrics, Task, Who, item_of, mean_by, metric_name
 from flywright.evals.verifiable import PROMPTS
 from flywright.files import digest, read_json, seed_from, write_json
 from flywright.judge.reward import reward_of
 from flywright.progress import Tick, silent
 from flywright.records import Prompt, read_jsonl, write_jsonl
 from flywright.sandbox import Sandbox
+from flywright.stats import clustered_error, standard_error
 
 CONCURRENT = 256  # awaits in flight; the engine batches them
+TOO_LONG = "too long for the model's context"
 ITEMS, RESULTS, LEDGER = "items.jsonl", "results.json", "ledger.partial.jsonl"
+JUDGMENTS = "judgments.jsonl"  # a judge's every word, kept
 REWARD = "reward"
 
-Answer = Callable[[Prompt, Ledger], Awaitable[str]]
+Answer = Callable[[Prompt, Who], Awaitable[str]]
 
 
 @dataclass(frozen=True)
 class Results:
     """What results.json holds. metrics: name -> {mean, low, high, n}; far items under NAME_far.
 
-    by_task: the same of each task, near and far items together.
+    by_task: the same of each task, near and far items together; by_split: of each subject or
+    language, where there are several. stderr: metric -> {stderr: pooled over the splits, clustered:
+    where items of a split go together}. too_long: prompts that did not fit; they count as wrong.
     """
 
     model: str
-    metrics: dict[str, dict[str, float]]
-    by_task: dict[str, dict[str, dict[str, float]]]
+    metrics: Metrics
+    by_task: dict[str, Metrics]
+    by_split: dict[str, Metrics]
+    stderr: dict[str, dict[str, float]]
+    too_long: int
     fingerprints: dict[str, str]
     sandbox: str
 
 
 async def evaluate(
-    completer: Completer,
+    completer: Completer | None,
     prompts: Sequence[Prompt],
     *,
     out: Path,
     task: Task = PROMPTS,
     scorer: Scorer | None = None,
     sandbox: Sandbox | None = None,
+    judge: Completer | None = None,
     sampling: Sampling | None = None,
     labels: Mapping[str, Any] | None = None,
     tick: Tick = silent,
@@ -61,15 +81,11 @@ async def evaluate(
     With a scorer, each answer's weighted reward is an item of metric "reward". `labels` (turn,
     stage) stand first in results.json. Raises UserError for two prompts with one id.
     """
-    sampling = sampling or Sampling(max_tokens=task.max_tokens)
-
-    async def answer(prompt: Prompt, ledger: Ledger) -> str:
-        seeded = sampling.with_seed(seed_from(sampling.seed, prompt.id, 0))
-        return (await Ledgered(completer, ledger).complete(prompt.conversation, seeded)).text
-
-    asked = {"model": completer.model, "sampling": sampling.key()}
-    judges = _Judges(task, scorer, sandbox)
-    return await _run(answer, prompts, asked, judges, Path(out), labels or {}, tick)
+    sampling = sampling or Sampling(max_tokens=task.max_tokens, stop=task.stop)
+    model = completer.model if completer else scorer.model if scorer else ""
+    asked = {"model": model, "sampling": sampling.key()}
+    who = Who(completer, judge, scorer, sandbox, sampling)
+    return await _run(task.ask, prompts, asked, task, who, Path(out), labels or {}, tick)
 
 
 async def score_answers(
@@ -81,52 +97,47 @@ async def score_answers(
     model: str = "",
     scorer: Scorer | None = None,
     sandbox: Sandbox | None = None,
+    judge: Completer | None = None,
     tick: Tick = silent,
 ) -> Results:
     """Score answers that are already there (by prompt id), as `evaluate` would."""
 
-    async def answer(prompt: Prompt, _ledger: Ledger) -> str:
+    async def answer(prompt: Prompt, _who: Who) -> str:
         return answers[prompt.id]
 
     asked = {"model": model or "responses", "responses": digest(dict(answers))}
-    judges = _Judges(task, scorer, sandbox)
-    return await _run(answer, prompts, asked, judges, Path(out), {}, tick)
-
-
-@dataclass(frozen=True)
-class _Judges:
-    """What turns an answer into items."""
-
-    task: Task
-    scorer: Scorer | None
-    sandbox: Sandbox | None
-
-    async def items(self, prompt: Prompt, text: str, ledger: Ledger) -> list[Item]:
-        items = await self.task.score(prompt, text, self.sandbox)
-        if self.scorer is not None:
-            scorer = LedgeredScorer(self.scorer, ledger)
-            reward = await reward_of(scorer, prompt.conversation, text)
-            items.append(item_of(prompt, REWARD, reward, ""))
-        return items
+    who = Who(None, judge, scorer, sandbox)
+    return await _run(answer, prompts, asked, task, who, Path(out), {}, tick)
 
 
 def _fingerprints(
-    prompts: Sequence[Prompt], asked: dict[str, str], judges: _Judges
+    prompts: Sequence[Prompt], asked: dict[str, str], task: Task, who: Who
 ) -> dict[str, str]:
     """Hashes of all that an item depends on."""
+    judge = {"judge": who.judge.model} if who.judge else {}
     return {
         **asked,
         "prompts": digest([prompt.model_dump(mode="json") for prompt in prompts]),
-        "task": f"{judges.task.name}@{judges.task.version}",
-        "scorer": judges.scorer.model if judges.scorer else "",
+        "task": f"{task.name}@{task.version}",
+        "code": _code_hash(task),
+        "scorer": who.scorer.model if who.scorer else "",
+        **judge,
     }
+
+
+def _code_hash(task: Task) -> str:
+    """Of the module that makes items of answers."""
+    makes: Any = task.grade or task.score
+    module = inspect.getmodule(getattr(makes, "func", makes))
+    return digest(inspect.getsource(module)) if module else ""
 
 
 async def _run(
     answer: Answer,
     prompts: Sequence[Prompt],
     asked: dict[str, str],
-    judges: _Judges,
+    task: Task,
+    who: Who,
     out: Path,
     labels: Mapping[str, Any],
     tick: Tick,
@@ -135,23 +146,43 @@ async def _run(
         raise UserError("evaluate: no prompts")
     if len({prompt.id for prompt in prompts}) < len(prompts):
         raise UserError("evaluate: two prompts have the same id")
-    fingerprints = _fingerprints(prompts, asked, judges)
+    fingerprints = _fingerprints(prompts, asked, task, who)
     items = _finished(out, fingerprints)
-    items = items or await _asked(answer, prompts, judges, out / LEDGER, tick)
-    by_task = defaultdict(list)
-    for item in items:
-        by_task[item.task].append(item)
+    items = items or await _asked(answer, prompts, task, who, out / LEDGER, tick)
     results = Results(
         model=asked["model"],
-        metrics=mean_by(items, metric_name),
-        by_task={task: mean_by(by_task[task], lambda i: i.metric) for task in sorted(by_task)},
+        metrics=mean_by(items, metric_name) | (task.summary(items) if task.summary else {}),
+        by_task=_apart(items, lambda item: item.task),
+        by_split=splits if len(splits := _apart(items, lambda item: item.split)) > 1 else {},
+        stderr=_errors(items),
+        too_long=len({item.id for item in items if item.detail == TOO_LONG}),
         fingerprints=fingerprints,
-        sandbox=judges.sandbox.isolation if judges.sandbox else "",
+        sandbox=who.sandbox.isolation if who.sandbox else "",
     )
     write_jsonl(out / ITEMS, items)
     write_json(out / RESULTS, {**labels, **asdict(results)})
     (out / LEDGER).unlink(missing_ok=True)
     return results
+
+
+def _apart(items: Sequence[Item], name_of: Callable[[Item], str]) -> dict[str, Metrics]:
+    groups: dict[str, list[Item]] = defaultdict(list)
+    for item in items:
+        groups[name_of(item)].append(item)
+    return {name: mean_by(groups[name], lambda i: i.metric) for name in sorted(groups)}
+
+
+def _errors(items: Sequence[Item]) -> dict[str, dict[str, float]]:
+    """Metric -> standard errors, with the items of a split as a group."""
+    scores: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for item in items:
+        scores[metric_name(item)][item.split].append(item.score)
+    found = {name: list(groups.values()) for name, groups in sorted(scores.items())}
+    return {
+        name: {"stderr": standard_error(groups)}
+        | ({"clustered": clustered_error(groups)} if len(groups) > 1 else {})
+        for name, groups in found.items()
+    }
 
 
 def _finished(out: Path, fingerprints: dict[str, str]) -> list[Item]:
@@ -162,15 +193,41 @@ def _finished(out: Path, fingerprints: dict[str, str]) -> list[Item]:
 
 
 async def _asked(
-    answer: Answer, prompts: Sequence[Prompt], judges: _Judges, path: Path, tick: Tick
+    answer: Answer, prompts: Sequence[Prompt], task: Task, who: Who, path: Path, tick: Tick
 ) -> list[Item]:
     """Every prompt's items, sorted. What the ledger at `path` holds is not asked again."""
-    async with Ledger(path) as ledger:
+    totals: dict[str, list[float]] = defaultdict(list)  # for the tick: the metrics so far
+    async with AsyncExitStack() as stack:
+        ledger = await stack.enter_async_context(Ledger(path))
+        judgments = path.with_name(JUDGMENTS)
+        judged = await stack.enter_async_context(Ledger(judgments)) if who.judge else ledger
+        kept = replace(
+            who,
+            model=Ledgered(who.model, ledger) if who.model else None,
+            judge=Ledgered(who.judge, judged) if who.judge else None,
+            scorer=LedgeredScorer(who.scorer, ledger) if who.scorer else None,
+        )
 
         async def items_of(prompt: Prompt) -> list[Item]:
-            return await judges.items(prompt, await answer(prompt, ledger), ledger)
+            seed = seed_from(who.sampling.seed, prompt.id, 0)
+            mine = replace(kept, sampling=who.sampling.with_seed(seed))
+            try:
+                text = await answer(prompt, mine)
+            except TooLong:
+                found = await task.items(prompt, "", mine)
+                return [i.model_copy(update={"detail": i.detail or TOO_LONG}) for i in found]
+            items = await task.items(prompt, text, mine)
+            for item in items:
+                totals[item.metric].append(item.score)
+            if mine.scorer is not None and task.score is not None:
+                reward = await reward_of(mine.scorer, prompt.conversation, text)
+                items.append(item_of(prompt, REWARD, reward, ""))
+            return items
 
-        found = await gather(items_of, prompts, CONCURRENT, tick, "answers")
+        def told(done: int, total: int, _note: str = "") -> None:
+            tick(done, total, ", ".join(f"{k} {sum(v) / len(v):.3f}" for k, v in totals.items()))
+
+        found = await gather(items_of, prompts, CONCURRENT, told)
     return sorted(chain(*found), key=lambda item: item.key)
 
 

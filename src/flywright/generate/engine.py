@@ -37,13 +37,21 @@ from flywright.tokenizer import Tokenizer, chat
 
 
 class Reading(Request):
-    """A request of the log-probabilities of its own tokens, from place `wanted` + 1 on."""
+    """A request of the log-probabilities of `told`, from place `wanted` + 1 on."""
 
     def __init__(self, ids: Sequence[int], wanted: int, top: int):
-        super().__init__(list(ids), wanted)
-        self.top_logprobs = top
+        super().__init__(list(ids[:-1]), wanted)  # what would follow the last is not asked
+        self.told, self.top_logprobs = tuple(ids), top
         self.logprobs: list[float] = []
         self.top: list[Likely] = []
+
+
+class Picking(Request):
+    """A request of the log-probabilities of each of `tokens` in the place after its own."""
+
+    def __init__(self, ids: Sequence[int], tokens: Sequence[int]):
+        super().__init__(list(ids), len(ids) - 1)
+        self.tokens = list(tokens)
 
 
 class Engine(Asking):
@@ -182,6 +190,9 @@ class Engine(Asking):
     async def _read(self, ids: Sequence[int], wanted: int, top: int) -> Completion:
         return await self._runner.wait(Reading(ids, wanted, top))
 
+    async def _pick(self, ids: Sequence[int], tokens: Sequence[int]) -> list[float]:
+        return await self._runner.wait(Picking(ids, tokens))
+
     # in the worker's thread
 
     def _guess(self, running: list[Request]) -> None:
@@ -210,6 +221,8 @@ class Engine(Asking):
             elif isinstance(request, Reading):
                 here = slice(at, at + wanted)
                 _read_out(request, logits_MV[here], total_M[here])
+            elif isinstance(request, Picking):
+                settle(request.future, (logits_MV[at, request.tokens] - total_M[at]).tolist())
             at += wanted
         if answers:
             self._draw(answers, logits_MV, total_M)
@@ -236,19 +249,18 @@ class Engine(Asking):
 
 def _read_out(request: Reading, logits_NV: Tensor, total_N: Tensor) -> None:
     """Log-probabilities of the tokens that follow the places of a piece."""
-    following = request.ids[request.wanted + 1 : request.wanted + 1 + len(logits_NV)]
-    count = len(following)  # nothing follows the last token
+    following = request.told[request.wanted + 1 : request.wanted + 1 + len(logits_NV)]
     targets_N1 = torch.tensor(following, dtype=torch.long, device=logits_NV.device)[:, None]
-    logprobs_N = logits_NV[:count].gather(-1, targets_N1)[:, 0] - total_N[:count]
+    logprobs_N = logits_NV.gather(-1, targets_N1)[:, 0] - total_N
     request.logprobs += logprobs_N.tolist()
-    if request.top_logprobs and count:
-        logprobs_NV = logits_NV[:count] - total_N[:count, None]
+    if request.top_logprobs:
+        logprobs_NV = logits_NV - total_N[:, None]
         request.top += likely(logprobs_NV, request.top_logprobs)
     request.wanted += len(logits_NV)
-    if request.wanted >= len(request.ids) - 1:
-        told = {"logprobs": tuple(request.logprobs), "top": tuple(request.top)}
-        ids = tuple(request.ids)
-        settle(request.future, Completion("", token_ids=ids, prompt_tokens=len(ids), **told))
+    if request.wanted >= len(request.told) - 1:
+        heard = {"logprobs": tuple(request.logprobs), "top": tuple(request.top)}
+        said = Completion("", token_ids=request.told, prompt_tokens=len(request.told), **heard)
+        settle(request.future, said)
 
 
 def _bent(places: list[tuple[Answer, int, int]], logits_MV: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from flywright.progress import silent
 from flywright.recipe import files, training
 from flywright.recipe.brought import bytes_of
 from flywright.recipe.console import Teller
+from flywright.recipe.measuring import Measuring
 from flywright.recipe.settings import DpoSettings, PretrainSettings, RankLoss, RpoLoss, Training
 from flywright.recipe.step import Work
 from flywright.records import Comparison, Dialogue, Document, Rating, Record
@@ -62,14 +63,20 @@ class TokenizerFile(OwnFiles):
     vocab_size: int = Field(gt=0)
 
 
-class PretrainFile(OwnFiles, PretrainSettings):
+class Measured(OwnFiles):
+    """What is evaluated while it trains."""
+
+    evaluate: Measuring | None = Field(default=None, exclude=True, description="while it trains")
+
+
+class PretrainFile(Measured, PretrainSettings):
     """`flywright pretrain`: data = documents, or `flywright data`'s folder; a new [model]."""
 
     tokenizer: Path
     model: ModelSpec
 
 
-class TuneFile(OwnFiles, Training):
+class TuneFile(Measured, Training):
     """`flywright sft`: data = dialogues."""
 
     model: Path
@@ -120,6 +127,8 @@ def _write_shards(shards: Path, documents: Iterator[Document], tokenizer: Tokeni
 
 def _reward(work: Work, own: RewardFile, records: Iterator[Any]) -> None:
     """Regression on ratings, Bradley-Terry on pairs."""
+    if own.evaluate is not None:
+        raise UserError("evaluate: a reward model answers nothing; `flywright eval` measures it")
     found = list(records)
     train = training.regress if isinstance(found[0], Rating) else training.rank
     train(work, own, own.model, found)
@@ -193,4 +202,5 @@ def _do(verb: str, own: OwnFolder, ranks: Ranks, teller: Teller | None) -> None:
     trains = verb not in ("data", "tokenizer")
     if trains or ranks.first:
         work = Work(verb, own.out, own.seed, tick, ranks if trains else Ranks())
+        work.measuring = getattr(own, "evaluate", None)
         _VERBS[verb][2](work, own, records)

@@ -58,6 +58,7 @@ class Work:
     tokens: int = 0
     items: int = 0
     facts: dict[str, Any] = field(default_factory=dict)
+    measuring: Any = None  # recipe.measuring's settings, where what trains is evaluated meanwhile
 
     def __truediv__(self, name: str) -> Path:
         """A file of this step."""

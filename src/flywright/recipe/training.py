@@ -27,6 +27,7 @@ from flywright.model.sharding import DECODER, REWARD
 from flywright.model.shards import join_parts, write_parts
 from flywright.model.weights import materialise, open_decoder, write_config
 from flywright.parallel import Ranks, apply_pipeline, compute_in, fill, save_sharded
+from flywright.recipe import measuring
 from flywright.recipe.answerers import REVISION
 from flywright.recipe.settings import (
     DpoSettings,
@@ -108,6 +109,8 @@ def _fit(
                 raise UserError("train.lora: adapters are trained by one process, without a mesh")
             lora.put_on(parts[0], train.lora, work.seed)
         held = {"ranks": ranks, "ramped": ramped, "validation": validation, "tick": work.tick}
+        if work.measuring is not None:
+            held["hooks"] = [measuring.hook(work.measuring, work, tokenizer)]
         fitted = fit(parts, loader, objective, train, work.folder, **held)
         if train.lora:
             with atomic_folder(work / "adapter") as folder:

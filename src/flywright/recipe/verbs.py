@@ -12,11 +12,14 @@ from typing import Any
 
 from flywright.ask import Completer, Sampling
 from flywright.errors import UserError
+from flywright.evals.run import Results
 from flywright.evals.suite import run_tasks
 from flywright.evals.tasks import task_named
-from flywright.files import write_text
+from flywright.files import digest, folder_hash, read_json, write_text
+from flywright.generate import Engine
+from flywright.generate.asking import Cutting
 from flywright.model import RewardModel, open_meta, read_spec
-from flywright.recipe.answerers import answering, engine, generator, reward_scorer
+from flywright.recipe.answerers import REVISION, answering, engine, generator, reward_scorer
 from flywright.recipe.console import Teller
 from flywright.recipe.settings import GeneratorSettings
 from flywright.records import Conversation, parse_lines, weighted_reward
@@ -38,17 +41,25 @@ def open_model(model: str, cache_gib: float = 2.0) -> Completer:
 
 
 def run_evaluation(
-    model: str, tasks: str, data: Path | None, out: Path, limit: int | None, responses: Path | None
+    model: str,
+    tasks: str,
+    data: Path | None,
+    out: Path,
+    limit: int | None,
+    responses: Path | None,
+    judge: str = "",
+    reward: Path | None = None,
+    judgments: Path | None = None,
 ) -> list[dict[str, Any]]:
-    """`flywright eval`: rows of task, metric, mean and interval."""
-    if not model and responses is None:
-        raise UserError("eval: name a MODEL, or give answers with --responses FILE")
+    """`flywright eval`: rows of task, metric, mean, standard error and interval."""
     names = [name.strip() for name in tasks.split(",") if name.strip()]
     if not names:
         raise UserError("eval: name the tasks, e.g. --tasks ifeval,gsm8k")
     for name in names:
         task_named(name)  # a misspelt one is refused before anything is loaded or written
-    completer = None if responses else open_model(model)
+    if Path(model).is_dir() and model and isinstance(open_meta(Path(model))[0], RewardModel):
+        model, reward = "", reward or Path(model)
+    completer, about = (None, {}) if responses or not model else _measured(model)
     with Teller(out / "log.txt") as teller:
         results = asyncio.run(
             run_tasks(
@@ -58,15 +69,36 @@ def run_evaluation(
                 out,
                 limit=limit or 0,
                 answers=responses,
+                judgments=judgments,
+                judge=open_model(judge) if judge else None,
+                scorer=reward_scorer(reward) if reward else None,
                 sandbox=Sandbox(SandboxSettings()),
-                tick=teller.begin("eval"),
+                about=about,
+                begin=teller.begin,  # a bar a task, with its numbers so far
             )
         )
     return [
-        {"task": task, "metric": metric, **value}
+        {"task": task, "metric": metric, "stderr": _error(found, metric), **value}
         for task, found in results.items()
         for metric, value in found.metrics.items()
     ]
+
+
+def _error(found: Results, metric: str) -> float | None:
+    return found.stderr[metric]["stderr"] if metric in found.stderr else None
+
+
+def _measured(model: str) -> tuple[Completer, dict[str, str]]:
+    """A folder in fp32, asked as lm-evaluation-harness asks; and the hashes that name it."""
+    opened = open_model(model)
+    if not isinstance(opened, Engine):
+        return opened, {"endpoint": model}
+    config = read_json(Path(model) / "tokenizer_config.json", missing_ok=True)
+    about = {"weights": folder_hash(Path(model), REVISION), "precision": "float32"}
+    about["chat_format"] = str(
+        config.get("chat_format_hash") or digest(config.get("chat_template"))
+    )
+    return Cutting(opened), about
 
 
 def score_file(model: Path, source: Path, target: Path) -> int:

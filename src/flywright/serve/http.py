@@ -87,7 +87,7 @@ class Http:
         """The error for a status; what servers say of a request that is bad has no common code."""
         status, said = response.status_code, said_in(response)
         message = f"{self.base_url}: status {status}: {said}"
-        if status in (400, 413, 422) and TOO_LONG.search(said):
+        if status in (400, 413, 422) and TOO_LONG.search(response.text):
             return TooLong(message)
         if status in (400, 403) and REFUSED.search(response.text):
             return Refused(message)
