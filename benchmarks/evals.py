@@ -24,7 +24,7 @@ PIECES = {  # tasks, problems of each, lm-eval's batch
     "mmlu": ([f"mmlu@5:{subject}" for subject in SUBJECTS], 10, 16),
     "hellaswag": (["hellaswag@3"], 16, 16),  # as many examples as a context of 1024 holds
     "hellaswag0": (["hellaswag@0"], 40, 16),
-    "gsm8k": (["gsm8k_cot"], 12, 12),
+    "gsm8k": (["gsm8k_cot"], 8, 8),
 }
 
 
