@@ -89,4 +89,6 @@ def pass_at_k(items: Iterable[Item]) -> dict[str, dict[str, float]]:
 
 
 score = partial(scored, job)
-HUMANEVAL = Task("humaneval", load, score, max_tokens=512, request=REQUEST, version=2)
+HUMANEVAL = Task(
+    "humaneval", load, score, max_tokens=512, request=REQUEST, version=2, summary=pass_at_k
+)

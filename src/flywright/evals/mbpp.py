@@ -53,4 +53,4 @@ def job(prompt: Prompt, answer: str) -> Job:
     return Job(extract_code(answer, names[0]), tests, names, args["reference"])
 
 
-MBPP = Task("mbpp", load, partial(scored, job), max_tokens=512, request=REQUEST)
+MBPP = Task("mbpp", load, partial(scored, job), max_tokens=512, request=REQUEST, summary=pass_at_k)
