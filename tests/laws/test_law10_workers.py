@@ -135,16 +135,16 @@ def test_law10_workers_make_the_same_and_one_may_be_killed(
 
 def test_law10_a_budget_leaves_a_valid_dataset_and_more_goes_on(undisturbed, tmp_path, endpoint):
     path = prepared(tmp_path, endpoint)
-    with pytest.raises(Stopped, match=r"budget of 2,000 tokens is spent") as stopped:
-        run_one("dialogues", path, ["budget.tokens=2000"])
+    with pytest.raises(Stopped, match=r"budget of 3,000 tokens is spent") as stopped:
+        run_one("dialogues", path, ["budget.tokens=3000", "synth.concurrency=4"])
     assert stopped.value.exit_status == 75
     records = list(read_jsonl(tmp_path / "made.jsonl", Dialogue))
     assert 0 < len(records) < RECORDS and f"{len(records)} records" in str(stopped.value)
     calls = endpoint.calls
     with pytest.raises(Stopped):  # what earlier runs have spent counts
-        run_one("dialogues", path, ["budget.tokens=2000"])
+        run_one("dialogues", path, ["budget.tokens=3000", "synth.concurrency=4"])
     assert endpoint.calls == calls < CALLS
-    run_one("dialogues", path, ["budget.tokens=1000000"])
+    run_one("dialogues", path, ["budget.tokens=1000000", "synth.concurrency=4"])
     assert made(tmp_path) == made(undisturbed) and endpoint.calls == CALLS
 
 
@@ -169,7 +169,7 @@ def test_law10_an_endpoint_that_is_down_pauses_the_flow_and_ends_it(tmp_path, ma
         tries = ["patience.retries=0", "patience.pause_seconds=0.1", "patience.pauses=2"]
         with pytest.raises(Stopped, match=r"questions failed \(overload: .*status 500"):
             run_one("dialogues", path, tries)
-        assert down.calls <= 20 + 4 * AT_ONCE
+        assert down.calls <= 20 + 6 * AT_ONCE
     told = (tmp_path / "made.log").read_text()
     assert told.count("asking again in 0.1 s") == 2
 

@@ -10,7 +10,8 @@ import pytest
 import uvicorn
 
 from flywright.errors import UserError
-from flywright.recipe.flows import FlowFile, run_one
+from flywright.recipe.flow_run import run_one
+from flywright.recipe.flows import FlowFile
 from flywright.recipe.prompt_flows import ALL, PROMPT_FLOWS
 from flywright.records import Dialogue, Document, Prompt, read_jsonl
 from flywright.serve import create_fake_app

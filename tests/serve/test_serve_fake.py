@@ -29,6 +29,8 @@ NOT_ASKED = (
     "wordings",
     "methods",
     "personalities",
+    "toolbox",
+    "again",
 )  # parts of other prompts
 TEMPLATES = [*FOLDER.glob("*.txt"), *(Path(rubric.__file__).parent / "templates").glob("*.txt")]
 ASKING = sorted(path for path in TEMPLATES if not path.stem.endswith(NOT_ASKED))
@@ -78,14 +80,24 @@ READ_BY = {  # who reads the reply to a template, and gives what it wanted or ra
 @pytest.mark.parametrize("path", ASKING, ids=lambda path: path.stem)
 def test_every_template_gets_what_its_reader_wants(path):
     asked = fill(path)
-    readers = [
-        read for mark, read in READ_BY.items() if mark.strip("[]") in path.read_text()[-150:]
-    ]
+    readers = [read for mark, read in READ_BY.items() if mark[1:-1] in path.read_text()[-150:]]
     for seed in range(20):
         said = fake_answer(asked, seed)
         assert said.strip()
         for read in readers[:1]:
             read(said)
+
+
+def test_extra_sources_get_turns_results_refusals_and_calls():
+    asked = (FOLDER / "tf_distractors.txt").read_text().replace("{count}", "3")
+    said = fake_answer(asked.replace("{talk}", "[2] bot: Hello.\n[4] bot: Yes."), 1)
+    made = parse.json_in(said, list)
+    assert len(made) == 2 and {one["turn"] for one in made} <= {2, 4}
+    asked = (FOLDER / "tools_answer.txt").read_text().replace("{result}", '{"sum": 41}')
+    said = [fake_answer(asked, seed) for seed in range(40)]
+    assert sum("41" in one for one in said) > 30
+    refused = [fake_answer((FOLDER / "incapable_refusal.txt").read_text(), n) for n in range(40)]
+    assert 25 < sum("can't" in one for one in refused) < 40
 
 
 @pytest.mark.parametrize("count", [1, 7, 20])

@@ -337,9 +337,9 @@ class Ledgered(_Remembering):
 
     def __init__(self, completer: Completer, where: Ledger | Path):
         super().__init__(completer, where)
-        self._complete, self._logprobs = completer.complete, completer.logprobs
+        self._complete, self._reader = completer.complete, completer
         if isinstance(completer, Limited):  # its limits are put around the way to the disk, too
-            self._complete, self._logprobs = completer.put, completer.completer.logprobs
+            self._complete, self._reader = completer.put, completer.completer
         self.prompt_tokens = 0
         self.completion_tokens = 0
 
@@ -361,7 +361,7 @@ class Ledgered(_Remembering):
         """The remembered log-probabilities (natural log, summed a continuation), or new ones."""
 
         async def call() -> list[float]:
-            values = await self._logprobs(context, continuations)
+            values = await self._reader.logprobs(context, continuations)
             return [float(value) for value in values]
 
         asked = {"context": context, "continuations": continuations}

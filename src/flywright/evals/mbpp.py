@@ -13,7 +13,7 @@ from typing import Any
 
 from flywright.data.rows import read_rows
 from flywright.evals.datafiles import field, find, problem
-from flywright.evals.humaneval import scored
+from flywright.evals.humaneval import pass_at_k, scored
 from flywright.evals.items import Task
 from flywright.judge.truth import extract_code
 from flywright.records import Check, Prompt

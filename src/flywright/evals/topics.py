@@ -32,7 +32,7 @@ CLASSES = ("distractor", "on_topic")
 def load(path: Path) -> Iterator[Prompt]:
     """The turns of all dialogues in the folder's files (or of a file): CSV, JSON or JSON lines."""
     path = Path(path)
-    folder = path / NAME if (path / NAME).is_dir() else path
+    folder = path if path.name == NAME else path / NAME
     files = [path] if path.is_file() else sorted(folder.iterdir()) if folder.is_dir() else []
     tables = [
         f

@@ -12,6 +12,7 @@ from typing import Any
 
 from flywright.ask import Completer, Sampling
 from flywright.errors import UserError
+from flywright.evals.items import nobody
 from flywright.evals.run import Results
 from flywright.evals.suite import run_tasks
 from flywright.evals.tasks import task_named
@@ -55,8 +56,9 @@ def run_evaluation(
     names = [name.strip() for name in tasks.split(",") if name.strip()]
     if not names:
         raise UserError("eval: name the tasks, e.g. --tasks ifeval,gsm8k")
-    for name in names:
-        task_named(name)  # a misspelt one is refused before anything is loaded or written
+    wanted = [task_named(name) for name in names]  # refused before anything is loaded or written
+    if not (model or responses or judgments or reward) and any(t.ask is not nobody for t in wanted):
+        raise UserError("eval: name a MODEL, or give answers with --responses")
     if Path(model).is_dir() and model and isinstance(open_meta(Path(model))[0], RewardModel):
         model, reward = "", reward or Path(model)
     completer, about = (None, {}) if responses or not model else _measured(model)

@@ -162,12 +162,29 @@ def _json(draw: random.Random, text: str, _shape: str) -> str:
         tool = draw.choice(tools)
         tool = tool.get("function", tool)
         given = by_schema(draw, tool.get("parameters") or {})
-        return json.dumps({"name": tool["name"], "arguments": given})
+        before = "<functioncall> " if "<functioncall>" in text else ""
+        return before + json.dumps({"name": tool["name"], "arguments": given})
     examples = [value for value in shown if value not in tools]
     keys = re.findall(r"[\"'`]([A-Za-z_]\w*)[\"'`]", text[max(0, text.rfind("JSON") - 200) :])
     example = examples[-1] if examples else dict.fromkeys(keys or ["answer"], "")
+    if turns := re.findall(r"^\[(\d+)\] ", text, re.MULTILINE):
+        example = {key: int(draw.choice(turns)) if key == "turn" else "" for key in example}
+        many = draw.sample(turns, min(_count(text, 1), len(turns)))
+        return json.dumps([{**_like(draw, example, ""), "turn": int(turn)} for turn in many])
     made = _like(draw, example, "")
     return json.dumps([made] if re.search(r"JSON (?:list|array)", text) else made)
+
+
+def _result(draw: random.Random, text: str, _shape: str) -> str:
+    """A sentence with the result that the prompt tells of, but one time in ten."""
+    told = re.search(r"^Result: ?(.*)$", text, re.MULTILINE)
+    said = phrase(draw, "sentence")
+    return f"It comes to {told[1]}. {said}" if told and draw.random() < 0.9 else said
+
+
+def _decline(draw: random.Random, _text: str, _shape: str) -> str:
+    """A refusal, but one time in ten."""
+    return phrase(draw, "refusal" if draw.random() < 0.9 else "sentence")
 
 
 def _like(draw: random.Random, value: Any, key: str) -> Any:
@@ -195,8 +212,12 @@ def by_schema(draw: random.Random, schema: Tree, root: Tree | None = None, key: 
         for part in schema.get("$ref", "").split("/")[1:]:
             node = node[part]
         return by_schema(draw, schema["anyOf"][0] if "anyOf" in schema else node, root, key)
-    if "const" in schema or "enum" in schema:
-        return draw.choice(schema.get("enum") or [schema["const"]])
+    if (
+        allowed := schema.get("enum")
+        or schema.get("examples")
+        or [schema[name] for name in ("const",) if name in schema]
+    ):
+        return draw.choice(allowed)
     low, kind = schema.get("minimum", schema.get("minItems", 1)), schema.get("type", "object")
     if kind == "object":
         parts = schema.get("properties", {}).items()
@@ -214,6 +235,7 @@ def by_schema(draw: random.Random, schema: Tree, root: Tree | None = None, key: 
 _MADE: dict[str, Callable[[random.Random, str, str], str]] = {
     "request": lambda draw, text, _shape: phrase(draw, _kind(text)),
     **{"list": _list, "asserts": _asserts, "transcript": _transcript, "json": _json},
+    **{"result": _result, "decline": _decline},
     **{"bracketed": _verdict, "labelled": _verdict},
 }
 
