@@ -9,8 +9,9 @@ FILE_MEDIAN, FILE_MOST = 150, 500
 FUNCTION_MEDIAN, FUNCTION_P90, FUNCTION_MOST = 10, 45, 120
 LINE_LENGTH = 100
 SETTINGS_FIELDS = 25
-# The design's numbers stand beside the bounds. What is over came with issues that name their features
-# one by one (twenty flows, forty benchmarks, three wires); each room's next change has to make it shorter.
+# The design's numbers stand beside the bounds. What is over came with issues that name their
+# features one by one (twenty flows, forty benchmarks, three wires); each room's next change has to
+# make it shorter.
 PACKAGE_LINES = 35_020  # the design says 18,000
 BUDGETS = {
     "model tokenizer": 2945,  # the design says 2,500: .nemo import alone takes 640, FP8 115
