@@ -28,7 +28,6 @@ import time
 import zlib
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -348,7 +347,7 @@ class Ledgered(_Remembering):
 
         async def call() -> dict[str, Any]:
             reply = await self._complete(prompt, sampling)
-            value = asdict(reply)
+            value = vars(reply)
             return {name: value[name] for name in value if value[name] or name == "text"}
 
         asked = {"prompt": _plain(prompt), "sampling": sampling.key()}

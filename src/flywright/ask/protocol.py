@@ -1,7 +1,7 @@
 """What can be asked, and of whom: Sampling, Completion, Completer, Reader, Scorer."""
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 from flywright.errors import FlywrightError
@@ -89,7 +89,7 @@ class Sampling:
 
     def key(self) -> str:
         """Canonical text, for ledger keys and lineage: newer fields only where they are set."""
-        names = [name for name in asdict(self) if name in _KEYED or self._is_set(name)]
+        names = [name for name in vars(self) if name in _KEYED or self._is_set(name)]
         return canonical_json({name: getattr(self, name) for name in names})
 
     def _is_set(self, name: str) -> bool:

@@ -6,6 +6,10 @@ themselves are the caller's (ask has limits for that).
 
 import asyncio
 import re
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import httpx2
@@ -14,6 +18,7 @@ import orjson
 from flywright.ask import AskError, Refused, TooLong
 from flywright.ask.protocol import Fault
 
+POOL = 8  # connections
 JSON = {"Content-Type": "application/json"}
 RETRYABLE = (408, 409, 425, 429, 500, 502, 503, 504)
 FAULTS: dict[int, Fault] = {
@@ -25,6 +30,12 @@ TOO_LONG = re.compile(r"context.length|context window|too long|maximum.*tokens",
 REFUSED = re.compile(r"content.filter|content.management|moderation|safety", re.IGNORECASE)
 
 
+@cache
+def _certificates() -> ssl.SSLContext:
+    """Read once for all pools."""
+    return ssl.create_default_context()
+
+
 class Http:
     """One server's JSON over a pool of connections; a new pool for each event loop."""
 
@@ -33,30 +44,43 @@ class Http:
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._timeout = httpx2.Timeout(timeout_seconds, connect=10.0)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._pool: httpx2.AsyncClient | None = None
+        self._pools: list[httpx2.AsyncClient] = []
+        self._busy: list[int] = []
 
-    def _client(self) -> httpx2.AsyncClient:
+    @contextmanager
+    def _client(self) -> Iterator[httpx2.AsyncClient]:
+        """The first pool with a free place. For each request a pool looks through all its
+        connections: one of 256 costs three times the processor's time that these of POOL do."""
         loop = asyncio.get_running_loop()
-        if self._pool is None or self._loop is not loop:
-            limits = httpx2.Limits(max_connections=256, max_keepalive_connections=256)
-            self._pool = httpx2.AsyncClient(
-                headers=self._headers, timeout=self._timeout, limits=limits
-            )
-            self._loop = loop
-        return self._pool
+        if self._loop is not loop:
+            self._loop, self._pools, self._busy = loop, [], []
+        pools, busy = self._pools, self._busy
+        place = next((at for at, count in enumerate(busy) if count < POOL), len(busy))
+        if place == len(busy):
+            limits = httpx2.Limits(max_connections=POOL, max_keepalive_connections=POOL)
+            options = {"headers": self._headers, "timeout": self._timeout, "limits": limits}
+            pools.append(httpx2.AsyncClient(**options, verify=_certificates()))
+            busy.append(0)
+        busy[place] += 1
+        try:
+            yield pools[place]
+        finally:
+            busy[place] -= 1
 
     async def close(self) -> None:
         """Close the connections of this event loop."""
-        if self._pool is not None and self._loop is asyncio.get_running_loop():
-            await self._pool.aclose()
-        self._pool = None
+        if self._loop is asyncio.get_running_loop():
+            for pool in self._pools:
+                await pool.aclose()
+        self._loop = None
 
     async def call(self, path: str, body: dict[str, Any], method: str = "POST") -> Any:
         """The JSON answer. Raises AskError, retryable where asking again may help."""
         try:
-            response = await self._client().request(
-                method, self.base_url + path, content=orjson.dumps(body), headers=JSON
-            )
+            with self._client() as client:
+                response = await client.request(
+                    method, self.base_url + path, content=orjson.dumps(body), headers=JSON
+                )
         except httpx2.HTTPError as error:
             raise self._unreachable(error) from None
         return self._value(response)
@@ -97,7 +121,8 @@ class Http:
     async def text(self, path: str) -> str | None:
         """The text of a GET; None where there is none to be had. Raises AskError."""
         try:
-            response = await self._client().get(self.base_url + path)
+            with self._client() as client:
+                response = await client.get(self.base_url + path)
         except httpx2.HTTPError as error:
             raise self._unreachable(error) from None
         return response.text if response.status_code == 200 else None
