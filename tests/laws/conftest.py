@@ -56,6 +56,6 @@ def endpoint():
         yield running
 
 
-@pytest.fixture(name="make_endpoint")
+@pytest.fixture(name="make_endpoint", scope="session")
 def make_endpoint_fixture():
     return Endpoint

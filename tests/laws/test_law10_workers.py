@@ -46,11 +46,9 @@ def made(folder):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    from conftest import Endpoint
-
+def undisturbed(tmp_path_factory, make_endpoint):
     folder = tmp_path_factory.mktemp("undisturbed")
-    with Endpoint() as endpoint:
+    with make_endpoint() as endpoint:
         run_one("dialogues", prepared(folder, endpoint), [])
         assert endpoint.calls == CALLS and endpoint.most <= AT_ONCE
     records = list(read_jsonl(folder / "made.jsonl", Dialogue))
