@@ -29,7 +29,6 @@ from flywright.errors import FlywrightError, UserError
 from flywright.files import atomic_file, digest, file_hash, folder_hash, read_json, write_json
 from flywright.progress import silent
 from flywright.recipe.console import Teller
-from flywright.recipe.filtering import card, run_filter
 from flywright.recipe.flow_workers import PARENT, Helpers, number_here, on_ray
 from flywright.recipe.flows import FLOWS, AnswererSettings, Each, FlowFile, Job, Whole
 from flywright.recipe.prompt_flows import PROMPT_FLOWS
@@ -42,7 +41,7 @@ from flywright.synth.maker import Failure
 AT_ONCE = 3  # shards, so that none waits for the slowest record of another
 TELL_SECONDS = 0.5
 PILOT_SHARE, PILOT_RECORDS = 0.01, 30  # of the records, before a forecast is told
-OVER_FILES = {"filter": run_filter, "card": card}  # of records that are there
+OVER_FILES = ("filter", "card")  # flows over records that are there
 MAKING = ("synth", "judge", "records.py", "recipe/flows.py")  # code and words that make records
 BESIDE = {"out", "data", "generator", "reward", "policy", "patience", "budget", "sandbox"}
 Info = dict[str, Any]  # of a shard: file, read, records, counts, failed, left
@@ -370,7 +369,9 @@ def run_one(flow: str, path: Path, overrides: list[str], workers: int = 1, ray: 
     """Run one flow; returns a line with the counts. Raises UserError for an unknown flow, Stopped
     where a budget is spent or too much fails, FlywrightError where records failed."""
     if flow in OVER_FILES:
-        return OVER_FILES[flow](path, overrides)
+        from flywright.recipe import filtering  # which knows all benchmarks: torch with them
+
+        return (filtering.run_filter if flow == "filter" else filtering.card)(path, overrides)
     if flow not in FLOWS:
         raise UserError(f"no flow {flow!r}; known: {', '.join([*FLOWS, *OVER_FILES])}")
     if ray:
