@@ -33,7 +33,7 @@ NAMES = (
     "gsm8k_cot",
     "mgsm:de",
 )
-LIMIT = 12
+LIMIT = 18
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_the_same_log_likelihoods_texts_accuracies_and_errors(folder: Path, tmp_
         assert found["prompts"] == 0, name
         assert found["worst"] < 1e-4, name
         assert found["texts"] == 0, name
-        assert found["worst"] or found["compared"] >= 3, name
+        assert found["worst"] or found["compared"] >= 6, name
         for metric, value in mine[name]["metrics"].items():
             key = {"strict_match": "exact_match,strict-match"}.get(metric, f"{metric},none")
             key = key.replace("flexible_extract,none", "exact_match,flexible-extract")

@@ -167,6 +167,7 @@ class Limited:
         self._halved = self._looked = self._opens = -1e9  # monotonic seconds
         self._endings: deque[bool] = deque(maxlen=RECENT)
         self._pauses = 0
+        self._stopped: Stopped | None = None
         self._pressed = False
         self._looks: asyncio.Task[None] | None = None
 
@@ -209,6 +210,8 @@ class Limited:
         while True:
             await self._open()
             async with self._places:
+                if self._stopped is not None:  # nobody tries again what the others gave up
+                    raise self._stopped
                 started = time.monotonic()
                 try:
                     return await self._attempt(call, left_seconds, started)
@@ -293,7 +296,9 @@ class Limited:
         said = f"{self.model}: {failed} of {len(self._endings)} questions failed"
         said = f"{said} ({error.fault}: {error})"
         if self._pauses >= self.patience.pauses:
-            raise Stopped(f"{said}; the same command goes on from here", fault=error.fault)
+            told = f"{said}; the same command goes on from here"
+            self._stopped = self._stopped or Stopped(told, fault=error.fault)
+            raise self._stopped
         self._pauses += 1
         self._room = 1.0
         self.concurrency = self._places.total_tokens = 1

@@ -49,8 +49,8 @@ class Http:
 
     @contextmanager
     def _client(self) -> Iterator[httpx2.AsyncClient]:
-        """The first pool with a free place. For each request a pool looks through all its
-        connections: one of 256 costs three times the processor's time that these of POOL do."""
+        """The first pool with a free place. A pool looks through all its connections at each
+        request: in one of hundreds, that would be most of what a call costs."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             self._loop, self._pools, self._busy = loop, [], []
