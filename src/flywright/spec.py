@@ -5,10 +5,11 @@ the planner and the report count alike. Presets by name (models.toml):
 `preset("nemotron-4-340b")`.
 """
 
+from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
 from flywright.errors import UserError
 from flywright.settings import Settings, read_toml
@@ -121,6 +122,17 @@ class ModelSpec(Settings):
         return 2 * self.layers * self.kv_heads * self.head_dim * bytes_each
 
 
+def _rising(ramp: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    if any(after <= before for before, after in pairwise([0, *(until for until, _ in ramp)])):
+        raise ValueError(
+            f"{ramp}: numbers of samples until which each holds must rise from above 0"
+        )
+    return ramp
+
+
+Ramp = Annotated[list[tuple[int, PositiveInt]], AfterValidator(_rising)]
+
+
 class MeshSpec(Settings):
     """How many ranks along each axis; `virtual` = chunks of the model a pipeline stage holds.
 
@@ -133,7 +145,7 @@ class MeshSpec(Settings):
     tp: int = Field(default=1, gt=0, description="tensor parallel, with sequence parallel")
     virtual: int = Field(default=1, gt=0)
     zero: Literal[1, 2, 3] = 3
-    dp_ramp: list[tuple[int, PositiveInt]] = Field(
+    dp_ramp: Ramp = Field(
         default=[], description="[samples consumed, dp until then], before dp: a job for each"
     )
     timeout_seconds: int = Field(default=1800, gt=0, description="of a step, then it is a hang")

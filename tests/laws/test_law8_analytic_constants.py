@@ -10,7 +10,7 @@ from flywright.data.batch import Sample, collate
 from flywright.model import Decoder
 from flywright.train.objectives import dpo, ipo, language_model, rpo
 from flywright.train.objectives.base import trained_logprobs
-from flywright.train.objectives.rpo import DISTANCES, divergence
+from flywright.train.objectives.pairs import DISTANCES, divergence
 
 GENERATOR = np.random.default_rng(0)
 

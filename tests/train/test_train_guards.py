@@ -12,6 +12,7 @@ from flywright.data.loader import Shuffled
 from flywright.errors import GuardError, UserError
 from flywright.model import Decoder, RewardModel
 from flywright.records import Comparison, Conversation, Dialogue, Lineage
+from flywright.spec import MeshSpec
 from flywright.train import guards
 from flywright.train.loop import fit
 from flywright.train.objectives import reward, sft
@@ -159,3 +160,12 @@ def test_a_reward_head_is_not_rounded_even_in_the_first_step(tiny_spec, tmp_path
     settings = TrainSettings(learning_rate=1e-3, batch_size=1, samples=1, precision="bf16")
     fit(model, Shuffled([sample], 0), replace(reward(), outputs=outputs), settings, tmp_path)
     assert torch.equal(seen[0], exact) and not torch.equal(exact, exact.bfloat16().float())
+
+
+@pytest.mark.parametrize("ramp", [[(16, 4), (8, 2)], [(8, 2), (8, 4)], [(0, 2)]])
+def test_a_ramp_that_does_not_rise_is_refused(ramp):
+    """A later entry that ends before an earlier one would never hold."""
+    with pytest.raises(ValueError, match="must rise"):
+        TrainSettings(learning_rate=1.0, batch_size=8, batch_ramp=ramp)
+    with pytest.raises(ValueError, match="must rise"):
+        MeshSpec(dp=8, dp_ramp=ramp)

@@ -23,7 +23,8 @@ def read_lines(path: Path) -> Iterator[str]:
             for line in stream:
                 yield line.rstrip("\n")
     except (OSError, EOFError, UnicodeDecodeError, zstandard.ZstdError) as error:
-        raise UserError(f"{path}: cannot read: {error}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path}: cannot read: {reason}") from None
 
 
 def placed_rows(path: Path) -> Iterator[tuple[str, Row]]:

@@ -55,6 +55,8 @@ def process_group(spec: MeshSpec) -> Iterator[torch.device]:
         record(str(error))
         raise
     except Exception as error:  # without leaving: that could wait for ranks that hang
+        if not launch:
+            raise
         raise name_failure(error) from None
     _leave()
 

@@ -32,21 +32,16 @@ class Watch:
     """Smoothed figures of one training, and which of them are past their limits now."""
 
     def __init__(self) -> None:
-        self._smooth: dict[str, float] = {}
-        self._seen: dict[str, int] = {}
-        self._ringing: set[str] = set()
+        self._seen: dict[str, tuple[int, float, bool]] = {}  # steps, the smoothed figure, rings
 
     def alarms(self, step: int, values: dict[str, float]) -> Iterator[str]:
         """One line for each figure that passes its limit at this step."""
         for name in [name for name in LIMITS if name in values]:
-            self._seen[name] = self._seen.get(name, 0) + 1
-            weight = 1 / min(self._seen[name], STEPS)
-            before = self._smooth.get(name, 0.0)
-            self._smooth[name] = now = before + weight * (values[name] - before)
+            steps, smooth, rang = self._seen.get(name, (0, 0.0, False))
+            steps += 1
+            smooth += 1 / min(steps, STEPS) * (values[name] - smooth)
             limit, side, meaning = LIMITS[name]
-            bad = now < limit if side == "below" else now > limit
-            if bad and name not in self._ringing and self._seen[name] >= STEPS:
-                self._ringing.add(name)
-                yield f"step {step}: {name} is {now:.3f}, {side} {limit}: {meaning}"
-            elif not bad:
-                self._ringing.discard(name)
+            rings = steps >= STEPS and (smooth < limit if side == "below" else smooth > limit)
+            self._seen[name] = steps, smooth, rings
+            if rings and not rang:
+                yield f"step {step}: {name} is {smooth:.3f}, {side} {limit}: {meaning}"

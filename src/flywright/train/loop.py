@@ -15,13 +15,11 @@ from torch.utils.checkpoint import checkpoint
 
 from flywright.data.batch import Batch, Sample, total_tokens
 from flywright.data.loader import Loader
-from flywright.errors import FlywrightError, PhaseEnds, Preempted
+from flywright.errors import PhaseEnds, Preempted
 from flywright.parallel import Preemption, Ranks, Watchdog
-from flywright.plan import peak_flops
 from flywright.progress import ALARM, Tick, silent
-from flywright.train.alarms import Watch
 from flywright.train.guards import refuse_not_finite
-from flywright.train.meter import Meter, open_sinks, seconds_at_peak
+from flywright.train.meter import Meter, seconds_at_peak
 from flywright.train.objectives.base import Model, Objective
 from flywright.train.optim import MasterOptimizer
 from flywright.train.passes import Passes
@@ -73,59 +71,53 @@ def fit(
     optimizer = MasterOptimizer(parts, settings, ranks)  # before anything is rounded
     prepare(parts, settings, alone=ranks.mesh is None)
     optimizer.write_to_model()  # a head that stays precise is the masters' own
-    bf16 = settings.precision == "bf16"
-    passes = Passes(parts, settings.micro_batch_tokens, ranks, bf16)
-    model_spec = parts[0].spec
-    peak = peak_flops(passes.device.type, passes.computes_in == torch.bfloat16)
-    peak *= ranks.size("pp") * ranks.size("tp")  # they compute one replica's batches together
+    passes = Passes(parts, settings.micro_batch_tokens, ranks, settings.precision == "bf16")
     total = settings.samples or max(1, round(settings.epochs * len(loader)))
-    sizes = steps_of(settings, total)
+    sizes, peak = steps_of(settings, total), passes.peak
     values: dict[str, float] = {}
     preemption, watchdog = Preemption(), Watchdog(ranks.spec.timeout_seconds)
     with preemption, States(folder / "state", settings.keep_states, ranks) as states:
         progress = states.read_newest(optimizer.state()) or Progress()
-        _refuse_other_phase(ranks, progress, ramped)
+        if other := _other_phase(ranks, progress, ramped):
+            raise other
         optimizer.write_to_model()
-        log = folder / "metrics.jsonl" if ranks.first else None
-        meter = Meter(log, progress.step, open_sinks(settings.log_to, folder) if log else ())
-        watch = Watch()
-        alarms = [told for line in meter.earlier for told in watch.alarms(line["step"], line)]
+        meter = Meter(folder if ranks.first else None, progress.step, settings.log_to)
         for step in range(progress.step, len(sizes)):
             rate = learning_rate(settings, step, progress.samples, total)
-            how = rate, settings.clip
             with watchdog.step(step):
                 with meter.time("data"):
                     samples = loader.take(progress.samples, sizes[step])
                     batches = passes.batches(passes.groups(samples))
+                how = rate, settings.clip
                 values = _train_step(passes, batches, objective, optimizer, how, meter)
             tokens = total_tokens(samples)
             progress = progress.after(len(samples), tokens)
             ends = progress.step == len(sizes)
-            if ends or progress.step % settings.checkpoint_every_steps == 0:
-                if validation:
-                    with watchdog.step(step), meter.time("validation"):
-                        loss = _validate(objective, passes, validation)
-                    values["validation_loss"] = loss
-                    if progress.best is None or loss < progress.best:
-                        progress = replace(progress, best=loss)
-                        states.save(progress, optimizer.state(), best=True)
-                if not ends:
-                    with watchdog.step(step):
-                        states.save(progress, optimizer.state())
+            is_saved = not ends and progress.step % settings.checkpoint_every_steps == 0
+            if validation and (ends or is_saved):
+                with watchdog.step(step), meter.time("validation"):
+                    loss = values["validation_loss"] = _validate(objective, passes, validation)
+                if progress.best is None or loss < progress.best:
+                    progress = replace(progress, best=loss)
+                    states.save(progress, optimizer.state(), best=True)
+            if is_saved:
+                with watchdog.step(step):
+                    states.save(progress, optimizer.state())
             line = {"tokens": progress.tokens, **values, "learning_rate": rate}
-            at_peak = seconds_at_peak(model_spec, batches, peak, settings.lora is not None)
-            speed = meter.log(progress.step, tokens, line, at_peak)
-            for told in watch.alarms(progress.step, values):
-                alarms.append(told)
+            at_peak = seconds_at_peak(parts[0].spec, batches, peak, settings.lora is not None)
+            speed, rung = meter.log(progress.step, tokens, line, at_peak)
+            for told in rung:
                 tick(progress.step, len(sizes), ALARM + told)
             for when, call in hooks:
                 if when(progress.step):
                     call(parts[0], progress.step)
             tick(progress.step, len(sizes), f"loss {values['loss']:.4f}, {speed:,.0f} tokens/s")
             with watchdog.step(step):  # others may hang where these meet, too
-                wanted = _wanted_elsewhere(ranks, progress, ramped, preemption)
+                wanted = _other_phase(ranks, progress, ramped)
+                if wanted is None and ranks.anyone(preemption.wanted):
+                    wanted = Preempted(progress.step)
                 if wanted and not ends:
-                    if progress.step % settings.checkpoint_every_steps:  # else it is saved
+                    if not is_saved:
                         states.save(progress, optimizer.state())
                     states.settle()
                     raise wanted
@@ -133,23 +125,13 @@ def fit(
         if validation:
             states.read_best(optimizer.weights())
     optimizer.release()
-    return Fitted(progress.step, progress.samples, progress.tokens, values, tuple(alarms))
+    return Fitted(progress.step, progress.samples, progress.tokens, values, tuple(meter.alarms))
 
 
-def _wanted_elsewhere(
-    ranks: Ranks, progress: Progress, ramped: bool, preemption: Preemption
-) -> FlywrightError | None:
-    """Why the ranks stop here, all of them, and others go on from the state."""
-    dp = ranks.spec.phase(progress.samples).dp if ramped else ranks.size("dp")
-    if dp != ranks.size("dp"):
-        return PhaseEnds(progress.step, progress.samples, dp)
-    return Preempted(progress.step) if ranks.anyone(preemption.wanted) else None
-
-
-def _refuse_other_phase(ranks: Ranks, progress: Progress, ramped: bool) -> None:
+def _other_phase(ranks: Ranks, progress: Progress, ramped: bool) -> PhaseEnds | None:
+    """That the ranks stop here, all of them, and others in another number go on from the state."""
     dp = ranks.spec.phase(progress.samples).dp if ramped else ranks.spec.dp
-    if dp != ranks.size("dp"):
-        raise PhaseEnds(progress.step, progress.samples, dp)
+    return None if dp == ranks.size("dp") else PhaseEnds(progress.step, progress.samples, dp)
 
 
 def prepare(parts: Sequence[Model], settings: TrainSettings, alone: bool) -> None:
@@ -180,9 +162,8 @@ def _validate(objective: Objective, passes: Passes, samples: Sequence[Sample]) -
         sums["count"] += objective.count(batch)
         return loss
 
-    groups = passes.groups(samples)
-    for start in range(0, len(groups), passes.at_once):
-        passes.run(passes.batches(groups[start : start + passes.at_once]), share)
+    for _ in passes.over(samples, share):
+        pass
     means = passes.ranks.summed(sums)
     return means["loss"] / (means["count"] or 1.0)
 
@@ -214,6 +195,5 @@ def _train_step(
     with meter.time("step"):
         norm = optimizer.step(*rate_and_clip)
     refuse_not_finite(norm, meter.step)
-    means |= objective.health(means)
-    told = {name: value for name, value in means.items() if not name.startswith("_")}
-    return {**told, "grad_norm": norm}
+    told = means | objective.health(means) | {"grad_norm": norm}
+    return {name: value for name, value in told.items() if not name.startswith("_")}

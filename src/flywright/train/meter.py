@@ -17,31 +17,28 @@ from flywright.data.batch import Batch
 from flywright.errors import UserError
 from flywright.files import named_disk_errors, write_text
 from flywright.spec import ModelSpec
+from flywright.train.alarms import Watch
 
 Sink = Callable[[int, dict[str, Any]], None]
 
 
 class Meter:
-    """Appends to metrics.jsonl (and to sinks) and knows where the time of a step goes.
+    """Appends to metrics.jsonl in `folder` (and to sinks by name), watches for alarms, and knows
+    where the time of a step goes. Without a folder it only measures: the first rank alone writes.
 
-    Without a path it only measures: the first rank alone writes.
-    `step` is how many were logged; `earlier` are the lines of those before a resume.
+    `step` is how many were logged; `alarms` are all so far, of before a resume too. Raises
+    UserError where a sink's package is not installed.
     """
 
-    def __init__(self, path: Path | None, from_step: int, sinks: Sequence[Sink] = ()):
-        self._path, self._sinks, self.step = path, sinks, from_step
-        self.earlier = self._drop_after(path, from_step) if path else []
-        self._stream = path.open("a", encoding="utf-8") if path else None
+    def __init__(self, folder: Path | None, from_step: int, log_to: Sequence[str] = ()):
+        self._path, self.step = folder and folder / "metrics.jsonl", from_step
+        earlier = _lines_until(self._path, from_step) if self._path else []
+        self._watch = Watch()
+        self.alarms = [told for line in earlier for told in self._watch.alarms(line["step"], line)]
+        self._sinks = _open_sinks(log_to, folder) if folder else []
+        self._stream = self._path.open("a", encoding="utf-8") if self._path else None
         self._parts: dict[str, float] = {}
         self._clock = time.perf_counter()
-
-    def _drop_after(self, path: Path, step: int) -> list[dict[str, Any]]:
-        if not path.exists():
-            return []
-        whole = [line for line in path.read_text().splitlines() if line.endswith("}")]
-        kept = {line: told for line in whole if (told := json.loads(line))["step"] <= step}
-        write_text(path, "".join(line + "\n" for line in kept))
-        return list(kept.values())
 
     @contextmanager
     def time(self, part: str) -> Iterator[None]:
@@ -54,8 +51,8 @@ class Meter:
 
     def log(
         self, step: int, tokens_in_step: int, values: dict[str, Any], at_peak: dict[str, float]
-    ) -> float:
-        """Write one step's line; returns its tokens a second.
+    ) -> tuple[float, list[str]]:
+        """Write one step's line; returns its tokens a second, and the alarms that it rings.
 
         at_peak: "mfu" and "mfu_causal" -> seconds that the step's FLOPs take at the device's peak.
         """
@@ -74,12 +71,24 @@ class Meter:
                 self._stream.flush()
         for sink in self._sinks:
             sink(step, line)
-        return speed
+        rung = list(self._watch.alarms(step, values))
+        self.alarms += rung
+        return speed, rung
 
     def close(self) -> None:
         """Close the file."""
         if self._stream:
             self._stream.close()
+
+
+def _lines_until(path: Path, step: int) -> list[dict[str, Any]]:
+    """The lines of steps up to `step`; the file holds no others then."""
+    if not path.exists():
+        return []
+    whole = [line for line in path.read_text().splitlines() if line.endswith("}")]
+    kept = {line: told for line in whole if (told := json.loads(line))["step"] <= step}
+    write_text(path, "".join(line + "\n" for line in kept))
+    return list(kept.values())
 
 
 def seconds_at_peak(
@@ -118,13 +127,11 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def open_sinks(names: Sequence[str], folder: Path) -> list[Sink]:
-    """TensorBoard and W&B by name. Raises UserError where the extra `log` is not installed."""
+def _open_sinks(names: Sequence[str], folder: Path) -> list[Sink]:
     try:
         return [{"tensorboard": _tensorboard, "wandb": _wandb}[name](folder) for name in names]
     except ImportError as error:
-        line = f"log_to: no {error.name}: pip install 'flywright[log]'"
-        raise UserError(line) from None
+        raise UserError(f"log_to: no {error.name}: pip install 'flywright[log]'") from None
 
 
 def _tensorboard(folder: Path) -> Sink:

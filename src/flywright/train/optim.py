@@ -31,27 +31,25 @@ class MasterOptimizer:
         self._parameters = {n: p for n, p in named if p.requires_grad}
         kept = settings.precision == "fp32" or self._ranks.mesh is not None  # no rounded copy of it
         self.masters = {name: _master(value, kept) for name, value in self._parameters.items()}
-        groups: dict[str, list[nn.Parameter | torch.Tensor]] = {
-            "muon": [],
-            "adamw": [],
-            "plain": [],
+        kinds = {
+            name: _group(name, self.masters[name], settings.optimizer) for name in self.masters
         }
-        for name, master in self.masters.items():
-            groups[_group(name, master, settings.optimizer)].append(master)
-        decay, betas = settings.weight_decay, (settings.beta1, settings.beta2)
-        adamw = [
-            {"params": groups["adamw"], "weight_decay": decay},
-            {"params": groups["plain"], "weight_decay": 0.0},
+        muon, adamw, plain = (
+            [self.masters[name] for name, kind in kinds.items() if kind == wanted]
+            for wanted in ("muon", "adamw", "plain")
+        )
+        rate, decay = settings.learning_rate, settings.weight_decay
+        groups = [
+            {"params": adamw, "weight_decay": decay},
+            {"params": plain, "weight_decay": 0.0},
         ]
-        rate = settings.learning_rate
+        betas = settings.beta1, settings.beta2
         self._parts: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(adamw, lr=rate, betas=betas, fused=True)
+            torch.optim.AdamW(groups, lr=rate, betas=betas, fused=True)
         ]
-        if groups["muon"]:
-            muon = torch.optim.Muon(
-                groups["muon"], lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"
-            )
-            self._parts.append(muon)
+        if muon:
+            how = {"lr": rate, "weight_decay": decay, "adjust_lr_fn": "match_rms_adamw"}
+            self._parts.append(torch.optim.Muon(muon, **how))
         for part in self._parts:
             for group in part.param_groups:
                 for master in group["params"]:

@@ -5,7 +5,7 @@ that gets fewer is given some in which nothing is trained, since all ranks meet 
 pipeline all have the same number of tokens.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from flywright.data.batch import Batch, Sample, collate, micro_batches
 from flywright.parallel import Pipeline, Ranks, exchange, let_go
+from flywright.plan import peak_flops
 from flywright.train.meter import Meter
 from flywright.train.objectives.base import Model, batch_hidden, through
 
@@ -33,33 +34,25 @@ class Passes:
         ranks: Ranks | None = None,
         bf16: bool = False,
     ):
-        self.parts, self.ranks = parts, ranks or Ranks()
-        self._most_tokens = most_tokens
-        stored = next(parts[0].parameters()).dtype
-        self.computes_in = torch.bfloat16 if bf16 else stored
+        self.parts, self.ranks, self._most_tokens = parts, ranks or Ranks(), most_tokens
+        self.computes_in = torch.bfloat16 if bf16 else next(parts[0].parameters()).dtype
         self._now: Sequence[Batch] = ()
         self._share: Share | None = None
         self._pipeline: Pipeline | None = None
         mesh = self.ranks.mesh
+        self.device = torch.device(mesh.device_type) if mesh else next(parts[0].parameters()).device
         if mesh is not None and self.ranks.size("pp") > 1:
             self._pipeline = Pipeline(parts, mesh["pp"], self._chunk, self._last)
 
     @property
-    def device(self) -> torch.device:
-        """Where batches are computed."""
-        mesh = self.ranks.mesh
-        if mesh is None:
-            return self.parts[0].model.embed_tokens.weight.device
-        return torch.device(mesh.device_type)
+    def peak(self) -> float:
+        """FLOP/s at most of the ranks that compute one replica's batches together; 0: unknown."""
+        own = peak_flops(self.device.type, self.computes_in == torch.bfloat16)
+        return own * self.ranks.size("pp") * self.ranks.size("tp")
 
     def groups(self, samples: Sequence[Sample]) -> list[list[Sample]]:
         """The micro-batches of a global batch, of all ranks."""
         return micro_batches(samples, self._most_tokens)
-
-    @property
-    def at_once(self) -> int:
-        """Micro-batches that keep all ranks at work, where no step says how many there are."""
-        return 4 * self.ranks.size("dp") * self.ranks.size("pp")
 
     def batches(self, groups: Sequence[Sequence[Sample]]) -> list[Batch]:
         """This rank's of the micro-batches, as it computes them."""
@@ -76,6 +69,13 @@ class Passes:
         split = self.ranks.size("tp")  # the sequence's own: its parts must be equal
         tokens = max(tokens, sum(sample.tokens for sample in group), 1)
         return collate(group, -(-tokens // split) * split, like).to(self.device)
+
+    def over(self, samples: Sequence[Sample], share: Share) -> Iterator[tuple[int, int]]:
+        """Forwards of all samples, of some micro-batches at once; (done, in all) after each."""
+        groups, some = self.groups(samples), 4 * self.ranks.size("dp") * self.ranks.size("pp")
+        for start in range(0, len(groups), some):
+            self.run(self.batches(groups[start : start + some]), share)
+            yield min(len(groups), start + some), len(groups)
 
     def run(
         self,

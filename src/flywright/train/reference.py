@@ -39,14 +39,10 @@ def pair_reference(passes: Passes, samples: Sequence[Sample], tick: Tick = silen
         own.append(sums_D.reshape(-1, 2).float().cpu().numpy())
         return sums_D.sum()
 
-    groups = passes.groups(samples)
-    for start in range(0, len(groups), passes.at_once):
-        now = groups[start : start + passes.at_once]
-        passes.run(passes.batches(now), share)
+    for done, total in passes.over(samples, share):
         rows += passes.ranks.collected(own)
         own.clear()
-        done = min(len(groups), start + passes.at_once)
-        tick(done, len(groups), "reference log-probabilities")
+        tick(done, total, "reference log-probabilities")
     return np.concatenate(rows)
 
 

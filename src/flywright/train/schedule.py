@@ -11,10 +11,8 @@ from flywright.train.settings import TrainSettings
 
 def batch_size(settings: TrainSettings, consumed: int) -> int:
     """Samples of the batch that starts after `consumed` samples (SPEC 3.3's ramp)."""
-    for until, size in settings.batch_ramp:
-        if consumed < until:
-            return size
-    return settings.batch_size
+    now = (size for until, size in settings.batch_ramp if consumed < until)
+    return next(now, settings.batch_size)
 
 
 def steps_of(settings: TrainSettings, total: int) -> list[int]:
@@ -42,12 +40,11 @@ def remaining(settings: TrainSettings, progress: float) -> float:
     wsd: warm-up, stable, decay (arXiv 2404.06395), the decay linear. steep: for continued training,
     where the slope matters more than the height (SPEC 2); that it is 1 - sqrt(progress) is ours.
     """
-    if settings.schedule == "cosine":
-        return 0.5 * (1 + math.cos(math.pi * progress))
-    if settings.schedule == "linear":
-        return 1 - progress
-    if settings.schedule == "wsd":
-        return min(1.0, (1 - progress) / settings.decay_share)
-    if settings.schedule == "steep":
-        return 1 - math.sqrt(progress)
-    return 1.0
+    left = {
+        "constant": 1.0,
+        "cosine": 0.5 * (1 + math.cos(math.pi * progress)),
+        "linear": 1 - progress,
+        "wsd": min(1.0, (1 - progress) / settings.decay_share),
+        "steep": 1 - math.sqrt(progress),
+    }
+    return left[settings.schedule]

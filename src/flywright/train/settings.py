@@ -2,9 +2,10 @@
 
 from typing import Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
 from flywright.settings import Settings
+from flywright.spec import Ramp
 
 
 class LoraSettings(Settings):
@@ -28,7 +29,7 @@ class TrainSettings(Settings):
     decay_share: float = Field(default=0.1, gt=0, le=1, description="wsd: the part that falls")
     warmup_steps: int = Field(default=10, ge=0)
     batch_size: int = Field(gt=0, description="samples in a global batch")
-    batch_ramp: list[tuple[int, PositiveInt]] = Field(
+    batch_ramp: Ramp = Field(
         default=[], description="[samples consumed, batch size until then], before batch_size"
     )
     epochs: float = Field(default=1.0, gt=0)

@@ -5,9 +5,8 @@ micro-batches equals one batch of k.
 """
 
 from flywright.train.objectives.base import Objective
-from flywright.train.objectives.dpo import dpo, ipo
+from flywright.train.objectives.pairs import dpo, ipo, rpo
 from flywright.train.objectives.reward import ranking, reward
-from flywright.train.objectives.rpo import rpo
 from flywright.train.objectives.sft import language_model, sft
 
 __all__ = ["Objective", "dpo", "ipo", "language_model", "ranking", "reward", "rpo", "sft"]

@@ -7,6 +7,7 @@ Bradley-Terry = -log sigmoid(r(chosen) - r(rejected)), r = the first attribute, 
 from typing import Literal
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from flywright.data.batch import Batch
@@ -17,33 +18,25 @@ from flywright.train.objectives.pairs import pair_count
 Ranking = Literal["plain", "scaled", "margin"]
 
 
-def predicted_attributes(
-    model: Model, batch: Batch, hidden_ND: torch.Tensor | None = None
-) -> torch.Tensor:
+def predicted_attributes(model: Model, batch: Batch, hidden_ND: Tensor | None = None) -> Tensor:
     """Attributes [D, 5] at each document's last token."""
     hidden_ND = batch_hidden(model, batch) if hidden_ND is None else hidden_ND
     assert isinstance(model, RewardModel)
     return model.attributes(hidden_ND[batch.ends_D])
 
 
-def regression_loss(
-    predicted_D5: torch.Tensor, batch: Batch
-) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Sum of squared errors over valid labels, and the sum of absolute errors as a metric."""
-    error_D5 = predicted_D5 - batch.labels["attributes"]
-    valid_D5 = ~batch.labels["attributes"].isnan()
-    error_D5 = torch.where(valid_D5, error_D5, torch.zeros_like(error_D5))
-    return error_D5.square().sum(), {"absolute_error": error_D5.detach().abs().sum()}
-
-
-def valid_labels(batch: Batch) -> float:
-    """Divisor: labels that are not missing."""
-    return float((~batch.labels["attributes"].isnan()).sum())
-
-
 def reward() -> Objective:
-    """Averaged over valid labels."""
-    return Objective("reward", predicted_attributes, regression_loss, valid_labels)
+    """Sum of squared errors over valid labels, averaged over them."""
+
+    def loss(predicted_D5: Tensor, batch: Batch):
+        error_D5 = predicted_D5 - batch.labels["attributes"]
+        error_D5 = error_D5.where(~batch.labels["attributes"].isnan(), torch.zeros_like(error_D5))
+        return error_D5.square().sum(), {"absolute_error": error_D5.detach().abs().sum()}
+
+    def valid_labels(batch: Batch) -> float:
+        return float((~batch.labels["attributes"].isnan()).sum())
+
+    return Objective("reward", predicted_attributes, loss, valid_labels)
 
 
 def ranking(by: Ranking = "plain") -> Objective:
@@ -54,7 +47,7 @@ def ranking(by: Ranking = "plain") -> Objective:
     arXiv 2410.01257): scaled = -m log sigmoid(gap), margin = -log sigmoid(gap - m).
     """
 
-    def loss(predicted_D5: torch.Tensor, batch: Batch):
+    def loss(predicted_D5: Tensor, batch: Batch):
         gap_P = predicted_D5[0::2, 0] - predicted_D5[1::2, 0]
         metrics = {"accuracy": (gap_P > 0).float().sum(), "reward_gap": gap_P.detach().sum()}
         if by == "plain":

@@ -4,21 +4,21 @@ They differ in the mask alone: every token but a window's first, or the assistan
 turn.
 """
 
-import torch
+from torch import Tensor
 
 from flywright.data.batch import Batch
-from flywright.train.objectives.base import Objective, trained_logprobs, trained_tokens
+from flywright.train.objectives.base import Objective, trained_logprobs
 
 
-def _loss(logprob_M: torch.Tensor, _batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    return -logprob_M.sum(), {}
-
-
-def language_model() -> Objective:
+def language_model(name: str = "lm") -> Objective:
     """Averaged over the trained tokens of the whole global batch."""
-    return Objective("lm", trained_logprobs, _loss, trained_tokens)
+
+    def loss(logprob_M: Tensor, _batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        return -logprob_M.sum(), {}
+
+    return Objective(name, trained_logprobs, loss, lambda batch: float(batch.trained_tokens))
 
 
 def sft() -> Objective:
     """The same, under its own name."""
-    return Objective("sft", trained_logprobs, _loss, trained_tokens)
+    return language_model("sft")
