@@ -158,6 +158,8 @@ def test_a_given_layout_is_that_one() -> None:
     [
         ("tp=8,ep=2", 16, "'ep=2' is not tp, pp"),
         ("tp=x", 16, "'tp=x' is not tp, pp"),
+        ("tp=8,tp=4,dp=2", 16, "tp is given twice"),
+        ("tp=8,cp=3,dp=2", 48, "4096 tokens of a sequence have no 3 equal parts"),
         ("tp=8,dp=3", 16, "takes 24 GPUs, not 16"),
         ("tp=8,pp=4,virtual=50,dp=4", None, "96 layers and 96 heads"),
         ("tp=8,dp=7", 56, "batch 2304 does not divide by dp 7"),
@@ -166,6 +168,15 @@ def test_a_given_layout_is_that_one() -> None:
 def test_an_impossible_layout_is_one_line(mesh: str, gpus: int | None, said: str) -> None:
     with pytest.raises(UserError, match=said):
         given(replace(PAPER_JOB, mesh=MeshSpec()), mesh, gpus)
+
+
+def test_tensors_cut_over_machines_are_exchanged_over_the_network() -> None:
+    """Two machines have no link between them: a slower network is a slower iteration."""
+    spec = preset("nemotron-8b")  # 32 heads of keys
+    for tp, slows in ((8, False), (16, True)):
+        job = replace(SMALL, spec=spec, mesh=MeshSpec(tp=tp))
+        slow = replace(job, device=job.device.model_copy(update={"network_bandwidth": 1e9}))
+        assert (lay_out(slow).time.seconds > 1.1 * lay_out(job).time.seconds) == slows
 
 
 def test_search_says_why_nothing_fits() -> None:

@@ -5,7 +5,7 @@ Over-length records are left out and counted, never cut: `Examples.over_length` 
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -86,15 +86,17 @@ def comparison_examples(
     rewards when `needs_rewards` (RPO has no default).
     """
 
-    def sample(comparison: Comparison) -> Sample:
-        prompt = chat.prompt_ids(tokenizer, comparison.conversation)
-        documents, masks = [], []
-        for answer in (comparison.chosen, comparison.rejected):
-            ids = chat.answer_ids(tokenizer, comparison.conversation, answer)
-            documents.append(np.array(prompt + ids))
-            masks.append(np.array([False] * len(prompt) + [True] * len(ids)))
-        labels = _rewards(comparison, needs_rewards)
-        return Sample(tuple(documents), tuple(masks), labels, len(prompt) if share_prefix else 0)
+    def sample(pair: Comparison) -> Sample:
+        prompt = chat.prompt_ids(tokenizer, pair.conversation)
+        answers = (chat.answer_ids(tokenizer, pair.conversation, text) for text in _texts(pair))
+        documents = tuple(np.array(prompt + ids) for ids in answers)
+        masks = tuple(np.arange(len(ids)) >= len(prompt) for ids in documents)
+        rewards, why = (
+            (pair.chosen_reward, pair.rejected_reward),
+            "RPO needs chosen_reward and rejected_reward",
+        )
+        labels = _label("rewards", rewards, why) if needs_rewards else {}
+        return Sample(documents, masks, labels, len(prompt) if share_prefix else 0)
 
     return _fitting(comparisons, sample, context_length)
 
@@ -112,13 +114,24 @@ def ranking_examples(
     """
 
     def sample(pair: Comparison) -> Sample:
-        answered = (pair.conversation.answered(text) for text in (pair.chosen, pair.rejected))
+        answered = map(pair.conversation.answered, _texts(pair))
         documents = tuple(np.array(chat.reward_ids(tokenizer, each)) for each in answered)
         nothing = tuple(np.zeros(len(ids), dtype=bool) for ids in documents)
-        labels = {"strength": np.array(_strength(pair), dtype=np.float32)} if needs_strength else {}
+        why = "ranking by strength needs `strength`: how much better the chosen answer is"
+        labels = _label("strength", pair.strength, why) if needs_strength else {}
         return Sample(documents, nothing, labels, _common(*documents) if share_prefix else 0)
 
     return _fitting(comparisons, sample, context_length)
+
+
+def _texts(pair: Comparison) -> tuple[str, str]:
+    return pair.chosen, pair.rejected
+
+
+def _label(name: str, value: Any, lack: str) -> dict[str, np.ndarray]:
+    if None in (value if isinstance(value, tuple) else (value,)):
+        raise UserError(lack)
+    return {name: np.array(value, dtype=np.float32)}
 
 
 def _common(first: np.ndarray, second: np.ndarray) -> int:
@@ -126,20 +139,3 @@ def _common(first: np.ndarray, second: np.ndarray) -> int:
     most = min(len(first), len(second)) - 1
     differing = np.flatnonzero(first[:most] != second[:most])
     return int(differing[0]) if differing.size else most
-
-
-def _strength(comparison: Comparison) -> float:
-    if comparison.strength is None:
-        raise UserError(
-            "ranking by strength needs `strength`: how much better the chosen answer is"
-        )
-    return comparison.strength
-
-
-def _rewards(comparison: Comparison, needed: bool) -> dict[str, np.ndarray]:
-    if not needed:
-        return {}
-    rewards = (comparison.chosen_reward, comparison.rejected_reward)
-    if None in rewards:
-        raise UserError("RPO needs chosen_reward and rejected_reward")
-    return {"rewards": np.array(rewards, dtype=np.float32)}

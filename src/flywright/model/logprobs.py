@@ -108,10 +108,7 @@ def _precise(tensor: Tensor) -> torch.dtype:
 
 
 def token_logprobs(
-    hidden_ND: Tensor,
-    weight_VD: Tensor,
-    targets_N: Tensor,
-    group: dist.ProcessGroup | None = None,
+    hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, group: dist.ProcessGroup | None = None
 ) -> Tensor:
     """log p(target) [N] in fp32 (fp64 for fp64 input), from hidden states and the output matrix.
 

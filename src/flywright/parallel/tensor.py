@@ -177,7 +177,10 @@ def refuse_tied(module: nn.Module) -> None:
     names = [name for name, _ in module.named_parameters(remove_duplicate=False)]
     shared = set(names) - {name for name, _ in module.named_parameters()}
     if shared:
-        raise UserError(f"{min(shared)} is tied to another weight: untie it before it is cut")
+        line = (
+            "is tied to another weight: such a model is held whole by one process, without a mesh"
+        )
+        raise UserError(f"{min(shared)} {line}")
 
 
 def _checked(module: nn.Module, ways: Mapping[str, str], ranks: int) -> Iterator[tuple[str, str]]:

@@ -15,6 +15,7 @@ from flywright.plan.time import Time, iteration_time
 from flywright.spec import MeshSpec, ModelSpec
 
 MICRO_BATCHES = (1, 2, 4, 8)
+_AXES = ("tp", "pp", "virtual", "cp", "micro", "dp")  # of a given mesh
 REPLAYED = 12  # candidates whose schedule is replayed op by op
 
 
@@ -70,13 +71,15 @@ def given(base: Job, mesh: str, gpus: int | None) -> Job:
 
     dp may be left to the number of GPUs. Raises UserError for what does not fit together.
     """
-    counts = {"cp": 1, "micro": 1, "tp": 1, "pp": 1, "virtual": 1}
+    counts: dict[str, int] = {}
     for pair in mesh.split(","):
         name, _, count = (part.strip() for part in pair.partition("="))
-        if name not in {*counts, "dp"} or not count.isdigit() or not int(count):
-            raise UserError(f"mesh: {pair!r} is not tp, pp, virtual, dp, cp or micro = a number")
+        if name not in _AXES or not count.isdigit() or not int(count):
+            raise UserError(f"mesh: {pair!r} is not {', '.join(_AXES)} = a number")
+        if name in counts:
+            raise UserError(f"mesh: {name} is given twice")
         counts[name] = int(count)
-    tp, pp, virtual, context = (counts[name] for name in ("tp", "pp", "virtual", "cp"))
+    tp, pp, virtual, context, micro = (counts.get(name, 1) for name in _AXES[:-1])
     inner = tp * pp * context
     dp = counts.get("dp", max(1, (gpus or inner) // inner))
     if gpus and inner * dp != gpus:
@@ -85,8 +88,10 @@ def given(base: Job, mesh: str, gpus: int | None) -> Job:
     if pp * virtual > spec.layers or spec.heads % tp or spec.kv_heads % tp:
         heads = f"{spec.heads} heads ({spec.kv_heads} of keys)"
         raise UserError(f"mesh: {spec.layers} layers and {heads} do not give {mesh} parts")
+    if base.sequence % context:
+        raise UserError(f"mesh: {base.sequence} tokens of a sequence have no {context} equal parts")
     shape = MeshSpec(tp=tp, pp=pp, virtual=virtual, dp=dp)
-    job = replace(base, mesh=shape, context=context, micro_batch=counts["micro"])
+    job = replace(base, mesh=shape, context=context, micro_batch=micro)
     _ = job.microbatches  # raises where the batch does not divide
     return job
 

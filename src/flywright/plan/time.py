@@ -124,9 +124,9 @@ def _pointwise_bytes(job: Job) -> float:
 
 def _tp_seconds(job: Job) -> float:
     """All-gather and reduce-scatter (or one all-reduce), twice a layer."""
-    tp = job.mesh.tp
+    tp, machine = job.mesh.tp, job.device.machine_gpus
     size = 4 * 2 * job.tokens * job.spec.hidden_size * (tp - 1) / tp
-    return size / (job.device.link_bandwidth * LINK_EFFICIENCY)
+    return size / _bandwidth(job, tp <= machine, cards=machine)
 
 
 def _head(job: Job) -> Ways:
@@ -138,14 +138,13 @@ def _head(job: Job) -> Ways:
     return matmul + loss, 2 * matmul + loss
 
 
-def _group_bandwidth(job: Job) -> float:
-    """What one GPU gets of the way between the ranks that hold the same weights."""
-    machine, ranks = job.device.machine_gpus, job.mesh.dp * job.context
+def _bandwidth(job: Job, inside: bool, cards: int) -> float:
+    """What one GPU gets of the way between ranks: the link inside a machine, or at most that of the
+    network cards that serve them there."""
     link = job.device.link_bandwidth * LINK_EFFICIENCY
-    if job.mesh.tp * ranks <= machine and job.mesh.pp == 1:
-        return link
-    rails = max(1, min(ranks, machine // job.mesh.tp)) if job.software.all_rails else 1
-    return min(link, rails * job.device.network_bandwidth * NETWORK_EFFICIENCY)
+    rails = max(1, cards) if job.software.all_rails else 1
+    across = rails * job.device.network_bandwidth * NETWORK_EFFICIENCY
+    return link if inside else min(link, across)
 
 
 def _exchange_seconds(job: Job, work_seconds: float) -> float:
@@ -160,7 +159,9 @@ def _exchange_seconds(job: Job, work_seconds: float) -> float:
     times = job.microbatches if job.gathers else 1
     each = (2 if job.gathers else 0) + 2 + soft.gradient_bytes
     size = fullest_parameters(job) * each * (ranks - 1) / ranks
-    took = times * size / _group_bandwidth(job)
+    tp, machine = job.mesh.tp, job.device.machine_gpus
+    inside = tp * ranks <= machine and job.mesh.pp == 1
+    took = times * size / _bandwidth(job, inside, cards=min(ranks, machine // tp))
     if not job.gathers:
         return soft.dp_exposed * took
     return max(0.0, took - work_seconds) + soft.dp_exposed * min(took, work_seconds)

@@ -20,11 +20,7 @@ LIMITS: dict[str, tuple[float, str, str]] = {
         "above",
         "the margin follows length: longer answers win; look at the pairs",
     ),
-    "kl_per_token": (
-        0.5,
-        "above",
-        "the policy leaves its reference: raise beta or lower the rate",
-    ),
+    "kl_per_token": (0.5, "above", "the policy leaves its reference: raise beta or lower the rate"),
 }
 
 

@@ -39,10 +39,7 @@ class MasterOptimizer:
             for wanted in ("muon", "adamw", "plain")
         )
         rate, decay = settings.learning_rate, settings.weight_decay
-        groups = [
-            {"params": adamw, "weight_decay": decay},
-            {"params": plain, "weight_decay": 0.0},
-        ]
+        groups = [{"params": adamw, "weight_decay": decay}, {"params": plain, "weight_decay": 0.0}]
         betas = settings.beta1, settings.beta2
         self._parts: list[torch.optim.Optimizer] = [
             torch.optim.AdamW(groups, lr=rate, betas=betas, fused=True)
