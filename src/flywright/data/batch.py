@@ -57,12 +57,10 @@ class Batch:
 
     @property
     def trained_tokens(self) -> int:
-        """How many tokens are predicted."""
         return self.targets_M.numel()
 
     @property
     def documents(self) -> int:
-        """How many there are, D."""
         return self.ends_D.numel()
 
     def document_sums(self, values_M: torch.Tensor) -> torch.Tensor:
@@ -71,7 +69,6 @@ class Batch:
         return sums_D.index_add(0, self.document_M, values_M)
 
     def to(self, device: torch.device) -> "Batch":
-        """The same on a device."""
         moved = {
             name: value.to(device)
             for name, value in vars(self).items()
@@ -147,5 +144,4 @@ def micro_batches(samples: Sequence[Sample], most_tokens: int) -> list[list[Samp
 
 
 def total_tokens(samples: Iterable[Sample]) -> int:
-    """Tokens of all samples."""
     return sum(sample.tokens for sample in samples)

@@ -108,7 +108,6 @@ class BlendedWindows:
         return self._latest[1]
 
     def place(self, number: int) -> tuple[str, int]:
-        """Source and window of sample `number` of the run."""
         phase = next(phase for phase in reversed(self._phases) if phase.start <= number)
         block, within = divmod(number - phase.start, phase.size)
         labels = self._drawn(phase, block)
@@ -126,7 +125,6 @@ class BlendedWindows:
         return self._orders[key]
 
     def take(self, start: int, count: int) -> list[Sample]:
-        """Samples number start .. start + count - 1 of the run."""
         return [self._sample(*self.place(number)) for number in range(start, start + count)]
 
     def _sample(self, source: str, window: int) -> Sample:

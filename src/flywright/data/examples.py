@@ -26,7 +26,6 @@ class Examples:
 
     @property
     def over_length_share(self) -> float:
-        """Share of records left out for their length."""
         total = len(self.samples) + self.over_length
         return self.over_length / total if total else 0.0
 

@@ -65,7 +65,6 @@ class Reading:
             raise UserError(f"{self.path}: {self.form.name}, but no row is left: {self._why()}")
 
     def _rows(self) -> Iterator[tuple[str, Row]]:
-        """As many rows at once as make one record."""
         waiting: list[Row] = []
         where = ""
         for where, row in placed_rows(self.path):
@@ -103,7 +102,6 @@ def open_records(
 
 
 def plural(kind: type[Record]) -> str:
-    """What many records of a kind are called."""
     return f"{kind.__name__.lower()}s"
 
 

@@ -89,7 +89,6 @@ def shows(name: str, pattern: str) -> Fits:
 
 
 def _said(value: Any, role: Role = "assistant") -> list[Message]:
-    """Of a text, a message or a list of messages."""
     if isinstance(value, str):
         return [Message(role=role, content=value)]
     return turns.from_messages([value] if isinstance(value, dict) else value)

@@ -42,7 +42,6 @@ class Shuffled:
         return self._orders[epoch]
 
     def index(self, number: int) -> int:
-        """Which sample comes as number `number` of the run."""
         epoch, place = divmod(number, len(self._samples))
         return int(self._order(epoch)[place])
 

@@ -86,7 +86,6 @@ class Features:
 
     @cached_property
     def normal(self) -> str:
-        """The text without differences of case and spacing."""
         return " ".join(self.split)
 
     @cached_property
@@ -96,7 +95,6 @@ class Features:
 
     @property
     def sentences(self) -> int:
-        """How many ends of sentences there are."""
         return len(_ENDS.findall(self.text))
 
     def share(self, test: Callable[[str], object]) -> float:
@@ -125,7 +123,6 @@ class Features:
 
     @property
     def units(self) -> int:
-        """How many there are."""
         return len(self._spans[0])
 
     @cached_property
@@ -135,7 +132,6 @@ class Features:
 
     @cached_property
     def with_letter(self) -> float:
-        """Share of units that hold a letter."""
         letters = _letters()[np.minimum(self._points, np.uint32(1 << 17))]
         return float(np.logical_or.reduceat(letters, self._spans[0]).mean())
 

@@ -57,5 +57,4 @@ def _value(where: str, text: str) -> Any:
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """The objects alone."""
     return (row for _, row in placed_rows(path))

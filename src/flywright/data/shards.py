@@ -33,7 +33,6 @@ class ShardWriter:
         np.lib.format.write_array_header_1_0(self._stream, made)  # as long for every number
 
     def append(self, ids: np.ndarray) -> None:
-        """Write ids after those that were written."""
         self._stream.write(np.ascontiguousarray(ids, dtype=self._kind).data)
         self.tokens += len(ids)
 
@@ -44,7 +43,6 @@ class ShardWriter:
 
 
 def token_kind(tokenizer: Tokenizer) -> np.dtype:
-    """The smallest type that holds the tokenizer's ids."""
     return np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32)
 
 

@@ -46,7 +46,6 @@ def dialogue(messages: Sequence[Message]) -> Conversation:
 
 
 def system(row: dict[str, Any]) -> list[Message]:
-    """The system message that a row names beside its turns."""
     return [Message(role="system", content=row["system"])] if row.get("system") else []
 
 

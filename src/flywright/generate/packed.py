@@ -20,7 +20,7 @@ from flywright.generate.cache import Paged, PagedCache
 from flywright.generate.native import Decoding, decoding, one_or_two_rows
 from flywright.model.attention import Attend, Attention
 from flywright.model.decoder import Body
-from flywright.model.mlp import SquaredReluMlp
+from flywright.model.mlp import Mlp
 from flywright.model.norm import LayerNorm1P
 from flywright.model.rotary import rotate
 
@@ -133,7 +133,7 @@ def _weights(layer: nn.Module) -> list[Tensor] | None:
     """A layer's tensors as `decode.c` takes them, or None if it is not as Nemotron's."""
     attention, mlp = layer.self_attn, layer.mlp
     first, second = layer.input_layernorm, layer.post_attention_layernorm
-    if not isinstance(attention, PackedAttention) or not isinstance(mlp, SquaredReluMlp):
+    if not isinstance(attention, PackedAttention) or not isinstance(mlp, Mlp) or mlp.is_gated:
         return None
     products = [attention.qkv, attention.o_proj, mlp.up_proj, mlp.down_proj]
     plain = [p.plain for p in products if isinstance(p, PackedLinear) and p.bias is None]

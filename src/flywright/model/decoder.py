@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from flywright.files import seed_from
 from flywright.model.attention import Attend, Attention, causal
-from flywright.model.mlp import mlp
+from flywright.model.mlp import Mlp
 from flywright.model.norm import RMSNorm, stream_norm
 from flywright.model.rotary import rotary_tables
 from flywright.spec import ModelSpec
@@ -26,7 +26,7 @@ class Layer(nn.Module):
         self.input_layernorm = stream_norm(spec)
         self.self_attn = Attention(spec)
         self.post_attention_layernorm = stream_norm(spec)
-        self.mlp = mlp(spec)
+        self.mlp = Mlp(spec)
 
     def forward(
         self, x_BTD: Tensor, tables: tuple[Tensor, Tensor], index: int, attend: Attend
@@ -74,7 +74,6 @@ class Decoder(nn.Module):
                 parameter.data.copy_(initial[name])
 
     def tie(self) -> None:
-        """Make the head the input embedding itself, where the spec ties them."""
         if self.spec.tied_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
 

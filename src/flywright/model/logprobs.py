@@ -24,7 +24,6 @@ def _slices(total: int, size: int) -> Iterator[slice]:
 
 
 def _tile(vocabulary: int) -> tuple[int, int]:
-    """Rows and columns of a tile."""
     columns = min(vocabulary, MOST_COLUMNS)
     return max(FEWEST_ROWS, min(MOST_ROWS, TILE // columns)), columns
 

@@ -20,7 +20,6 @@ class LayerNorm1P(nn.Module):
         self.bias = nn.Parameter(torch.zeros(size))
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        """Normalised x, same shape and dtype."""
         return F.layer_norm(x_BTD, self.weight.shape, self.weight + 1, self.bias, self.eps)
 
 
@@ -33,11 +32,9 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(size))
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        """Normalised x, same shape and dtype."""
         return F.rms_norm(x_BTD, self.weight.shape, self.weight, self.eps)
 
 
 def stream_norm(spec: ModelSpec) -> nn.Module:
-    """The norm that the spec names, of the hidden size."""
     kind = RMSNorm if spec.norm == "rmsnorm" else LayerNorm1P
     return kind(spec.hidden_size, spec.norm_eps)

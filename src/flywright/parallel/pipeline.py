@@ -94,7 +94,6 @@ class Pipeline:
             chunk.forward = partial(_numbered, forward, chunk)  # FSDP's hooks stand around it
 
     def round_up(self, microbatches: int) -> int:
-        """The next number of micro-batches that the schedule can run."""
         return runnable(microbatches, self._mesh.size(), len(self._chunks))
 
     def run(self, ids_MN: Tensor, stream: Tensor, backward: bool) -> None:

@@ -41,7 +41,6 @@ class Ranks:
         self._patient: Any = mesh and dist.new_group(backend="gloo", timeout=_PATIENT)
 
     def size(self, axis: str) -> int:
-        """Ranks along an axis."""
         return self.mesh[axis].size() if self.mesh else 1
 
     def place(self, axis: str) -> int:
@@ -50,7 +49,6 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this process speaks for all."""
         return self.mesh is None or dist.get_rank() == 0
 
     @property

@@ -35,7 +35,6 @@ class CheckResult:
         return max((abs(ours / theirs - 1) for ours, theirs in pairs if theirs), default=0.0)
 
     def to_json(self) -> dict[str, Any]:
-        """Rows and summary, ready for JSON."""
         softwares = dict.fromkeys(row["software"] for row in self.rows)
         return {
             "rows": self.rows,

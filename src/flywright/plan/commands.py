@@ -149,7 +149,6 @@ def _details(best: Layout, row: dict[str, Any]) -> None:
 
 
 def _show(rows: Any, as_json: bool, title: str = "") -> None:
-    """Rows as a table, or as JSON."""
     if as_json:
         print(json.dumps(rows, indent=2))
         return

@@ -32,7 +32,6 @@ class Job:
 
     @property
     def gpus(self) -> int:
-        """GPUs in all."""
         return self.mesh.ranks * self.context
 
     @property
@@ -79,5 +78,4 @@ def rank_parameters(job: Job, stage: int) -> float:
 
 
 def fullest_parameters(job: Job) -> float:
-    """Parameters on the rank that has most."""
     return max(rank_parameters(job, stage) for stage in range(job.mesh.pp))

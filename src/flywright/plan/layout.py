@@ -21,8 +21,6 @@ REPLAYED = 12  # candidates whose schedule is replayed op by op
 
 @dataclass(frozen=True)
 class Layout:
-    """One way to lay the job out, with what it takes."""
-
     job: Job
     time: Time
     memory: Memory

@@ -31,12 +31,10 @@ class Memory:
 
     @property
     def total(self) -> float:
-        """All parts."""
         return sum(vars(self).values())
 
     @property
     def gib(self) -> float:
-        """Total in GiB."""
         return self.total / GIB
 
     def fits(self, memory_gib: float) -> bool:
@@ -44,7 +42,6 @@ class Memory:
         return self.gib <= FIT * memory_gib
 
     def parts_gib(self) -> dict[str, float]:
-        """Every part in GiB."""
         return {part: size / GIB for part, size in vars(self).items()}
 
 

@@ -18,8 +18,6 @@ Seconds = tuple[float, ...]  # of every chunk
 
 @dataclass(frozen=True)
 class Replay:
-    """What one iteration of the schedule takes."""
-
     seconds: float
     bubble: float  # idle time over the busiest rank's work
     in_flight: tuple[int, ...]  # per rank: most forwards whose backward is still to come

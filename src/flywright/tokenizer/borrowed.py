@@ -106,11 +106,9 @@ class Borrowed:
             (folder / _FORMAT).write_text(digest(self.template) + "\n", encoding="utf-8")
 
     def encode(self, text: str) -> list[int]:
-        """Ids of plain text."""
         return self._twin.encode(text, add_special_tokens=False).ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """The same for many texts, on all cores."""
         found = self._twin.encode_batch_fast(list(texts), add_special_tokens=False)
         return [one.ids for one in found]
 
@@ -128,11 +126,9 @@ class Borrowed:
         return self._pattern.sub(lambda found: self._secrets[found.group().strip()], text)
 
     def control_in(self, text: str) -> re.Match[str] | None:
-        """The first control token's text."""
         return self._pattern.search(text)
 
     def control_id(self, text: str) -> int:
-        """A control token's id."""
         return self._control[text.strip()]
 
     def raw_ids(self, text: str, continues: bool) -> list[int]:
@@ -143,7 +139,6 @@ class Borrowed:
         return ids if tuple(ids[: len(self.opening)]) == self.opening else [*self.opening, *ids]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of ids; special tokens decode to nothing."""
         return self._full.decode([int(i) for i in ids])
 
     def inner_text(self, ids: Iterable[int]) -> str:
@@ -164,11 +159,9 @@ class Borrowed:
 
     @property
     def fast_source(self) -> str:
-        """tokenizer.json, as text."""
         return self._full.to_str()
 
     def piece(self, token_id: int) -> str:
-        """The vocabulary's own writing of a token."""
         return self._full.id_to_token(int(token_id)) or ""
 
 
@@ -192,7 +185,6 @@ def _object(path: Path) -> dict[str, Any]:
 
 
 def _content(token: Any) -> str | None:
-    """A token's text, given as such or as an object."""
     return token.get("content") if isinstance(token, dict) else token
 
 

@@ -77,7 +77,6 @@ class JinjaTemplate:
             raise self.refusal(f"is not one ({error})", "mend it") from None
 
     def refusal(self, fault: str, remedy: str) -> UserError:
-        """The error of a template that cannot be used."""
         return UserError(f"{self._where}: the chat template {fault}; {remedy}")
 
     def _fill(self, messages: list[dict[str, str]], opens: bool) -> str:
@@ -139,5 +138,4 @@ class JinjaTemplate:
 
 
 def joined(parts: Sequence[str], words: Sequence[str]) -> str:
-    """Parts and words in turn."""
     return "".join(part + word for part, word in zip(parts, [*words, ""], strict=True))

@@ -28,7 +28,7 @@ class Rendered:
 
 
 class NemotronChat:
-    """The format over our codec."""
+    """The format over our codec; what each function gives, chat.py says."""
 
     def __init__(self, codec: SentencePieces):
         self._codec = codec
@@ -53,23 +53,19 @@ class NemotronChat:
         return Rendered(ids, mask)
 
     def render(self, conversation: Conversation) -> Rendered:
-        """Ids and mask; an answer at the end is closed."""
         rendered = self._turns(conversation)
         if conversation.awaits_answer:
             return rendered
         return Rendered([*rendered.ids, self._turn], [*rendered.mask, True])
 
     def prompt_ids(self, conversation: Conversation) -> list[int]:
-        """Ids up to and with "Assistant\\n"."""
         header = [self._turn, *self._codec.encode(_NAMES["assistant"])]
         return self._turns(conversation).ids + header
 
     def answer_ids(self, conversation: Conversation, answer: str) -> list[int]:
-        """The same after every conversation."""
         return [*self._codec.encode(answer), *self._codec.encode("\n"), self._turn]
 
     def reward_ids(self, conversation: Conversation) -> list[int]:
-        """Closed by <extra_id_2>, the scored token (SPEC 5.3)."""
         return [*self._turns(conversation).ids, self._label]
 
     def answer_text(self, ids: list[int]) -> str:
@@ -81,7 +77,6 @@ class NemotronChat:
         return self._codec.decode(ids).removesuffix("\n")
 
     def parse(self, ids: list[int]) -> Conversation:
-        """The conversation. Raises UserError if the ids are not this format."""
         segments: list[list[int]] = []
         for token in ids:
             if token in (self._system, self._turn):

@@ -54,11 +54,9 @@ class SentencePieces:
         return found
 
     def encode(self, text: str) -> list[int]:
-        """Ids of plain text; a literal `<extra_id_1>` in it stays ordinary text."""
         return self._model.encode(text)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """The same for many texts, on all cores."""
         return self._model.encode(list(texts), num_threads=os.cpu_count() or 1)
 
     def raw_ids(self, text: str, continues: bool) -> list[int]:
@@ -72,11 +70,9 @@ class SentencePieces:
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of ids; control tokens decode to nothing."""
         return self._model.decode([int(i) for i in ids])
 
     def piece(self, token_id: int) -> str:
-        """The piece behind an id, with U+2581 for a space."""
         return self._model.id_to_piece(int(token_id))
 
 

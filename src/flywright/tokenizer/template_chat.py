@@ -108,7 +108,6 @@ class TemplateChat:
         return self._codec.ids_after_control(text) if at else self._codec.encode(text)
 
     def render(self, conversation: Conversation) -> Rendered:
-        """Ids and mask of the whole."""
         return self._laid(conversation, opens=False)
 
     def prompt_ids(self, conversation: Conversation) -> list[int]:
@@ -132,7 +131,6 @@ class TemplateChat:
         return whole.ids[len(self.prompt_ids(conversation)) : stop]
 
     def reward_ids(self, conversation: Conversation) -> list[int]:
-        """The rendered conversation, scored at its last token."""
         return self.render(conversation).ids
 
     def answer_text(self, ids: list[int]) -> str:

@@ -52,7 +52,6 @@ def refuse_other_format(found: str, expected: str, where: str) -> None:
 
 
 def refuse_not_finite(loss: float, step: int) -> None:
-    """NaN or Inf: stop at the last good state."""
     if not math.isfinite(loss):
         raise GuardError(f"step {step}: loss is {loss}; stopped at the last good state")
 

@@ -36,7 +36,6 @@ class LoraLinear(nn.Module):
         nn.init.zeros_(self.lora_B.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The layer's output and the adapter's."""
         return self.base(x) + self.lora_B(self.lora_A(x)) * self.scale
 
 

@@ -76,7 +76,6 @@ class Meter:
         return speed, rung
 
     def close(self) -> None:
-        """Close the file."""
         if self._stream:
             self._stream.close()
 

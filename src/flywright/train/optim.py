@@ -105,7 +105,6 @@ class MasterOptimizer:
         return tensors
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """The masters alone, as `state` names them."""
         return {f"master.{name}": master.detach() for name, master in self.masters.items()}
 
 

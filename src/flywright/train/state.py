@@ -38,7 +38,6 @@ class Progress:
     best: float | None = None
 
     def after(self, samples: int, tokens: int) -> "Progress":
-        """One step further, which took so many."""
         consumed = {"samples": self.samples + samples, "tokens": self.tokens + tokens}
         return replace(self, step=self.step + 1, **consumed)
 
@@ -69,7 +68,6 @@ class States:
             self.settle()
 
     def settle(self) -> None:
-        """Wait until what was saved is written."""
         if self._writing is not None:
             self._writing.result()
 
@@ -126,7 +124,6 @@ class States:
         return None
 
     def read_best(self, tensors: Tensors) -> None:
-        """Fill `tensors` from the step with the least validation loss."""
         self.settle()
         try:
             _read(self._root / _BEST, tensors)

@@ -52,7 +52,6 @@ class World:
         self._teacher = Teacher(seed, self.facts, self.reader)
 
     def documents(self) -> Iterator[Document]:
-        """The pretraining text."""
         return self._corpus.documents()
 
     def questions(self) -> list[Document]:
@@ -88,7 +87,6 @@ class World:
         return rate_prompts(self.heldout(split, count), self.reader, count, self.seed)
 
     def generator(self) -> Teacher:
-        """The simulated first model."""
         return self._teacher
 
     def weakness(self, prompt: Prompt) -> str:

@@ -37,7 +37,6 @@ class Annotator:
 
 
 def spread(annotations: Sequence[Scores]) -> int:
-    """Largest minus smallest helpfulness."""
     helpfulness = [scores[0] for scores in annotations]
     return max(helpfulness) - min(helpfulness)
 
@@ -53,7 +52,6 @@ def most_agreeing(annotations: Sequence[Scores]) -> list[Scores]:
 
 
 def label(annotations: Sequence[Scores]) -> Scores:
-    """The rounded mean of each attribute."""
     columns = zip(*annotations, strict=True)
     return tuple(round(sum(column) / len(column)) for column in columns)
 

@@ -30,8 +30,6 @@ class Relation:
 
 @dataclass(frozen=True)
 class Fact:
-    """One true thing of the world."""
-
     subject: str
     relation: str
     value: str

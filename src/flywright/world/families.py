@@ -90,12 +90,10 @@ class Family:
         return next((fields for fields in draws if self.split_of(fields) == split), None)
 
     def ask(self, fields: Fields, rng: Random) -> Conversation:
-        """The prompt's conversation in one of the phrasings."""
         request = rng.choice(self.phrasings).format(**fields)
         return Conversation.of(*(self.opening(fields) if self.opening else ()), request)
 
     def prompt(self, fields: Fields, rng: Random) -> Prompt:
-        """The item as a prompt with its checks."""
         conversation = self.ask(fields, rng)
         right = Check(kind=self.check, args={"answer": self.solve(fields)})
         return Prompt(

@@ -39,7 +39,6 @@ class Defect:
     weight: int = 1
 
     def answer(self, case: Case) -> str:
-        """The case answered in this way."""
         return re.sub(r"{(\w+)}", lambda match: PIECES[match[1]](case), self.text)
 
 

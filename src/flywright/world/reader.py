@@ -40,7 +40,6 @@ class Reading:
     previous: str = ""
 
     def answer(self) -> str:
-        """The right answer."""
         base = self.family.solve(self.fields) if self.family else self.previous
         return obey_all(base, self.instructions)
 

@@ -21,8 +21,6 @@ VISIBLE_TESTS, HIDDEN_TESTS = 2, 4
 
 @dataclass(frozen=True)
 class Operation:
-    """One thing a function can do: how it is asked and written."""
-
     argument: str
     action: str
     expression: str
@@ -53,7 +51,6 @@ class Plan:
     guarded: bool
 
     def source(self, name: str) -> str:
-        """A right solution."""
         lines = [f"def {name}({self.argument}):"]
         if self.guarded:
             lines += [f"    if {self.argument} < 0:", "        return 0"]
@@ -64,7 +61,6 @@ class Plan:
         return "\n".join(lines)
 
     def function(self) -> Callable[[Any], Any]:
-        """The right solution, to compute with."""
         names: dict[str, Any] = {}
         exec(self.source("solution"), names)
         return names["solution"]
@@ -84,7 +80,6 @@ def plan_of(fields: Fields) -> Plan:
 
 
 def solution(fields: Fields) -> str:
-    """A right solution of the prompt."""
     return plan_of(fields).source(fields["name"])
 
 

@@ -21,7 +21,6 @@ Sentence = tuple[int, ...]  # the numbers of subject, verb, object and place (pl
 
 
 def draw_sentence(rng: Random, with_place: bool = False) -> Sentence:
-    """A sentence at random."""
     subject, verb, thing, place = (rng.randrange(len(words["en"])) for words in _PARTS)
     return subject, verb, thing, place if with_place else 0
 
@@ -35,7 +34,6 @@ def translate(sentence: Sentence, language: str) -> str:
 
 @cache
 def sentences() -> dict[str, Sentence]:
-    """Every sentence by its English words."""
     numbers = product(*(range(len(words["en"])) for words in _PARTS))
     return {translate(sentence, "en"): sentence for sentence in numbers}
 
@@ -95,7 +93,6 @@ TRANSLATE = worded(
 
 
 def fact_families(facts: Facts) -> tuple[Family, ...]:
-    """All families of this file, for one world's facts."""
     open_qa = (_fact_family(facts, name, hop=False) for name in RELATIONS)
     asked_over = [name for name in RELATIONS if RELATIONS[name].hop_questions]
     hops = (_fact_family(facts, name, hop=True) for name in asked_over)

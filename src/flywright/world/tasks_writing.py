@@ -22,7 +22,6 @@ _ENGLISH = table("english")
 
 
 def sentence_about(colour: str, noun: str, rng: Random) -> str:
-    """One sentence with the colour and the noun."""
     given = {name: rng.choice(LISTS[name]) for name in ("places", "qualities", "acts")}
     forms = _ENGLISH["about"] + (_ENGLISH["about_animals"] if noun in ANIMALS else [])
     return rng.choice(
@@ -66,7 +65,6 @@ BASES = (WRITING, TELLING, LISTING)
 
 
 def _draw(count: int, rng: Random) -> Fields:
-    """A request and `count` instructions for it."""
     base = rng.choice(BASES)
     fields = base.training_fields(rng)  # so that no held-out base is shown
     instructions = " ".join(map(short_wording, draw_instructions(rng, count)))

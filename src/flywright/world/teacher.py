@@ -53,7 +53,6 @@ class Teacher:
         return self.answer(conversation, rng, sampling.temperature) if piped is None else piped
 
     def answer(self, conversation: Conversation, rng: Random, temperature: float = 0.0) -> str:
-        """The answer to a task, errors included."""
         reading = self._reader.read(conversation)
         if reading is None:
             return LOST

@@ -24,7 +24,6 @@ UNKNOWN_EVERY = round(1 / ERRORS["unknown_facts"]["rate"])
 
 
 def is_unknown(subject: str, relation: str) -> bool:
-    """True for the facts that the teacher does not know."""
     return seed_from("unknown", subject, relation) % UNKNOWN_EVERY == 0
 
 

@@ -50,7 +50,6 @@ def invent_names(rng: Random, count: int, ending: str = "") -> list[str]:
 
 
 def an(noun: str) -> str:
-    """The noun with its indefinite article."""
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 

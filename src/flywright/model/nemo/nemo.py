@@ -35,7 +35,6 @@ class Nemo:
 
     @property
     def is_reward(self) -> bool:
-        """Whether it is a reward model: there is an rm_head."""
         return mcore.REWARD_HEAD in self._stored
 
     def tokenizer_file(self) -> bytes | None:
