@@ -208,3 +208,10 @@ def test_other_data_under_the_same_name_is_not_taken_for_done(policy, tmp_path):
 def test_settings_that_cannot_work_get_one_line(policy, verb, name, override, complaint):
     with pytest.raises(UserError, match=complaint):
         step(verb, GOLDEN / name, policy, override)
+
+
+def test_a_wrong_model_leaves_no_claim_behind(policy, tmp_path):
+    """`out` is not taken by settings that could not work: the mended command runs there."""
+    with pytest.raises(UserError, match=r"config\.json: cannot read"):
+        step("sft", GOLDEN / "nemo_chat.jsonl", policy, f"model='{tmp_path / 'none'}'")
+    assert not (policy.parent / "sft").exists()

@@ -101,3 +101,6 @@ def test_bad_adapters_get_one_line(tiny_spec, tmp_path):
     wide = tiny_spec.model_copy(update={"hidden_size": 48})
     with pytest.raises(UserError, match="another size"):
         lora.merge(Decoder(wide, seed=0), tmp_path / "adapter")
+    (tmp_path / "adapter" / "adapter_model.safetensors").write_bytes(b"torn")
+    with pytest.raises(UserError, match="not an adapter folder"):
+        lora.merge(Decoder(tiny_spec, seed=0), tmp_path / "adapter")

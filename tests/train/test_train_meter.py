@@ -149,7 +149,7 @@ def test_tensorboard_gets_every_figure(tiny_spec, tmp_path):
 def test_a_missing_extra_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "wandb", None)
     with pytest.raises(UserError, match=r"no wandb: pip install 'flywright\[log\]"):
-        meter.open_sinks(["wandb"], tmp_path)
+        meter.Meter(tmp_path, 0, ["wandb"])
 
 
 def test_filling_up_is_not_work(tiny_spec):

@@ -7,7 +7,7 @@ from flywright.spec import ModelSpec
 
 
 class Mlp(nn.Module):
-    """down(relu(up(x))^2), two matrices; with a gate down(silu(gate(x)) * up(x)), three. No bias."""
+    """down(relu(up(x))^2), or with a gate down(silu(gate(x)) * up(x)); no biases."""
 
     def __init__(self, spec: ModelSpec):
         super().__init__()

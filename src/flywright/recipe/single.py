@@ -19,6 +19,7 @@ from flywright.data.quality import Quality
 from flywright.data.shards import write_shard
 from flywright.errors import UserError
 from flywright.files import digest, locked, write_json
+from flywright.model import read_spec
 from flywright.parallel import Ranks, joined
 from flywright.progress import silent
 from flywright.recipe import files, training
@@ -182,6 +183,8 @@ def _reading(verb: str, own: OwnFolder) -> Reading | None:
 def _claim(verb: str, own: OwnFolder, stack: ExitStack) -> Teller:
     """The folder is this step's, as long as `stack` is open; another's work is not written over."""
     _reading(verb, own)  # of a form that the verb reads, before anything is written
+    if isinstance(base := getattr(own, "model", None), Path):
+        read_spec(base)
     stack.enter_context(locked(own.out))
     inputs = [getattr(own, name, None) for name in ("data", "model", "tokenizer")]
     read = [bytes_of(path) for path in inputs if isinstance(path, Path)]

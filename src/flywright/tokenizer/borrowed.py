@@ -17,7 +17,7 @@ from typing import Any
 import tokenizers
 
 from flywright.errors import UserError
-from flywright.files import digest, named_disk_errors
+from flywright.files import digest, named_disk_errors, read_json
 
 FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
@@ -36,14 +36,14 @@ class Borrowed:
         self.where = str(folder)
         found = [folder / name for name in FILES if (folder / name).is_file()]
         self._files = {path.name: path.read_bytes() for path in found}
-        config = _object(folder / "special_tokens_map.json")
-        config |= _object(folder / "tokenizer_config.json")
+        config = read_json(folder / "special_tokens_map.json", missing_ok=True)
+        config |= read_json(folder / "tokenizer_config.json", missing_ok=True)
         self.template = self._template(config)
         self._refuse_other_template(folder / _FORMAT)
         texts = {name: _content(config.get(name)) for name in _VARIABLES}
         self.variables = {name: text for name, text in texts.items() if text is not None}
         self._full = _build(self._files["tokenizer.json"].decode("utf-8"), self.where)
-        tree = _object(folder / "tokenizer.json")
+        tree = read_json(folder / "tokenizer.json", missing_ok=True)
         tree["post_processor"] = None
         nonce = secrets.token_hex(8)
         control = [token for token in tree["added_tokens"] if _is_control(token, self.template)]
@@ -89,7 +89,7 @@ class Borrowed:
 
     def _ends(self, folder: Path) -> tuple[int, ...]:
         """Ends that generation_config.json names, then the tokenizer's own eos_token."""
-        named = _object(folder / "generation_config.json").get("eos_token_id")
+        named = read_json(folder / "generation_config.json", missing_ok=True).get("eos_token_id")
         own = self._token_id("eos_token")
         ends = [one for one in (named if isinstance(named, list) else [named]) if one != own]
         found = tuple(one for one in (*ends, own) if one is not None)
@@ -175,15 +175,6 @@ def _build(source: str, where: str) -> tokenizers.Tokenizer:
     return built
 
 
-def _object(path: Path) -> dict[str, Any]:
-    """A JSON file's object, empty where there is none."""
-    try:
-        tree = json.loads(path.read_bytes()) if path.is_file() else {}
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON: {error}") from None
-    return tree if isinstance(tree, dict) else {}
-
-
 def _content(token: Any) -> str | None:
     return token.get("content") if isinstance(token, dict) else token
 
@@ -195,26 +186,23 @@ def _is_control(token: dict[str, Any], template: str) -> bool:
 
 def _any_of(control: list[dict[str, Any]]) -> re.Pattern[str]:
     """Matches control texts, the longest first, with the space that they swallow."""
-    ordered = sorted(control, key=lambda token: -len(token["content"]))
-    texts = [
-        r"\s*" * token["lstrip"] + re.escape(token["content"]) + r"\s*" * token["rstrip"]
-        for token in ordered
-    ]
+    space, ordered = r"\s*", sorted(control, key=lambda token: -len(token["content"]))
+    texts = (space * t["lstrip"] + re.escape(t["content"]) + space * t["rstrip"] for t in ordered)
     return re.compile("|".join(texts) or "(?!)")
 
 
 def _renamed(tree: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
     """The tokenizer with other names for some tokens, which no merge gives any more."""
     model = dict(tree["model"])
-    vocabulary = model["vocab"]
-    if isinstance(vocabulary, dict):
-        model["vocab"] = {names.get(piece, piece): index for piece, index in vocabulary.items()}
+    new = lambda piece: names.get(piece, piece)  # noqa: E731
+    if isinstance(model["vocab"], dict):
+        model["vocab"] = {new(piece): index for piece, index in model["vocab"].items()}
     else:
-        model["vocab"] = [[names.get(piece, piece), score] for piece, score in vocabulary]
+        model["vocab"] = [[new(piece), score] for piece, score in model["vocab"]]
     if model.get("unk_token"):
-        model["unk_token"] = names.get(model["unk_token"], model["unk_token"])
+        model["unk_token"] = new(model["unk_token"])
     if model.get("merges"):
         merges = (m.split(" ") if isinstance(m, str) else m for m in model["merges"])
         model["merges"] = [m for m in merges if not {*m, "".join(m)} & names.keys()]
-    added = [{**t, "content": names.get(t["content"], t["content"])} for t in tree["added_tokens"]]
+    added = [{**token, "content": new(token["content"])} for token in tree["added_tokens"]]
     return {**tree, "model": model, "added_tokens": added}

@@ -4,14 +4,13 @@ Loading a tokenizer.model through transformers' own conversion gives wrong ids f
 dummy prefix, so tokenizer.json is built here, piece by piece, and tested against SentencePiece.
 """
 
-import json
 from pathlib import Path
 
 import sentencepiece
 import tokenizers
 from tokenizers import decoders, models, normalizers
 
-from flywright.files import digest
+from flywright.files import digest, write_json
 
 # one line: a newline in the template would be one in the prompt
 CHAT_TEMPLATE = "".join(
@@ -69,5 +68,5 @@ def write_fast_tokenizer(
         "clean_up_tokenization_spaces": False,
         "chat_format_hash": CHAT_HASH,
     }
-    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    write_json(folder / "tokenizer_config.json", config)
     (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE)

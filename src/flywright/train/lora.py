@@ -4,15 +4,16 @@ y = x W^T + (alpha / rank) (x A^T) B^T. A starts random, B at zero: at first not
 Shapes: R rank, D in, E out.
 """
 
-import json
 import math
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from flywright.errors import UserError
+from flywright.files import read_json, write_json
 from flywright.model import Decoder, RewardModel
 from flywright.train.settings import LoraSettings
 
@@ -91,9 +92,8 @@ def save_adapter(model: nn.Module, settings: LoraSettings, folder: Path) -> None
         "target_modules": settings.targets,
         "modules_to_save": [_HEAD] if is_reward else None,
     }
-    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / _CONFIG, config)
     save_file(tensors, folder / _TENSORS, metadata={"format": "pt"})
-    (folder / _CONFIG).write_text(json.dumps(config, indent=2) + "\n")
 
 
 @torch.no_grad()
@@ -103,13 +103,12 @@ def merge(model: Decoder | RewardModel, folder: Path) -> None:
     Raises UserError where it is no plain LoRA adapter, or of another model.
     """
     try:
-        config = json.loads((folder / _CONFIG).read_text())
-        tensors = load_file(folder / _TENSORS)
-    except (OSError, ValueError) as error:
+        config, tensors = read_json(folder / _CONFIG), load_file(folder / _TENSORS)
+        scale = config["lora_alpha"] / config["r"]
+    except (OSError, KeyError, SafetensorError, UserError) as error:
         raise UserError(f"{folder}: not an adapter folder: {error}") from None
     if config.get("use_dora") or config.get("rank_pattern") or config.get("use_rslora"):
         raise UserError(f"{folder}: only plain LoRA adapters can be merged")
-    scale = config["lora_alpha"] / config["r"]
     parameters = dict(model.named_parameters())
     for name, tensor in tensors.items():
         bare = name.removeprefix(_PREFIX).replace(".default", "")
