@@ -162,6 +162,8 @@ def _attributes(marks: Mapping[str, Any]) -> Fields:
         found[name] = None if value is None or float(value) == -100 else float(value)
         if not 0 <= (found[name] or 0) <= 4:
             raise ValueError(f"{name} is {mark}, not from 0 to 4")
+    if set(found.values()) == {None}:
+        raise LeftOut("without any of the five attributes")
     return found
 
 
@@ -174,10 +176,8 @@ def _means(row: Row) -> bool:
 
 
 def _helpsteer(row: Row) -> Fields:
-    said, found = [*turns.from_marks(row["prompt"]), *_said(row["response"])], _attributes(row)
-    if set(found.values()) == {None}:
-        raise LeftOut("without any of the five attributes")
-    return {"conversation": turns.conversation(said), **found}
+    said = [*turns.from_marks(row["prompt"]), *_said(row["response"])]
+    return {"conversation": turns.conversation(said), **_attributes(row)}
 
 
 def _strength(row: Row) -> Fields:
@@ -215,8 +215,6 @@ def _regression(row: Row) -> Fields:
     if names is None:
         raise ValueError(f"a label of {len(row['label'])} values, neither five nor nine")
     found = _attributes(dict(zip(names, row["label"], strict=True)))
-    if set(found.values()) == {None}:
-        raise LeftOut("without any of the five attributes")
     return {"conversation": turns.dialogue(turns.from_text(row["text"])), **found}
 
 

@@ -27,7 +27,7 @@ import numpy as np
 from flywright.data import dedup
 from flywright.data.documents import PART_BYTES, DocumentFiles, Piece, parts, read
 from flywright.data.quality import Features, Quality, reason
-from flywright.data.shards import ShardWriter, WordEncoder, open_shard, shard_writer
+from flywright.data.shards import Append, WordEncoder, open_shard, shard_writer
 from flywright.errors import FlywrightError, UserError
 from flywright.files import atomic_folder, digest, remove_leftovers, write_json, write_text
 from flywright.progress import Tick
@@ -178,7 +178,7 @@ def _encode(work: Path, tokenizer_folder: Path, folder: Path, job: Job) -> None:
         zip(rows.tolist(), np.load(work / "copies" / f"{job[0]}.npy").tolist(), strict=True)
     )
     counts: Counts = defaultdict(Counter)
-    writers: dict[str, ShardWriter] = {}
+    writers: dict[str, Append] = {}
     with atomic_folder(folder) as temporary, ExitStack() as open_files:
         for row, text in enumerate(read(job[1], job[2])):
             mark, count = marks.get(row), counts[text.shard]
@@ -190,7 +190,7 @@ def _encode(work: Path, tokenizer_folder: Path, folder: Path, job: Job) -> None:
                 made = shard_writer(temporary / f"{text.shard}.npy", encoder.kind)
                 writers[text.shard] = open_files.enter_context(made)
             ids = encoder.document(text.text)
-            writers[text.shard].append(ids)
+            writers[text.shard](ids)
             count += {"kept": 1, "bytes": len(text.text.encode()), "tokens": len(ids)}
         write_json(temporary / "counts.json", counts)
 
@@ -205,9 +205,9 @@ def _join(work: Path, out: Path) -> Counts:
         path = out / f"{shard}.npy"
         found = sorted(work.glob(f"tokens/*/{shard}.npy"))
         if found and not path.exists():
-            with shard_writer(path, open_shard(found[0]).dtype) as writer:
+            with shard_writer(path, open_shard(found[0]).dtype) as append:
                 for part in found:
-                    writer.append(open_shard(part))
+                    append(open_shard(part))
         for part in found:  # so the tokens are on the disk twice for one shard only
             part.unlink()
     return dict(sorted(total.items()))

@@ -5,11 +5,10 @@ of documents is in memory.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
@@ -17,29 +16,8 @@ from flywright.errors import UserError
 from flywright.files import atomic_file
 from flywright.tokenizer import Tokenizer
 
+Append = Callable[[np.ndarray], int]
 BATCH_DOCUMENTS = 1024  # that all cores encode at once
-
-
-class ShardWriter:
-    """Appends ids to an open .npy file, whose header is written again with their number."""
-
-    def __init__(self, stream: BinaryIO, kind: np.dtype):
-        self._stream, self._kind = stream, kind
-        self.tokens = 0
-        self._header()
-
-    def _header(self) -> None:
-        made = {"descr": self._kind.str, "fortran_order": False, "shape": (self.tokens,)}
-        np.lib.format.write_array_header_1_0(self._stream, made)  # as long for every number
-
-    def append(self, ids: np.ndarray) -> None:
-        self._stream.write(np.ascontiguousarray(ids, dtype=self._kind).data)
-        self.tokens += len(ids)
-
-    def close(self) -> None:
-        """Say in the header how many there are."""
-        self._stream.seek(0)
-        self._header()
 
 
 def token_kind(tokenizer: Tokenizer) -> np.dtype:
@@ -47,22 +25,38 @@ def token_kind(tokenizer: Tokenizer) -> np.dtype:
 
 
 @contextmanager
-def shard_writer(path: Path, kind: np.dtype) -> Iterator[ShardWriter]:
-    """A shard that is there, whole, when the block is left without an error."""
+def shard_writer(path: Path, kind: np.dtype) -> Iterator[Append]:
+    """Appends ids to a shard and returns how many it has.
+
+    It is there, whole, when the block is left without an error.
+    """
+    tokens = 0
     with atomic_file(path) as temporary, temporary.open("wb") as stream:
-        writer = ShardWriter(stream, kind)
-        yield writer
-        writer.close()
+
+        def header() -> None:
+            made = {"descr": kind.str, "fortran_order": False, "shape": (tokens,)}
+            np.lib.format.write_array_header_1_0(stream, made)  # as long for every number
+
+        def append(ids: np.ndarray) -> int:
+            nonlocal tokens
+            stream.write(np.ascontiguousarray(ids, dtype=kind).data)
+            tokens += len(ids)
+            return tokens
+
+        header()
+        yield append
+        stream.seek(0)
+        header()
 
 
 def write_shard(path: Path, texts: Iterable[str], tokenizer: Tokenizer) -> int:
     """Encode texts into `path` (an .npy file), atomically; returns the number of tokens."""
-    waiting = iter(texts)
-    with shard_writer(path, token_kind(tokenizer)) as writer:
+    waiting, tokens = iter(texts), 0
+    with shard_writer(path, token_kind(tokenizer)) as append:
         while some := list(islice(waiting, BATCH_DOCUMENTS)):
             for ids in tokenizer.encode_batch(some):
-                writer.append(np.array([*tokenizer.opening, *ids, tokenizer.eos_id]))
-    return writer.tokens
+                tokens = append(np.array([*tokenizer.opening, *ids, tokenizer.eos_id]))
+    return tokens
 
 
 def open_shard(path: Path) -> np.ndarray:

@@ -8,13 +8,5 @@ from flywright.model.decoder import Decoder, InitialTensors
 from flywright.model.reward import RewardModel
 from flywright.model.weights import load, load_decoder, open_meta, read_spec, save
 
-__all__ = [
-    "Decoder",
-    "InitialTensors",
-    "RewardModel",
-    "load",
-    "load_decoder",
-    "open_meta",
-    "read_spec",
-    "save",
-]
+__all__ = ["Decoder", "InitialTensors", "RewardModel"]
+__all__ += ["load", "load_decoder", "open_meta", "read_spec", "save"]

@@ -5,7 +5,7 @@ Writing streams, by one writer or several. Both are the Hugging Face layout.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -21,51 +21,38 @@ Named = Iterable[tuple[str, Tensor]]
 Part = dict[str, dict[str, int]]  # file -> tensor -> bytes
 
 
-class FolderTensors(Mapping[str, Tensor]):
-    """The tensors of a folder by name, each mapped into memory when asked for.
+def folder_tensors(folder: Path) -> dict[str, Tensor]:
+    """The tensors of a folder by name, each mapped into memory.
 
     Raises UserError for a folder without weights, a missing shard, or a file that is torn.
     """
+    path, files = folder / INDEX, {}
+    if not path.exists():
+        whole = _opened(folder / ONE_FILE)
+        return {name: whole.get_tensor(name) for name in whole.keys()}  # noqa: SIM118
+    try:
+        where = dict(json.loads(path.read_text(encoding="utf-8"))["weight_map"])
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path}: not an index of safetensors (no weight_map)") from None
+    found = {}
+    for name, file in where.items():
+        if not isinstance(file, str) or Path(file).name != file:
+            raise UserError(f"{path}: {file!r} is not a file name in the folder")
+        if file not in files:
+            files[file] = _opened(folder / file)
+        if name not in files[file].keys():  # noqa: SIM118
+            raise UserError(f"{folder / file}: tensor {name!r} of the index is missing")
+        found[name] = files[file].get_tensor(name)
+    return found
 
-    def __init__(self, folder: Path):
-        self._folder = folder
-        self._files: dict[str, safe_open] = {}
-        self._where = self._index()
 
-    def _index(self) -> dict[str, str]:
-        path = self._folder / INDEX
-        if not path.exists():
-            return dict.fromkeys(self._open(ONE_FILE).keys(), ONE_FILE)
-        try:
-            where = dict(json.loads(path.read_text(encoding="utf-8"))["weight_map"])
-        except (ValueError, KeyError, TypeError):
-            raise UserError(f"{path}: not an index of safetensors (no weight_map)") from None
-        for name, file in where.items():
-            if not isinstance(file, str) or Path(file).name != file:
-                raise UserError(f"{path}: {file!r} is not a file name in the folder")
-            if name not in self._open(file).keys():  # noqa: SIM118
-                raise UserError(f"{self._folder / file}: tensor {name!r} of the index is missing")
-        return where
-
-    def _open(self, file: str) -> safe_open:
-        if file not in self._files:
-            path = self._folder / file
-            try:
-                self._files[file] = safe_open(path, framework="pt")
-            except FileNotFoundError:
-                raise UserError(f"{path}: no such file (a weights folder holds it)") from None
-            except SafetensorError as error:
-                raise UserError(f"{path}: not a readable safetensors file: {error}") from None
-        return self._files[file]
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self._files[self._where[name]].get_tensor(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._where)
-
-    def __len__(self) -> int:
-        return len(self._where)
+def _opened(path: Path) -> safe_open:
+    try:
+        return safe_open(path, framework="pt")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file (a weights folder holds it)") from None
+    except SafetensorError as error:
+        raise UserError(f"{path}: not a readable safetensors file: {error}") from None
 
 
 def write_parts(

@@ -17,7 +17,7 @@ from flywright.model.decoder import Decoder
 from flywright.model.families import config_of, spec_of
 from flywright.model.fp8 import Dequantised, quantised_layers, scales_of
 from flywright.model.reward import RewardModel
-from flywright.model.shards import SHARD_BYTES, FolderTensors, join_parts, write_parts
+from flywright.model.shards import SHARD_BYTES, folder_tensors, join_parts, write_parts
 from flywright.records import ATTRIBUTES, REWARD_WEIGHTS
 from flywright.spec import ModelSpec
 
@@ -90,7 +90,7 @@ def open_meta(folder: Path | str, dtype: torch.dtype | None = None) -> tuple[Mod
     is_reward = any("SequenceClassification" in name for name in config.get("architectures") or ())
     with torch.device("meta"):
         model = _reward_model(spec, config) if is_reward else Decoder(spec)
-    stored = dict(FolderTensors(folder))
+    stored = folder_tensors(folder)
     scales = scales_of(stored, config, folder)
     tensors = _checked(model, stored, folder, is_ours="attribute_weights" in config)
     if scales:

@@ -185,44 +185,28 @@ def refuse_tied(module: nn.Module) -> None:
 
 def _checked(module: nn.Module, ways: Mapping[str, str], ranks: int) -> Iterator[tuple[str, str]]:
     """Each module that has a placement, with it. Raises UserError where the two do not fit."""
-    _check_all_placed(module, ways)
-    for name, way in _placed(module, ways):
-        # a projection into heads is cut between them: what owns it says how wide they are
-        owner = module.get_submodule(name.rpartition(".")[0])
-        unit = getattr(owner, "head_dim", 1) if way == "column" else 1
-        _check_divides(name, module.get_submodule(name), way, ranks, unit)
-        yield name, way
-
-
-def _placed(module: nn.Module, ways: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    for name, _ in module.named_parameters():
+        if _way_of(owner := name.rpartition(".")[0], ways) is None:
+            raise UserError(f"no tensor placement for {owner!r}: add it to the placements")
     for name, child in module.named_modules():
         way = _way_of(name, ways)
-        if way and any(True for _ in child.parameters()):
-            yield name, way
+        if way is None or next(child.parameters(), None) is None:
+            continue
+        if way in _CUT:
+            # a projection into heads is cut between them: what owns it says how wide they are
+            owner = module.get_submodule(name.rpartition(".")[0])
+            unit = getattr(owner, "head_dim", 1) if way == "column" else 1
+            size = child.get_parameter("weight").shape[_CUT[way]] // unit
+            if size % ranks:
+                what = f"{size} heads do not divide" if unit > 1 else f"{size} does not divide"
+                raise UserError(f"{name}: {what} by tp {ranks}")
+        yield name, way
 
 
 def _way_of(name: str, ways: Mapping[str, str]) -> str | None:
     return next((way for pattern, way in ways.items() if fnmatchcase(name, pattern)), None)
 
 
-def _check_all_placed(module: nn.Module, ways: Mapping[str, str]) -> None:
-    for name, _ in module.named_parameters():
-        owner = name.rpartition(".")[0]
-        if _way_of(owner, ways) is None:
-            raise UserError(f"no tensor placement for {owner!r}: add it to the placements")
-
-
 def _check_parts(_module: nn.Module, inputs: tuple[Tensor, ...], *, ranks: int) -> None:
-    if inputs[0].shape[SEQUENCE] % ranks:
-        raise UserError(
-            f"a sequence of {inputs[0].shape[SEQUENCE]} tokens has no {ranks} equal parts: pad it"
-        )
-
-
-def _check_divides(name: str, module: nn.Module, way: str, ranks: int, unit: int) -> None:
-    if way not in _CUT:
-        return
-    size = module.get_parameter("weight").shape[_CUT[way]] // unit
-    if size % ranks:
-        what = f"{size} heads do not divide" if unit > 1 else f"{size} does not divide"
-        raise UserError(f"{name}: {what} by tp {ranks}")
+    if (size := inputs[0].shape[SEQUENCE]) % ranks:
+        raise UserError(f"a sequence of {size} tokens has no {ranks} equal parts: pad it")
