@@ -177,9 +177,7 @@ def refuse_tied(module: nn.Module) -> None:
     names = [name for name, _ in module.named_parameters(remove_duplicate=False)]
     shared = set(names) - {name for name, _ in module.named_parameters()}
     if shared:
-        line = (
-            "is tied to another weight: such a model is held whole by one process, without a mesh"
-        )
+        line = "is tied to another weight: one process has to hold the model, without a mesh"
         raise UserError(f"{min(shared)} {line}")
 
 

@@ -113,6 +113,6 @@ def train_pieces(texts: Iterable[str], vocab_size: int) -> SentencePieces:
             minloglevel=2,
         )
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
+        reason = str(error).strip().splitlines()[-1].rpartition("] ")[2]  # without the check's code
         raise UserError(f"tokenizer of {vocab_size} pieces: cannot train: {reason}") from None
     return SentencePieces(buffer.getvalue())

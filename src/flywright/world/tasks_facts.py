@@ -83,17 +83,16 @@ def _to_translate(rng: Random) -> Fields:
     return {"language": rng.choice(tuple(LANGUAGES)), "english": translate(sentence, "en")}
 
 
-CLOSED_QA = worded("closed_qa", _held, lambda rng: _holdings(rng, rng.randint(2, 3)))
-CLOSED_QA_LONG = worded("closed_qa_long", _held, lambda rng: _holdings(rng, 5))
-TRANSLATE = worded(
-    "translate",
-    lambda fields: translate(sentences()[fields["english"]], LANGUAGES[fields["language"]]),
-    _to_translate,
-)
-
-
 def fact_families(facts: Facts) -> tuple[Family, ...]:
-    open_qa = (_fact_family(facts, name, hop=False) for name in RELATIONS)
     asked_over = [name for name in RELATIONS if RELATIONS[name].hop_questions]
-    hops = (_fact_family(facts, name, hop=True) for name in asked_over)
-    return (*open_qa, *hops, CLOSED_QA, CLOSED_QA_LONG, TRANSLATE)
+
+    def translated(fields: Fields) -> str:
+        return translate(sentences()[fields["english"]], LANGUAGES[fields["language"]])
+
+    return (
+        *(_fact_family(facts, name, hop=False) for name in RELATIONS),
+        *(_fact_family(facts, name, hop=True) for name in asked_over),
+        worded("closed_qa", _held, lambda rng: _holdings(rng, rng.randint(2, 3))),
+        worded("closed_qa_long", _held, lambda rng: _holdings(rng, 5)),
+        worded("translate", translated, _to_translate),
+    )
