@@ -46,7 +46,7 @@ def test_training_is_deterministic():
 
 
 def test_too_little_text_is_one_clear_line():
-    with pytest.raises(UserError, match=r"tokenizer of 9000 pieces"):
+    with pytest.raises(UserError, match=r"tokenizer of 9000 pieces: cannot train: Vocabulary size"):
         train_tokenizer(["abc"], 9000)
 
 

@@ -4,7 +4,7 @@ A killed run that calls `fit` again with the same arguments goes on from its new
 with the same weights, bit for bit (HOUSE law 4).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -66,72 +66,160 @@ def fit(
     loss is not finite; Preempted and PhaseEnds after saving the state.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    ranks = ranks or Ranks()
     parts = [model] if isinstance(model, Model) else list(model)
-    optimizer = MasterOptimizer(parts, settings, ranks)  # before anything is rounded
-    prepare(parts, settings, alone=ranks.mesh is None)
-    optimizer.write_to_model()  # a head that stays precise is the masters' own
-    passes = Passes(parts, settings.micro_batch_tokens, ranks, settings.precision == "bf16")
-    total = settings.samples or max(1, round(settings.epochs * len(loader)))
-    sizes, peak = steps_of(settings, total), passes.peak
-    values: dict[str, float] = {}
-    preemption, watchdog = Preemption(), Watchdog(ranks.spec.timeout_seconds)
-    with preemption, States(folder / "state", settings.keep_states, ranks) as states:
-        progress = states.read_newest(optimizer.state()) or Progress()
-        if other := _other_phase(ranks, progress, ramped):
-            raise other
-        optimizer.write_to_model()
-        meter = Meter(folder if ranks.first else None, progress.step, settings.log_to)
-        for step in range(progress.step, len(sizes)):
-            rate = learning_rate(settings, step, progress.samples, total)
-            with watchdog.step(step):
-                with meter.time("data"):
-                    samples = loader.take(progress.samples, sizes[step])
-                    batches = passes.batches(passes.groups(samples))
-                how = rate, settings.clip
-                values = _train_step(passes, batches, objective, optimizer, how, meter)
-            tokens = total_tokens(samples)
-            progress = progress.after(len(samples), tokens)
-            ends = progress.step == len(sizes)
-            is_saved = not ends and progress.step % settings.checkpoint_every_steps == 0
-            if validation and (ends or is_saved):
-                with watchdog.step(step), meter.time("validation"):
-                    loss = values["validation_loss"] = _validate(objective, passes, validation)
-                if progress.best is None or loss < progress.best:
-                    progress = replace(progress, best=loss)
-                    states.save(progress, optimizer.state(), best=True)
-            if is_saved:
-                with watchdog.step(step):
-                    states.save(progress, optimizer.state())
-            line = {"tokens": progress.tokens, **values, "learning_rate": rate}
-            at_peak = seconds_at_peak(parts[0].spec, batches, peak, settings.lora is not None)
-            speed, rung = meter.log(progress.step, tokens, line, at_peak)
-            for told in rung:
-                tick(progress.step, len(sizes), ALARM + told)
+    run = _Run(parts, loader, objective, settings, folder, ranks or Ranks(), ramped, validation)
+    with run.preemption, run.states:
+        run.resume()
+        while run.progress.step < len(run.sizes):
+            run.train()
+            run.checkpoint()
+            for note in run.told():
+                tick(run.progress.step, len(run.sizes), note)
             for when, call in hooks:
-                if when(progress.step):
-                    call(parts[0], progress.step)
-            tick(progress.step, len(sizes), f"loss {values['loss']:.4f}, {speed:,.0f} tokens/s")
-            with watchdog.step(step):  # others may hang where these meet, too
-                wanted = _other_phase(ranks, progress, ramped)
-                if wanted is None and ranks.anyone(preemption.wanted):
-                    wanted = Preempted(progress.step)
-                if wanted and not ends:
-                    if not is_saved:
-                        states.save(progress, optimizer.state())
-                    states.settle()
-                    raise wanted
-        meter.close()
-        if validation:
-            states.read_best(optimizer.weights())
-    optimizer.release()
-    return Fitted(progress.step, progress.samples, progress.tokens, values, tuple(meter.alarms))
+                if when(run.progress.step):
+                    call(parts[0], run.progress.step)
+            run.leave_if_wanted()
+        run.end()
+    done, alarms = run.progress, tuple(run.meter.alarms)
+    return Fitted(done.step, done.samples, done.tokens, run.values, alarms)
 
 
-def _other_phase(ranks: Ranks, progress: Progress, ramped: bool) -> PhaseEnds | None:
-    """That the ranks stop here, all of them, and others in another number go on from the state."""
-    dp = ranks.spec.phase(progress.samples).dp if ramped else ranks.spec.dp
-    return None if dp == ranks.size("dp") else PhaseEnds(progress.step, progress.samples, dp)
+class _Run:
+    """One training: what it works with, how far it is, and its last step."""
+
+    def __init__(
+        self,
+        parts: Sequence[Model],
+        loader: Loader,
+        objective: Objective,
+        settings: TrainSettings,
+        folder: Path,
+        ranks: Ranks,
+        ramped: bool,
+        validation: Sequence[Sample],
+    ):
+        self._loader, self._objective, self._settings = loader, objective, settings
+        self._folder, self._ranks, self._ramped = folder, ranks, ramped
+        self._validation = validation
+        self._optimizer = MasterOptimizer(parts, settings, ranks)  # before anything is rounded
+        prepare(parts, settings, alone=ranks.mesh is None)
+        self._optimizer.write_to_model()  # a head that stays precise is the masters' own
+        bf16 = settings.precision == "bf16"
+        self._passes = Passes(parts, settings.micro_batch_tokens, ranks, bf16)
+        self._peak = self._passes.peak
+        self._total = settings.samples or max(1, round(settings.epochs * len(loader)))
+        self.sizes = steps_of(settings, self._total)
+        self.values: dict[str, float] = {}
+        self.preemption, self._watchdog = Preemption(), Watchdog(ranks.spec.timeout_seconds)
+        self.states = States(folder / "state", settings.keep_states, ranks)
+
+    def resume(self) -> None:
+        """Go on from the newest state, if there is one."""
+        self.progress = self.states.read_newest(self._optimizer.state()) or Progress()
+        if other := self._other_phase():
+            raise other
+        self._optimizer.write_to_model()
+        folder = self._folder if self._ranks.first else None
+        self.meter = Meter(folder, self.progress.step, self._settings.log_to)
+
+    def train(self) -> None:
+        """One step: a global batch, forward and backward, and the update."""
+        self._step, consumed = self.progress.step, self.progress.samples
+        self._rate = learning_rate(self._settings, self._step, consumed, self._total)
+        with self._watchdog.step(self._step):
+            with self.meter.time("data"):
+                samples = self._loader.take(consumed, self.sizes[self._step])
+                self._batches = self._passes.batches(self._passes.groups(samples))
+            self.values = self._updated()
+        self._tokens = total_tokens(samples)
+        self.progress = self.progress.after(len(samples), self._tokens)
+
+    def _updated(self) -> dict[str, float]:
+        """Accumulate micro-batches, normalised by the whole batch's count, and update; metrics."""
+        objective, passes, sums = self._objective, self._passes, {"loss": 0.0}
+        own = sum(objective.count(batch) for batch in self._batches)
+        count = self._ranks.summed({"count": own})["count"] or 1.0  # no label: nothing to learn
+
+        def share(model: Model, batch: Batch, hidden_ND: Tensor) -> Tensor:
+            loss, metrics = objective.loss(objective.outputs(model, batch, hidden_ND), batch)
+            for name, value in {"loss": loss.detach(), **metrics}.items():
+                sums[name] = sums.get(name, 0.0) + float(value)
+            return loss / count
+
+        passes.run(self._batches, share, self._optimizer.collect, self.meter)
+        means = {name: value / count for name, value in self._ranks.summed(sums).items()}
+        refuse_not_finite(means["loss"], self._step)
+        if self._step == 0:
+            objective.start(means, passes.computes_in)
+        with self.meter.time("step"):
+            norm = self._optimizer.step(self._rate, self._settings.clip)
+        refuse_not_finite(norm, self._step)
+        told = means | objective.health(means) | {"grad_norm": norm}
+        return {name: value for name, value in told.items() if not name.startswith("_")}
+
+    def checkpoint(self) -> None:
+        """Validate and save, if it is time; at the end what is saved is the caller's."""
+        ends = self.progress.step == len(self.sizes)
+        self._is_due = ends or self.progress.step % self._settings.checkpoint_every_steps == 0
+        if self._is_due and self._validation:
+            with self._watchdog.step(self._step), self.meter.time("validation"):
+                loss = self.values["validation_loss"] = self._validated()
+            if self.progress.best is None or loss < self.progress.best:
+                self.progress = replace(self.progress, best=loss)
+                self.states.save(self.progress, self._optimizer.state(), best=True)
+        if self._is_due and not ends:
+            with self._watchdog.step(self._step):
+                self.states.save(self.progress, self._optimizer.state())
+
+    @torch.no_grad()
+    def _validated(self) -> float:
+        """The objective's mean loss over samples that are not trained on."""
+        objective, sums = self._objective, {"loss": 0.0, "count": 0.0}
+
+        def share(model: Model, batch: Batch, hidden_ND: Tensor) -> Tensor:
+            loss = objective.loss(objective.outputs(model, batch, hidden_ND), batch)[0]
+            sums["loss"] += float(loss)
+            sums["count"] += objective.count(batch)
+            return loss
+
+        for _ in self._passes.over(self._validation, share):
+            pass
+        means = self._ranks.summed(sums)
+        return means["loss"] / (means["count"] or 1.0)
+
+    def told(self) -> Iterator[str]:
+        """Write the step's line of metrics; its alarms, and a line of progress."""
+        line = {"tokens": self.progress.tokens, **self.values, "learning_rate": self._rate}
+        spec, lora = self._passes.parts[0].spec, self._settings.lora is not None
+        at_peak = seconds_at_peak(spec, self._batches, self._peak, lora)
+        speed, rung = self.meter.log(self.progress.step, self._tokens, line, at_peak)
+        yield from (ALARM + alarm for alarm in rung)
+        yield f"loss {self.values['loss']:.4f}, {speed:,.0f} tokens/s"
+
+    def leave_if_wanted(self) -> None:
+        """Save and raise where all ranks are to stop here and others go on from the state."""
+        with self._watchdog.step(self._step):  # others may hang where these meet, too
+            wanted = self._other_phase()
+            if wanted is None and self._ranks.anyone(self.preemption.wanted):
+                wanted = Preempted(self.progress.step)
+            if wanted and self.progress.step < len(self.sizes):
+                if not self._is_due:
+                    self.states.save(self.progress, self._optimizer.state())
+                self.states.settle()
+                raise wanted
+
+    def _other_phase(self) -> PhaseEnds | None:
+        spec, done = self._ranks.spec, self.progress
+        dp = spec.phase(done.samples).dp if self._ramped else spec.dp
+        same = dp == self._ranks.size("dp")
+        return None if same else PhaseEnds(done.step, done.samples, dp)
+
+    def end(self) -> None:
+        """The weights as `fit` leaves them."""
+        self.meter.close()
+        if self._validation:
+            self.states.read_best(self._optimizer.weights())
+        self._optimizer.release()
 
 
 def prepare(parts: Sequence[Model], settings: TrainSettings, alone: bool) -> None:
@@ -149,51 +237,3 @@ def prepare(parts: Sequence[Model], settings: TrainSettings, alone: bool) -> Non
             model.to(torch.float32)
         for layer in model.model.layers if settings.recompute else ():
             layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
-
-
-@torch.no_grad()
-def _validate(objective: Objective, passes: Passes, samples: Sequence[Sample]) -> float:
-    """The objective's mean loss over samples that are not trained on."""
-    sums = {"loss": 0.0, "count": 0.0}
-
-    def share(model: Model, batch: Batch, hidden_ND: Tensor) -> Tensor:
-        loss = objective.loss(objective.outputs(model, batch, hidden_ND), batch)[0]
-        sums["loss"] += float(loss)
-        sums["count"] += objective.count(batch)
-        return loss
-
-    for _ in passes.over(samples, share):
-        pass
-    means = passes.ranks.summed(sums)
-    return means["loss"] / (means["count"] or 1.0)
-
-
-def _train_step(
-    passes: Passes,
-    batches: Sequence[Batch],
-    objective: Objective,
-    optimizer: MasterOptimizer,
-    rate_and_clip: tuple[float, float],
-    meter: Meter,
-) -> dict[str, float]:
-    """One global batch: accumulate micro-batches, normalised by the whole batch's count."""
-    own = sum(objective.count(batch) for batch in batches)
-    count = passes.ranks.summed({"count": own})["count"] or 1.0  # no label: nothing to learn
-    sums: dict[str, float] = {"loss": 0.0}
-
-    def share(model: Model, batch: Batch, hidden_ND: Tensor) -> Tensor:
-        loss, metrics = objective.loss(objective.outputs(model, batch, hidden_ND), batch)
-        for name, value in {"loss": loss.detach(), **metrics}.items():
-            sums[name] = sums.get(name, 0.0) + float(value)
-        return loss / count
-
-    passes.run(batches, share, optimizer.collect, meter)
-    means = {name: value / count for name, value in passes.ranks.summed(sums).items()}
-    refuse_not_finite(means["loss"], meter.step)
-    if meter.step == 0:
-        objective.start(means, passes.computes_in)
-    with meter.time("step"):
-        norm = optimizer.step(*rate_and_clip)
-    refuse_not_finite(norm, meter.step)
-    told = means | objective.health(means) | {"grad_norm": norm}
-    return {name: value for name, value in told.items() if not name.startswith("_")}
