@@ -1,6 +1,7 @@
 """Checkpoints: the newest few are kept, torn ones passed over, a full disk leaves the last good."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -76,6 +77,27 @@ def test_a_full_disk_is_told_and_the_last_good_state_stays(tmp_path, monkeypatch
         states.save(Progress(2), tensors(2.0))
     assert newest(tmp_path)[0] == Progress(1)
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+
+
+def test_the_best_state_stays_until_a_better_one_is_whole(tmp_path, monkeypatch):
+    """Killed between the two: the earlier one is there, and a resumed run ends with some best."""
+    with States(tmp_path, 2) as states:
+        states.save(Progress(1), tensors(1.0), best=True)
+    with (
+        monkeypatch.context() as patched,
+        pytest.raises(FlywrightError),
+        States(tmp_path, 2) as two,
+    ):
+        patched.setattr(Path, "rename", lambda *_: (_ for _ in ()).throw(OSError("killed")))
+        two.save(Progress(2), tensors(2.0), best=True)
+    found = tensors(0.0)
+    with States(tmp_path, 2) as states:
+        states.read_best(found)
+        assert torch.equal(found["master.w"], tensors(1.0)["master.w"])
+        states.save(Progress(3), tensors(3.0), best=True)
+        states.read_best(found)
+    assert torch.equal(found["master.w"], tensors(3.0)["master.w"])
+    assert [path.name for path in tmp_path.iterdir()] == ["best-00000003"]
 
 
 def test_the_best_weights_are_those_of_the_least_validation_loss(tiny_spec, tmp_path):

@@ -24,7 +24,7 @@ from flywright.files import fsync_tree, named_disk_errors, remove_leftovers, wri
 from flywright.parallel import Ranks
 
 Tensors = dict[str, torch.Tensor]
-_BEST = "best"
+_STEP, _BEST = "step", "best"  # kinds of states: KIND-NNNNNNNN
 _UNREADABLE = (CheckpointException, OSError, ValueError, TypeError, KeyError)
 
 
@@ -74,7 +74,7 @@ class States:
     def save(self, progress: Progress, tensors: Tensors, *, best: bool = False) -> None:
         """Write step-NNNNNNNN, and drop all but the newest few; or the least validation loss's."""
         self.settle()
-        name = _BEST if best else f"step-{progress.step:08d}"
+        name = f"{_BEST if best else _STEP}-{progress.step:08d}"
         copied = {key: tensor.detach().cpu().clone() for key, tensor in tensors.items()}
         self._writing = self._writer.submit(self._write, name, progress, copied)
 
@@ -101,18 +101,19 @@ class States:
         fsync_tree(folder)
         shutil.rmtree(target, ignore_errors=True)
         folder.rename(target)
-        for old in self._folders()[: -self._kept]:
+        kind = target.name.partition("-")[0]
+        for old in self._folders(kind)[: -1 if kind == _BEST else -self._kept]:
             shutil.rmtree(old)
 
-    def _folders(self) -> list[Path]:
-        return sorted(path for path in self._root.glob("step-*") if path.is_dir())
+    def _folders(self, kind: str) -> list[Path]:
+        return sorted(path for path in self._root.glob(f"{kind}*") if path.is_dir())
 
     def read_newest(self, tensors: Tensors) -> Progress | None:
         """Fill `tensors` from the newest whole state; None where there is no state.
 
         One that cannot be read (a torn disk) is passed over. Raises FlywrightError where none can.
         """
-        folders = self._ranks.agreed(self._folders())
+        folders = self._ranks.agreed(self._folders(_STEP))
         for folder in reversed(folders):
             try:
                 return _read(folder, tensors)
@@ -126,11 +127,9 @@ class States:
     def read_best(self, tensors: Tensors) -> None:
         self.settle()
         try:
-            _read(self._root / _BEST, tensors)
-        except _UNREADABLE as error:
-            line = (
-                f"{self._root / _BEST}: cannot be read ({error}); remove {self._root} to begin anew"
-            )
+            _read(self._ranks.agreed(self._folders(_BEST))[-1], tensors)
+        except (*_UNREADABLE, IndexError) as error:
+            line = f"{self._root}: its best state cannot be read ({error}); remove it to begin anew"
             raise FlywrightError(line) from None
 
 
