@@ -64,7 +64,8 @@ def parse_settings(kind: type[AnySettings], tree: dict[str, Any], where: str) ->
         if first["type"] == "extra_forbidden":
             near = near_miss(kind, first["loc"])
             raise UserError(f"{where}: unknown key {key!r}{near}") from None
-        raise UserError(f"{where}: {key}: {first['msg']}") from None
+        reason = first["msg"].removeprefix("Value error, ")  # pydantic's word for one of ours
+        raise UserError(f"{where}: {key}: {reason}" if key else f"{where}: {reason}") from None
 
 
 def load_settings(

@@ -12,6 +12,7 @@ from flywright.data.loader import Shuffled
 from flywright.errors import GuardError, UserError
 from flywright.model import Decoder, RewardModel
 from flywright.records import Comparison, Conversation, Dialogue, Lineage
+from flywright.settings import parse_settings
 from flywright.spec import MeshSpec
 from flywright.train import guards
 from flywright.train.loop import fit
@@ -167,5 +168,5 @@ def test_a_ramp_that_does_not_rise_is_refused(ramp):
     """A later entry that ends before an earlier one would never hold."""
     with pytest.raises(ValueError, match="must rise"):
         TrainSettings(learning_rate=1.0, batch_size=8, batch_ramp=ramp)
-    with pytest.raises(ValueError, match="must rise"):
-        MeshSpec(dp=8, dp_ramp=ramp)
+    with pytest.raises(UserError, match=r"^mesh\.toml: dp_ramp: \[.*must rise"):
+        parse_settings(MeshSpec, {"dp": 8, "dp_ramp": ramp}, "mesh.toml")
