@@ -33,7 +33,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a ta
 def main() -> None:
     """Run the command line; turn errors into one line and an exit status."""
     try:
-        app(standalone_mode=False)
+        app(prog_name="flywright", standalone_mode=False)
     except FlywrightError as error:
         _fail(str(error), error.exit_status)
     except (KeyboardInterrupt, typer.Abort):
@@ -100,7 +100,7 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="print the steps, or what each rank holds")
     ] = False,
-    as_json: AsJson = False,
+    as_json: Annotated[bool, typer.Option("--json", help="what a dry run prints")] = False,
     slurm: Annotated[bool, typer.Option("--slurm", help="only write sbatch scripts")] = False,
     gpus_per_node: Annotated[int, typer.Option(min=1, help="of the scripts' machines")] = 8,
 ) -> None:
@@ -115,7 +115,8 @@ def run(
         _rehearse(chosen, path.stem, as_json)
         return
     if dry_run:
-        print("\n".join(step_names(chosen)))
+        names = step_names(chosen, until)
+        print(json.dumps(names) if as_json else "\n".join(names))
         return
     root = out or Path("runs") / path.stem
     if slurm:
@@ -185,7 +186,7 @@ def evaluate(
     tasks: Annotated[str, typer.Option(help="names, comma-separated")] = "",
     data: Annotated[Path | None, typer.Option(help="folder of the tasks' files")] = None,
     out: Annotated[Path, typer.Option(help="where results.json goes")] = Path("eval"),
-    limit: Annotated[int | None, typer.Option(help="first N items of each task's subject")] = None,
+    limit: Annotated[int, typer.Option(min=0, help="first N items of a subject; 0: all")] = 0,
     judge: Annotated[str, typer.Option(help="who judges: a folder or a URL")] = "",
     reward: Annotated[Path | None, typer.Option(help="the reward model's folder")] = None,
     responses: Annotated[Path | None, typer.Option(help="score these answers instead")] = None,
@@ -308,8 +309,9 @@ def annotate(
     if export is not None:
         print(json.dumps(write_records(database, export)))
         return
+    shown = page.create_app(database)
     print(f"annotate at http://127.0.0.1:{port} (Ctrl-C stops)", flush=True)
-    page.run(page.create_app(database), port=port)
+    page.run(shown, port=port)
 
 
 @app.command("import")

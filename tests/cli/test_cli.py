@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
+from flywright.errors import UserError
 from flywright.model import Decoder, RewardModel, save
 from flywright.recipe import verbs
-from flywright.records import Conversation
+from flywright.records import ATTRIBUTES, Conversation
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,7 +26,9 @@ BAD = {
     "no such recipe": (["run", "nowhere"], "no recipe 'nowhere'"),
     "unknown key": (["run", "laptop", "--set", "sft.train.learning_rat=1"], "did you mean"),
     "bad value": (["run", "laptop", "--set", "turns=0"], "turns"),
-    "no such step": (["run", "laptop", "--until", "dpoo", "--out", "OUT"], "no such step"),
+    "no such step": (["run", "laptop", "--until", "dpoo", "--dry-run"], "no such step"),
+    "no such road": (["run", "laptop", "--set", "road=fles"], "one of files, align, whole"),
+    "a file for a folder": (["run", "laptop", "--out", "MODEL/config.json"], "flywright: MODEL"),
     "no such folder": (["chat", "nowhere"], "neither a weights folder nor a URL"),
     "no room": (["chat", "MODEL", "--cache-gib", "0"], "holds no context"),
     "missing file": (["sft", "nowhere.toml"], "nowhere.toml: cannot read"),
@@ -56,33 +59,36 @@ def folder(tokenizer, tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_usage_is_one_line_and_status_2(name, folder, tmp_path):
+def test_bad_usage_is_one_line_and_its_status(name, folder):
     arguments, expected = BAD[name]
-    places = {"MODEL": str(folder / "policy"), "OUT": str(tmp_path / "out")}
-    done = flywright(*[places.get(a, a) for a in arguments], cwd=ROOT)
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert expected in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    placed = [a.replace("MODEL", str(folder / "policy")) for a in (*arguments, expected)]
+    done = flywright(*placed[:-1], cwd=ROOT)
+    assert done.returncode == (1 if "a file" in name else 2), done.stdout + done.stderr
+    assert placed[-1] in done.stderr and len(done.stderr.strip().splitlines()) == 1
 
 
 def test_a_malformed_line_is_named_by_file_and_line(folder, tmp_path):
     source = tmp_path / "in.jsonl"
-    source.write_text('{"messages": [{"role": "user", "content": "a"}]}\n{oops\n')
-    done = flywright("score", str(folder / "reward"), str(source), str(tmp_path / "out.jsonl"))
-    assert done.returncode == 2 and "in.jsonl:1: the last message is not" in done.stderr
     source.write_text("{oops\n")
     done = flywright("score", str(folder / "reward"), str(source), str(tmp_path / "out.jsonl"))
     assert done.returncode == 2 and "in.jsonl:1: not valid JSON" in done.stderr
     assert not (tmp_path / "out.jsonl").exists()
 
 
-def test_score_writes_five_attributes_and_the_sum(folder, tmp_path):
+def test_score_reads_every_form_and_writes_five_attributes_and_the_sum(folder, tmp_path):
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-    (tmp_path / "in.jsonl").write_text((json.dumps({"messages": turns}) + "\n") * 3)
-    target = tmp_path / "out.jsonl"
-    done = flywright("score", str(folder / "reward"), str(tmp_path / "in.jsonl"), str(target))
-    assert done.returncode == 0, done.stderr
-    lines = [json.loads(line) for line in target.read_text().splitlines()]
-    assert len(lines) == 3 and set(lines[0]) >= {"helpfulness", "verbosity", "reward"}
+    rated = {"prompt": "a", "response": "b", **dict.fromkeys(ATTRIBUTES, 3)}
+    target, lines = tmp_path / "out.jsonl", []
+    for row in ({"messages": turns}, {"prompt": "a", "response": "b"}, rated):
+        (tmp_path / "in.jsonl").write_text((json.dumps(row) + "\n") * 3)
+        assert verbs.score_file(folder / "reward", tmp_path / "in.jsonl", target) == 3
+        lines += [json.loads(line) for line in target.read_text().splitlines()]
+    assert set(lines[0]) == {*ATTRIBUTES, "reward"} and all(line == lines[0] for line in lines)
+    (tmp_path / "in.jsonl").write_text(
+        "".join(json.dumps({"messages": turns[:n]}) + "\n" for n in (2, 1))
+    )
+    with pytest.raises(UserError, match=r"no answer \(1\): every row has to end"):
+        verbs.score_file(folder / "reward", tmp_path / "in.jsonl", target)
 
 
 def test_one_training_step_on_own_files(folder, tmp_path):
@@ -108,7 +114,7 @@ def test_tables_come_as_json_too():
 
 
 def test_dry_run_prints_both_turns():
-    names = flywright("run", "laptop", "--dry-run", cwd=ROOT).stdout.split()
+    names = json.loads(flywright("run", "laptop", "--dry-run", "--json", cwd=ROOT).stdout)
     assert names[0] == "documents" and names[-2:] == ["2-verdict", "judges"]
     assert "2-base" in names and "2-eval-rpo3" in names
 

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from flywright.errors import UserError
-from flywright.recipe.step import Announce, Artifact, Road, Stop, Work, check_until, stage
+from flywright.recipe.step import Announce, Artifact, Road, Stop, Work, stage
 from flywright.settings import Settings
 
 
@@ -98,8 +97,6 @@ def test_until_stops_after_the_step(tmp_path):
     with pytest.raises(Stop):
         walk(tmp_path, until="first")
     assert CALLS == ["first"]
-    with pytest.raises(UserError, match="--until nine: no such step; steps: first, second"):
-        check_until(["first", "second"], "nine")
 
 
 def test_plan_only_names_the_steps_and_makes_nothing(tmp_path):

@@ -16,7 +16,7 @@ from flywright.annotate.aggregate import is_open
 from flywright.annotate.labels import Item, Label, Skip, group_of, item_of, label_of
 from flywright.errors import UserError
 from flywright.files import seed_from
-from flywright.records import parse_lines
+from flywright.records import fault_of, parse_lines
 
 # `helpfulness` is null for a label that flags the item, 0 for one of a comparison
 SCHEMA = """
@@ -54,8 +54,8 @@ def import_items(db_path: Path, jsonl: Path) -> int:
             try:
                 found = item_of(value)
             except ValidationError as error:
-                reason = error.errors()[0]["msg"]
-                raise UserError(f"{jsonl}:{number}: nothing to annotate: {reason}") from None
+                reason = f"nothing to annotate: {fault_of(error)}"
+                raise UserError(f"{jsonl}:{number}: {reason}") from None
             row = (found.id, group_of(found), found.model_dump_json())
             known = connection.execute("SELECT * FROM items WHERE id = ?", row[:1]).fetchone()
             if known is None:

@@ -90,10 +90,12 @@ class Preemption:
 def name_failure(error: Exception) -> FlywrightError:
     """What to raise for `error`: one line with rank and host, also in the file torchrun reads.
 
-    An error of ours stays what it was; any other goes to stderr with its traceback first.
+    An error of ours stays what it was, unnamed in a process alone; any other goes to stderr with
+    its traceback first.
     """
     if isinstance(error, FlywrightError):
-        error.args = (f"{_here()}: {error}",)
+        if "RANK" in os.environ:
+            error.args = (f"{_here()}: {error}",)
     else:
         traceback.print_exception(error)
         error = FlywrightError(f"{_here()}: {type(error).__name__}: {error}")

@@ -17,7 +17,7 @@ from flywright.recipe.files_road import FilesSettings, walk
 from flywright.recipe.loop import weak_to_strong
 from flywright.recipe.settings import AlignSettings, RecipeSettings, WholeSettings
 from flywright.recipe.sources import open_source
-from flywright.recipe.step import Road, Stop, check_until
+from flywright.recipe.step import Road, Stop
 from flywright.report import write_report
 from flywright.settings import apply_overrides, parse_settings, read_toml
 
@@ -50,8 +50,10 @@ def read_recipe(path: Path, overrides: list[str], seed: int | None) -> Recipe:
     if seed is not None:
         overrides = [*overrides, f"seed={seed}"]
     tree = apply_overrides(read_toml(path), overrides)
-    kind = _ROADS.get(str(tree.get("road", "")), RecipeSettings)
-    return parse_settings(kind, tree, str(path))
+    road = tree.get("road", "")
+    if road not in ("", *_ROADS):
+        raise UserError(f"{path}: road = {road!r}: leave it out, or one of {', '.join(_ROADS)}")
+    return parse_settings(_ROADS.get(road, RecipeSettings), tree, str(path))
 
 
 def _walker(recipe: Recipe) -> Callable[[Road], Any]:
@@ -65,10 +67,16 @@ def _walker(recipe: Recipe) -> Callable[[Road], Any]:
     return lambda road: weak_to_strong(road, recipe, source)
 
 
-def step_names(recipe: Recipe) -> list[str]:
-    """The names of all steps in order; nothing is done."""
-    road = Road(Path(), recipe.seed, plan_only=True)
-    _walker(recipe)(road)
+def step_names(recipe: Recipe, until: str = "") -> list[str]:
+    """The names of the steps in order, as far as `until`; nothing is done.
+
+    Raises UserError where `until` is none of them.
+    """
+    road = Road(Path(), recipe.seed, until=until, plan_only=True)
+    with suppress(Stop):
+        _walker(recipe)(road)
+        if until:
+            raise UserError(f"--until {until}: no such step; steps: {', '.join(road.names)}")
     return road.names
 
 
@@ -78,8 +86,8 @@ def run(recipe: Recipe, root: Path, until: str = "") -> Path | None:
     Finished steps are skipped, a killed one is gone on with; all ranks of a mesh call this. Raises
     UserError or FlywrightError.
     """
+    step_names(recipe, until)  # what cannot be walked is refused before anything is written
     walker = _walker(recipe)
-    check_until(step_names(recipe), until)
     with joined(recipe.mesh) as ranks, ExitStack() as stack:
         teller = ranks.by_first(lambda: _begin(stack, recipe, root))
         with suppress(Stop):

@@ -16,7 +16,6 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from flywright.errors import UserError
 from flywright.files import digest, fsync_tree, named_disk_errors, seed_from, write_json
 from flywright.parallel import Ranks
 from flywright.progress import Announce, Tick, silent
@@ -238,9 +237,3 @@ def _begin(artifact: Artifact) -> None:
             shutil.rmtree(folder)
         folder.mkdir(parents=True)
     write_json(folder / BEGUN, {"fingerprint": artifact.fingerprint})
-
-
-def check_until(names: list[str], until: str) -> None:
-    """Raise UserError when --until names no step."""
-    if until and until not in names:
-        raise UserError(f"--until {until}: no such step; steps: {', '.join(names)}")

@@ -20,10 +20,11 @@ from flywright.files import digest, folder_hash, read_json, write_text
 from flywright.generate import Engine
 from flywright.generate.asking import Cutting
 from flywright.model import RewardModel, open_meta, read_spec
+from flywright.recipe import files
 from flywright.recipe.answerers import REVISION, answering, engine, generator, reward_scorer
 from flywright.recipe.console import Teller
 from flywright.recipe.settings import GeneratorSettings
-from flywright.records import Conversation, parse_lines, weighted_reward
+from flywright.records import Conversation, Dialogue, Rating, weighted_reward
 from flywright.sandbox import Sandbox, SandboxSettings
 from flywright.serve import ServeSettings, create_app
 from flywright.serve import listen as serving
@@ -46,7 +47,7 @@ def run_evaluation(
     tasks: str,
     data: Path | None,
     out: Path,
-    limit: int | None,
+    limit: int,
     responses: Path | None,
     judge: str = "",
     reward: Path | None = None,
@@ -69,7 +70,7 @@ def run_evaluation(
                 names,
                 data or Path("data"),
                 out,
-                limit=limit or 0,
+                limit=limit,
                 answers=responses,
                 judgments=judgments,
                 judge=open_model(judge) if judge else None,
@@ -106,25 +107,17 @@ def _measured(model: str) -> tuple[Completer, dict[str, str]]:
 def score_file(model: Path, source: Path, target: Path) -> int:
     """Write each conversation's five attributes and weighted reward; returns how many.
 
-    A line of `source` holds {"messages": [...]}, or a record with a "conversation".
+    `source` holds dialogues or ratings in any form of docs/formats.md. Raises UserError where one
+    of its rows has no answer to score: the scores would not be line for line.
     """
-    conversations = [_conversation(value, f"{source}:{n}") for n, value in parse_lines(source)]
-    scorer = reward_scorer(model)
-    found = scorer.score_many(conversations)
+    reading = files.read(source, Dialogue, Rating)
+    talks = [record.conversation for record in reading]
+    if reading.dropped:
+        raise UserError(f"{reading.line}: every row has to end with an answer")
+    found = reward_scorer(model).score_many(talks)
     rows = [{**scores, "reward": weighted_reward(scores)} for scores in found]
     write_text(target, "".join(json.dumps(row) + "\n" for row in rows))
     return len(rows)
-
-
-def _conversation(value: Any, where: str) -> Conversation:
-    messages = value.get("conversation", value) if isinstance(value, dict) else value
-    try:
-        conversation = Conversation.model_validate(messages)
-    except ValueError:
-        raise UserError(f"{where}: not a conversation (expected 'messages' with roles)") from None
-    if conversation.awaits_answer:
-        raise UserError(f"{where}: the last message is not the assistant's, nothing to score")
-    return conversation
 
 
 def open_chat(model: str, cache_gib: float) -> Callable[[str], str]:
