@@ -8,10 +8,12 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
+from typer import Argument, Option
 
 from flywright.errors import FlywrightError
 
@@ -24,10 +26,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Overrides = Annotated[list[str], typer.Option("--set", help="dotted.key=value over the file's")]
-CacheGib = Annotated[float, typer.Option(min=0, help="keys and values of an engine, GiB a rank")]
+Overrides = Annotated[list[str], Option("--set", help="dotted.key=value over the file's")]
+CacheGib = Annotated[float, Option(min=0, help="keys and values of an engine, GiB a rank")]
 LINGER_SECONDS = 10.0
-AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
+ALL_ARGUMENTS = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+AsJson = Annotated[bool, Option("--json", help="print JSON instead of a table")]
 
 
 def main() -> None:
@@ -92,17 +95,17 @@ def _columns(rows: list[dict[str, Any]]) -> None:
 
 @app.command()
 def run(
-    recipe: Annotated[str, typer.Argument(help="a recipe file, or the name of one in recipes/")],
-    out: Annotated[Path | None, typer.Option(help="default: runs/RECIPE")] = None,
-    seed: Annotated[int | None, typer.Option(help="the run's seed")] = None,
+    recipe: Annotated[str, Argument(help="a recipe file, or the name of one in recipes/")],
+    out: Annotated[Path | None, Option(help="default: runs/RECIPE")] = None,
+    seed: Annotated[int | None, Option(help="the run's seed")] = None,
     settings: Overrides = [],  # noqa: B006
-    until: Annotated[str, typer.Option(help="stop after this step")] = "",
+    until: Annotated[str, Option(help="stop after this step")] = "",
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="print the steps, or what each rank holds")
+        bool, Option("--dry-run", help="print the steps, or what each rank holds")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="what a dry run prints")] = False,
-    slurm: Annotated[bool, typer.Option("--slurm", help="only write sbatch scripts")] = False,
-    gpus_per_node: Annotated[int, typer.Option(min=1, help="of the scripts' machines")] = 8,
+    as_json: Annotated[bool, Option("--json", help="what a dry run prints")] = False,
+    slurm: Annotated[bool, Option("--slurm", help="only write sbatch scripts")] = False,
+    gpus_per_node: Annotated[int, Option(min=1, help="of the scripts' machines")] = 8,
 ) -> None:
     """Walk a recipe's road: finished steps are skipped, a killed one goes on where it was."""
     from flywright.recipe.run import find_recipe, read_recipe, stage_rows, step_names
@@ -149,7 +152,7 @@ def _rehearse(recipe: Any, name: str, as_json: bool) -> None:
 
 def _training_verb(verb: str, text: str) -> None:
     def command(
-        settings_file: Annotated[Path, typer.Argument(metavar="SETTINGS.toml")],
+        settings_file: Annotated[Path, Argument(metavar="SETTINGS.toml")],
         settings: Overrides = [],  # noqa: B006
     ) -> None:
         from flywright.recipe.single import train_one
@@ -182,22 +185,20 @@ def score(model: Path, source: Path, target: Path) -> None:
 
 @app.command("eval")
 def evaluate(
-    model: Annotated[str, typer.Argument(help="a weights folder or a URL")] = "",
-    tasks: Annotated[str, typer.Option(help="names, comma-separated")] = "",
-    data: Annotated[Path | None, typer.Option(help="folder of the tasks' files")] = None,
-    out: Annotated[Path, typer.Option(help="where results.json goes")] = Path("eval"),
-    limit: Annotated[int, typer.Option(min=0, help="first N items of a subject; 0: all")] = 0,
-    judge: Annotated[str, typer.Option(help="who judges: a folder or a URL")] = "",
-    reward: Annotated[Path | None, typer.Option(help="the reward model's folder")] = None,
-    responses: Annotated[Path | None, typer.Option(help="score these answers instead")] = None,
+    model: Annotated[str, Argument(help="a weights folder or a URL")] = "",
+    tasks: Annotated[str, Option(help="names, comma-separated")] = "",
+    data: Annotated[Path | None, Option(help="folder of the tasks' files")] = None,
+    out: Annotated[Path, Option(help="where results.json goes")] = Path("eval"),
+    limit: Annotated[int, Option(min=0, help="first N items of a subject; 0: all")] = 0,
+    judge: Annotated[str, Option(help="who judges: a folder or a URL")] = "",
+    reward: Annotated[Path | None, Option(help="the reward model's folder")] = None,
+    responses: Annotated[Path | None, Option(help="score these answers instead")] = None,
     judgments: Annotated[
-        Path | None, typer.Option(help="what a judge said before; FILE#MODEL takes one model's")
+        Path | None, Option(help="what a judge said before; FILE#MODEL takes one model's")
     ] = None,
-    compare: Annotated[
-        tuple[Path, Path] | None, typer.Option(help="two result folders, paired")
-    ] = None,
+    compare: Annotated[tuple[Path, Path] | None, Option(help="two result folders, paired")] = None,
     html: Annotated[
-        Path | None, typer.Option(help="with --compare: a page of failures side by side")
+        Path | None, Option(help="with --compare: a page of failures side by side")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -223,44 +224,39 @@ def chat(model: str, cache_gib: CacheGib = 2.0) -> None:
 
     answer = open_chat(model, cache_gib)
     print("An empty line ends the conversation.")
-    while True:
-        try:
-            text = input("> ")
-        except EOFError:
-            return
-        if not text.strip():
-            return
-        print(answer(text))
+    with suppress(EOFError):
+        while (text := input("> ")).strip():
+            print(answer(text))
 
 
 @app.command()
 def serve(
-    model: Annotated[Path, typer.Argument(help="a policy's folder, or a reward model's")],
-    reward: Annotated[Path | None, typer.Option(help="a reward model's folder")] = None,
+    model: Annotated[Path, Argument(help="a policy's folder, or a reward model's")],
+    reward: Annotated[Path | None, Option(help="a reward model's folder")] = None,
     host: str = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535)] = 1424,
+    port: Annotated[int, Option(min=0, max=65535)] = 1424,
     api_key_file: Annotated[
-        Path | None, typer.Option(help="keys that let clients in; or FLYWRIGHT_API_KEYS")
+        Path | None, Option(help="keys that let clients in; or FLYWRIGHT_API_KEYS")
     ] = None,
-    cors: Annotated[list[str], typer.Option(help="origin whose pages may ask")] = [],  # noqa: B006
-    log_prompts: Annotated[bool, typer.Option("--log-prompts", help="log what is asked")] = False,
-    nemo_strict: Annotated[bool, typer.Option("--nemo-strict", help="NeMo's own quirks")] = False,
+    cors: Annotated[list[str], Option(help="origin whose pages may ask")] = [],  # noqa: B006
+    log_prompts: Annotated[bool, Option("--log-prompts", help="log what is asked")] = False,
+    nemo_strict: Annotated[bool, Option("--nemo-strict", help="NeMo's own quirks")] = False,
     cache_gib: CacheGib = 2.0,
-    tp: Annotated[int, typer.Option(min=1, help="ranks that share each layer (torchrun)")] = 1,
-    pp: Annotated[int, typer.Option(min=1, help="ranks that share the layers out")] = 1,
-    dtype: Annotated[str, typer.Option(help="bf16, fp16 or fp32; default: as stored")] = "",
-    int8: Annotated[bool, typer.Option("--int8", help="layers in 8 bits (on a CPU)")] = False,
-    guesses: Annotated[int, typer.Option(min=0, max=16, help="tokens guessed ahead")] = 0,
-    engine: Annotated[str, typer.Option(help="embedded, or vllm")] = "embedded",
+    tp: Annotated[int, Option(min=1, help="ranks that share each layer (torchrun)")] = 1,
+    pp: Annotated[int, Option(min=1, help="ranks that share the layers out")] = 1,
+    dtype: Annotated[str, Option(help="bf16, fp16 or fp32; default: as stored")] = "",
+    int8: Annotated[bool, Option("--int8", help="layers in 8 bits (on a CPU)")] = False,
+    guesses: Annotated[int, Option(min=0, max=16, help="tokens guessed ahead")] = 0,
+    engine: Annotated[str, Option(help="embedded, or vllm")] = "embedded",
 ) -> None:
     """Serve a model over the OpenAI, NeMo and reward wires."""
     from flywright.recipe.verbs import serve_folder
 
-    told = {"cors": tuple(cors), "log_prompts": log_prompts, "nemo_strict": nemo_strict}
     if engine not in ("embedded", "vllm"):
         _fail(f"--engine {engine}: embedded or vllm", 2)
     how = {"dtype": dtype, "int8": int8, "guesses": guesses, "tp": tp, "pp": pp}
     how["vllm"] = engine == "vllm"
+    told = {"cors": tuple(cors), "log_prompts": log_prompts, "nemo_strict": nemo_strict}
     serve_folder(model, reward, (host, port), cache_gib, api_key_file, how, **told)
 
 
@@ -268,9 +264,9 @@ def serve(
 def fake_llm(
     port: int = 8000,
     seed: int = 0,
-    fault: Annotated[list[str], typer.Option(help="e.g. rate429=0.1")] = [],  # noqa: B006
-    latency: Annotated[str, typer.Option(help="seconds: 0.2, 0.1:0.3 or ~MEDIAN:SIGMA")] = "0",
-    slots: Annotated[int, typer.Option(min=0, help="answered at once, the rest wait; 0: all")] = 0,
+    fault: Annotated[list[str], Option(help="e.g. rate429=0.1")] = [],  # noqa: B006
+    latency: Annotated[str, Option(help="seconds: 0.2, 0.1:0.3 or ~MEDIAN:SIGMA")] = "0",
+    slots: Annotated[int, Option(min=0, help="answered at once, the rest wait; 0: all")] = 0,
 ) -> None:
     """A deterministic OpenAI-compatible endpoint for tests and rehearsals."""
     from flywright.serve.fake import run_fake
@@ -280,11 +276,11 @@ def fake_llm(
 
 @app.command()
 def synth(
-    flow: Annotated[str, typer.Argument(help="prompts, dialogues, ..., filter or card")],
-    settings_file: Annotated[Path, typer.Argument(metavar="SETTINGS.toml")],
+    flow: Annotated[str, Argument(help="prompts, dialogues, ..., filter or card")],
+    settings_file: Annotated[Path, Argument(metavar="SETTINGS.toml")],
     settings: Overrides = [],  # noqa: B006
-    workers: Annotated[int, typer.Option(min=1, help="processes at the same records")] = 1,
-    ray: Annotated[str, typer.Option(metavar="ADDRESS", help="a Ray cluster they run on")] = "",
+    workers: Annotated[int, Option(min=1, help="processes at the same records")] = 1,
+    ray: Annotated[str, Option(metavar="ADDRESS", help="a Ray cluster they run on")] = "",
 ) -> None:
     """Run one synthetic-data flow against any endpoint or folder (docs/synth.md)."""
     from flywright.recipe.flow_run import run_one
@@ -295,23 +291,21 @@ def synth(
 @app.command()
 def annotate(
     database: Path,
-    items: Annotated[Path | None, typer.Option(help="JSONL of items to add")] = None,
-    export: Annotated[Path | None, typer.Option(help="write records here and stop")] = None,
+    items: Annotated[Path | None, Option(help="JSONL of items to add")] = None,
+    export: Annotated[Path | None, Option(help="write records here and stop")] = None,
     port: int = 8001,
 ) -> None:
     """A web page on which people rate answers or compare two blind."""
-    from flywright.annotate import app as page
-    from flywright.annotate.export import export as write_records
-    from flywright.annotate.store import import_items
+    from flywright import annotate as people
 
     if items is not None:
-        print(f"{import_items(database, items)} items added to {database}")
+        print(f"{people.import_items(database, items)} items added to {database}")
     if export is not None:
-        print(json.dumps(write_records(database, export)))
+        print(json.dumps(people.export(database, export)))
         return
-    shown = page.create_app(database)
+    page = people.create_app(database)
     print(f"annotate at http://127.0.0.1:{port} (Ctrl-C stops)", flush=True)
-    page.run(shown, port=port)
+    people.run(page, port=port)
 
 
 @app.command("import")
@@ -324,11 +318,11 @@ def import_(source: Path, out: Path) -> None:
 
 @app.command()
 def export(
-    model: Annotated[Path, typer.Argument(help="a weights folder")],
+    model: Annotated[Path, Argument(help="a weights folder")],
     out: Path,
-    dtype: Annotated[str, typer.Option(help="bf16, fp16 or fp32; default: as stored")] = "",
-    shard_gb: Annotated[float, typer.Option(min=1e-3, help="at most so large a file, in GB")] = 5.0,
-    fp8: Annotated[bool, typer.Option("--fp8", help="the layers' matrices, as vLLM reads")] = False,
+    dtype: Annotated[str, Option(help="bf16, fp16 or fp32; default: as stored")] = "",
+    shard_gb: Annotated[float, Option(min=1e-3, help="at most so large a file, in GB")] = 5.0,
+    fp8: Annotated[bool, Option("--fp8", help="the layers' matrices, as vLLM reads")] = False,
 ) -> None:
     """Write a weights folder for other tools; a reward model's bias is folded into its norm."""
     from flywright.model.export import export as write
@@ -346,13 +340,13 @@ def report(folder: Path) -> None:
 
 @app.command()
 def trace(
-    folder: Annotated[Path, typer.Argument(help="a run, or any folder of JSONL files")],
-    record_id: Annotated[str, typer.Argument(help="or one of --model, --template, --source")] = "",
-    model: Annotated[str, typer.Option(help="what came from this model?")] = "",
-    template: Annotated[str, typer.Option(help="NAME@HASH, or the hash: what came from it?")] = "",
-    source: Annotated[str, typer.Option(help="what came from this source?")] = "",
-    write: Annotated[Path | None, typer.Option(help="write the ids found, one a line")] = None,
-    without: Annotated[Path | None, typer.Option(help="write the files without them")] = None,
+    folder: Annotated[Path, Argument(help="a run, or any folder of JSONL files")],
+    record_id: Annotated[str, Argument(help="or one of --model, --template, --source")] = "",
+    model: Annotated[str, Option(help="what came from this model?")] = "",
+    template: Annotated[str, Option(help="NAME@HASH, or the hash: what came from it?")] = "",
+    source: Annotated[str, Option(help="what came from this source?")] = "",
+    write: Annotated[Path | None, Option(help="write the ids found, one a line")] = None,
+    without: Annotated[Path | None, Option(help="write the files without them")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Where a record came from and what came from it; or all that came from a model."""
@@ -362,11 +356,11 @@ def trace(
     asked = [one for one in (record_id, model, template, source) if one]
     if len(asked) != 1:
         _fail("trace: name a record id, or one of --model, --template and --source", 2)
+    if record_id and as_json:
+        print(json.dumps(traced(folder, record_id), ensure_ascii=False, indent=1))
+        return
     if record_id:
-        if as_json:
-            print(json.dumps(traced(folder, record_id), ensure_ascii=False, indent=1))
-        else:
-            print("\n".join(walk(folder, record_id)))
+        print("\n".join(walk(folder, record_id)))
         return
     from flywright.report.withdraw import touched, write_ids, write_without
 
@@ -386,8 +380,8 @@ def trace(
 @app.command()
 def look(
     path: Path,
-    model: Annotated[Path, typer.Option(help="the folder whose tokenizer reads it")],
-    limit: Annotated[int, typer.Option(min=1, help="how many records")] = 1,
+    model: Annotated[Path, Option(help="the folder whose tokenizer reads it")],
+    limit: Annotated[int, Option(min=1, help="how many records")] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Records as the model sees them: tokens, mask, and how they are packed."""
@@ -404,13 +398,7 @@ def look(
     print("\n".join(seen["over_length"]))
 
 
-@app.command(
-    context_settings={
-        "allow_extra_args": True,
-        "ignore_unknown_options": True,
-        "help_option_names": [],
-    }
-)
+@app.command(context_settings=ALL_ARGUMENTS)
 def plan(context: typer.Context) -> None:
     """Will it fit, how long, which layout: params, layout or check."""
     from flywright.plan.commands import app as planner

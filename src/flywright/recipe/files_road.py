@@ -14,11 +14,13 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import numpy as np
 import torch
 from pydantic import Field
 
 from flywright.ask import Sampling
 from flywright.data.examples import comparison_examples, ranking_examples
+from flywright.data.formats import Reading
 from flywright.errors import UserError
 from flywright.evals.datafiles import NotThere
 from flywright.evals.items import Item, mean_by
@@ -105,6 +107,13 @@ class Sets:
             raise UserError(f"{self._data}: no file of [{self._table}] is there; set data=FOLDER")
         return self._files.items()
 
+    def read(self, dropped: Counter[str]) -> Iterator[Reading]:
+        """The records of each file, by its form; once read, `dropped` tells what was left out."""
+        for form, path in self.items():
+            reading = files.read(path, form=form)
+            yield reading
+            dropped.update({f"{form}: {why}": n for why, n in reading.dropped.items()})
+
 
 class Files(TextSource):
     """The texts and quizzes of a recipe; texts are split by hash."""
@@ -114,8 +123,8 @@ class Files(TextSource):
         paths = {name: of.path for name, of in recipe.texts.items()}
         self._texts = Sets("texts", recipe.data, paths)
         self._quizzes = Sets("quizzes", recipe.data, recipe.quizzes)
-        self.missing = [*self._quizzes.missing, *self._texts.missing]
-        self.notes = tuple(f"Not there: {name}." for name in self.missing)
+        missing = (*self._quizzes.missing, *self._texts.missing)
+        self.notes = tuple(f"Not there: {name}." for name in missing)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -185,11 +194,9 @@ def gather_pairs(work: Work, settings: HeldOut, people: Sets) -> None:
     """Pairs that people decided, split so that no first question is on both sides."""
     dropped: Counter[str] = Counter()
     sides: tuple[list[Comparison], list[Comparison]] = ([], [])
-    for form, path in people.items():
-        reading = files.read(path, form=form)
-        for pair in {pair.id: pair for pair in reading}.values():
+    for found in people.read(dropped):
+        for pair in {pair.id: pair for pair in found}.values():
             sides[files.place(pair.conversation.turns[0].content) < settings.pairs].append(pair)
-        dropped.update({f"{form}: {why}": n for why, n in reading.dropped.items()})
     for name, pairs in zip(("dpo.jsonl", "heldout.jsonl"), sides, strict=True):
         if not pairs:
             raise UserError(f"{work.name}: no pair for {name}: the sets of [pairs] are too small")
@@ -204,11 +211,8 @@ def gather_dialogues(
 ) -> None:
     """Dialogues that open with no held-out pair's question and repeat no benchmark item."""
     dropped: Counter[str] = Counter()
-    found: list[Dialogue] = []
-    for form, path in talks.items():
-        reading = files.read(path, form=form)
-        found += islice(reading, settings.most)
-        dropped.update({f"{form}: {why}": n for why, n in reading.dropped.items()})
+    some = (islice(found, settings.most) for found in talks.read(dropped))
+    found: list[Dialogue] = list(chain.from_iterable(some))
     heldout = read_jsonl(pairs / "heldout.jsonl", Comparison)
     held = {files.opening(pair.conversation) for pair in heldout}
     apart = [talk for talk in found if files.opening(talk.conversation) not in held]
@@ -230,19 +234,17 @@ def train_reward(
         regress(work, settings, base.weights, files.read(Path(path), Rating))
     if not ratings:
         rank(work, settings, base.weights, read_jsonl(pairs / "dpo.jsonl", Comparison))
-    if not work.ranks.first:
-        return
-    tokenizer, longest = open_tokenizer(base.weights), read_spec(base.weights).context_length
-    heldout = read_jsonl(pairs / "heldout.jsonl", Comparison)
-    fitting = [pair for pair in heldout if ranking_examples([pair], tokenizer, longest).samples]
-    work.facts["intervals"] = stages.weigh_reward(work, fitting)
+    if work.ranks.first:
+        tokenizer, longest = open_tokenizer(base.weights), read_spec(base.weights).context_length
+        heldout = read_jsonl(pairs / "heldout.jsonl", Comparison)
+        fitting = [pair for pair in heldout if ranking_examples([pair], tokenizer, longest).samples]
+        work.facts["intervals"] = stages.weigh_reward(work, fitting)
 
 
 @stage(version=1, trains=True)
 def tune(work: Work, settings: s.Training, base: Artifact, talks: Artifact) -> None:
     """SFT on real dialogues."""
-    records = read_jsonl(talks / "dialogues.jsonl", Dialogue)
-    supervise(work, settings, base.weights, records)
+    supervise(work, settings, base.weights, read_jsonl(talks / "dialogues.jsonl", Dialogue))
 
 
 @stage(version=1)
@@ -300,24 +302,20 @@ def measure_bits(work: Work, settings: HeldOut, source: Files, *policies: Artifa
 
 @stage(version=1)
 def measure_pairs(
-    work: Work,
-    settings: s.Training,
-    pairs: Artifact,
-    reward: Artifact,
-    first: Artifact,
-    last: Artifact,
-) -> None:
+    work: Work, settings: s.Training,
+    pairs: Artifact, reward: Artifact, first: Artifact, last: Artifact,
+) -> None:  # fmt: skip
     """Held-out pairs: the reward model, the longer answer, and the policy against its reference."""
     heldout = list(read_jsonl(pairs / "heldout.jsonl", Comparison))
     tokenizer, longest = open_tokenizer(last.weights), read_spec(last.weights).context_length
     samples = comparison_examples(heldout, tokenizer, longest, needs_rewards=False).samples
     tokens = settings.train.micro_batch_tokens
-    before, after = (
-        pair_reference(
-            Passes([load_decoder(each.weights, torch.float32)], tokens), samples, work.tick
-        )
-        for each in (first, last)
-    )
+
+    def likelihoods(of: Artifact) -> np.ndarray:
+        model = load_decoder(of.weights, torch.float32)
+        return pair_reference(Passes([model], tokens), samples, work.tick)
+
+    before, after = likelihoods(first), likelihoods(last)
     gained = (after - before)[:, 0] > (after - before)[:, 1]
     likelier = before[:, 0] > before[:, 1]
     known = reward.manifest()["facts"]["intervals"]

@@ -148,16 +148,19 @@ _VERBS: dict[str, tuple[type[OwnFolder], tuple[type[Record], ...], Callable]] = 
     "dpo": (DpoFile, (Comparison,), partial(_tune, training.optimize_preference)),
     "rpo": (RpoFile, (Comparison,), partial(_tune, training.optimize_preference)),
 }
+_NO_WEIGHTS = ("data", "tokenizer")  # what they make; one rank makes it
 
 
-def _told(reading: Reading, own: OwnFolder, say: Callable[[str], None]) -> Iterator[Any]:
+def _records(verb: str, own: OwnFolder, teller: Teller | None) -> Iterator[Any]:
     """The records; then a line that says of which form they were, and what was left out."""
+    reading = _reading(verb, own)
     needs_rewards = isinstance(own, RpoLoss) and own.loss.startswith("rpo")
-    for where, record in reading.placed():
+    for where, record in reading.placed() if reading else ():
         if needs_rewards and None in (record.chosen_reward, record.rejected_reward):
             raise UserError(f"{where}: RPO needs both rewards of a pair (DPO needs none)")
         yield record
-    say(reading.line)
+    if reading and teller:
+        teller.say(reading.line)
 
 
 def train_one(verb: str, path: Path, overrides: list[str]) -> str:
@@ -168,10 +171,13 @@ def train_one(verb: str, path: Path, overrides: list[str]) -> str:
     """
     own = load_settings(_VERBS[verb][0], path, overrides)
     with joined(own.mesh) as ranks, ExitStack() as stack:
-        teller = ranks.by_first(lambda: _claim(verb, own, stack))
-        _do(verb, own, ranks, teller)
-    where = own.out if verb in ("data", "tokenizer") else own.out / "weights"
-    return f"{verb}: done, {where}" if teller else ""
+        teller, trains = ranks.by_first(lambda: _claim(verb, own, stack)), verb not in _NO_WEIGHTS
+        if trains or ranks.first:
+            tick = teller.begin(verb) if teller else silent
+            work = Work(verb, own.out, own.seed, tick, ranks if trains else Ranks())
+            work.measuring = getattr(own, "evaluate", None)
+            _VERBS[verb][2](work, own, _records(verb, own, teller))
+    return f"{verb}: done, {own.out / 'weights' if trains else own.out}" if teller else ""
 
 
 def _reading(verb: str, own: OwnFolder) -> Reading | None:
@@ -195,15 +201,3 @@ def _claim(verb: str, own: OwnFolder, stack: ExitStack) -> Teller:
         raise UserError(f"{own.out}: {why}; choose another `out` or remove it")
     write_json(begun, {**said, "settings": own.model_dump(mode="json")})
     return stack.enter_context(Teller(own.out / "log.txt"))
-
-
-def _do(verb: str, own: OwnFolder, ranks: Ranks, teller: Teller | None) -> None:
-    reading = _reading(verb, own)
-    say = teller.say if teller else (lambda _line: None)
-    records = _told(reading, own, say) if reading else iter(())
-    tick = teller.begin(verb) if teller else silent
-    trains = verb not in ("data", "tokenizer")
-    if trains or ranks.first:
-        work = Work(verb, own.out, own.seed, tick, ranks if trains else Ranks())
-        work.measuring = getattr(own, "evaluate", None)
-        _VERBS[verb][2](work, own, records)

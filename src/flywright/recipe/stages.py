@@ -61,13 +61,9 @@ def gather_documents(work: Work, settings: s.DocumentSettings, source: TextSourc
     dropped: Counter[str] = Counter()
     work.items = write_jsonl(work / "documents.jsonl", clean(source.documents(), dropped))
     kept, hits = filters.decontaminate(source.questions(), source.benchmark_texts())
-    write_jsonl(work / "questions.jsonl", kept)
-    work.facts = {
-        "dropped": dict(dropped),
-        "questions": len(kept),
-        "contaminated": len(hits),
-        "notes": list(source.notes),
-    }
+    count = write_jsonl(work / "questions.jsonl", kept)
+    work.facts = {"dropped": dict(dropped), "questions": count, "contaminated": len(hits)}
+    work.facts["notes"] = list(source.notes)
 
 
 @stage(version=1)
@@ -119,9 +115,8 @@ def pretrain(
     """A new Nemotron, trained on the blend with a batch ramp."""
     spec, encoder = ModelSpec(**model), Tokenizer.load(tokenizer / "tokenizer")
     start = training.new_decoder(spec, work.seed)
-    training.train_on_blend(
-        work, settings, shards.folder, start, spec.context_length, encoder, ramped=True
-    )
+    context = spec.context_length
+    training.train_on_blend(work, settings, shards.folder, start, context, encoder, ramped=True)
 
 
 @stage(version=1, trains=True)
@@ -189,13 +184,9 @@ def asked(
 
 @stage(version=1)
 def write_prompts(
-    work: Work,
-    settings: s.PromptSettings,
-    synth: s.SynthSettings,
-    documents: Artifact,
-    source: Source,
-    writer: Answerer,
-) -> None:
+    work: Work, settings: s.PromptSettings,
+    synth: s.SynthSettings, documents: Artifact, source: Source, writer: Answerer,
+) -> None:  # fmt: skip
     """Prompts of every family, split into disjoint sets for SFT and for preferences."""
 
     async def flow(maker: Maker, _ledger: Ledger) -> list[Prompt]:
@@ -221,9 +212,8 @@ def write_prompts(
     made = asked(work, synth, writer, flow)
     unique, _ = filters.exact(made)
     distinct, _ = filters.near(unique, synth.near_duplicate)
-    fresh, hits = filters.decontaminate(
-        distinct, source.benchmark_texts(), share=synth.overlap_share
-    )
+    known = source.benchmark_texts()
+    fresh, hits = filters.decontaminate(distinct, known, share=synth.overlap_share)
     for_sft, for_preference = prompts.split(fresh, settings.preference_share, work.seed)
     for_sft = _balanced(for_sft, settings.sft, work.seed)
     for_preference = _balanced(for_preference, settings.preference, work.seed)
@@ -231,11 +221,8 @@ def write_prompts(
     write_jsonl(work / "sft.jsonl", for_sft)
     write_jsonl(work / "preference.jsonl", [*for_preference, *truth])
     work.items = len(for_sft) + len(for_preference) + len(truth)
-    work.facts |= {
-        "copies": len(made) - len(unique),
-        "near_copies": len(unique) - len(distinct),
-        "contaminated": len(hits),
-    }
+    copies = {"copies": len(made) - len(unique), "near_copies": len(unique) - len(distinct)}
+    work.facts |= {**copies, "contaminated": len(hits)}
 
 
 def _balanced(records: list[Prompt], count: int, seed: int) -> list[Prompt]:
@@ -248,13 +235,9 @@ def _balanced(records: list[Prompt], count: int, seed: int) -> list[Prompt]:
 
 @stage(version=1)
 def breed_code(
-    work: Work,
-    settings: s.GeneticSettings,
-    synth: s.SynthSettings,
-    sandbox: SandboxSettings,
-    source: Source,
-    writer: Answerer,
-) -> None:
+    work: Work, settings: s.GeneticSettings,
+    synth: s.SynthSettings, sandbox: SandboxSettings, source: Source, writer: Answerer,
+) -> None:  # fmt: skip
     """Coding samples by Genetic Instruct, with execution and a judge as fitness."""
     runner = Sandbox(sandbox)
     seeds = source.code_seeds()
@@ -266,13 +249,9 @@ def breed_code(
 
 @stage(version=1)
 def hold_dialogues(
-    work: Work,
-    synth: s.SynthSettings,
-    prompt_sets: Artifact,
-    reward: Artifact,
-    answerer: Answerer,
-    user: Answerer,
-) -> None:
+    work: Work, synth: s.SynthSettings,
+    prompt_sets: Artifact, reward: Artifact, answerer: Answerer, user: Answerer,
+) -> None:  # fmt: skip
     """Dialogues by role-play, kept where the reward model finds them good enough."""
     questions = list(read_jsonl(prompt_sets / "sft.jsonl", Prompt))
     scorer = reward_scorer(reward.weights)
@@ -288,15 +267,10 @@ def hold_dialogues(
 
 @stage(version=1)
 def compare_answers(
-    work: Work,
-    synth: s.SynthSettings,
-    sandbox: SandboxSettings,
-    prompt_sets: Artifact,
-    reward: Artifact,
-    policy: Artifact,
-    answerer: Answerer,
-    llm_judge: Answerer,
-) -> None:
+    work: Work, synth: s.SynthSettings, sandbox: SandboxSettings,
+    prompt_sets: Artifact, reward: Artifact, policy: Artifact,
+    answerer: Answerer, llm_judge: Answerer,
+) -> None:  # fmt: skip
     """Pairs of answers, judged by ground truth, by an LLM in both orders, and by reward."""
     questions = list(read_jsonl(prompt_sets / "preference.jsonl", Prompt))
     judge = opened(llm_judge)
@@ -377,14 +351,9 @@ def optimize(work: Work, settings: s.DpoSettings, policy: Artifact, pairs: Artif
 
 @stage(version=1)
 def measure(
-    work: Work,
-    settings: s.EvaluateSettings,
-    label: dict,
-    sandbox: SandboxSettings,
-    source: Source,
-    reward: Artifact,
-    who: Answerer,
-) -> None:
+    work: Work, settings: s.EvaluateSettings, label: dict,
+    sandbox: SandboxSettings, source: Source, reward: Artifact, who: Answerer,
+) -> None:  # fmt: skip
     """One row of the stage table: held-out prompts with truth, greedy, and the reward.
 
     Rows of label["whole"] have settings.whole times the items; the first are those of every row.
@@ -392,18 +361,10 @@ def measure(
     times = settings.whole if label["whole"] else 1
     near = source.heldout(settings.split, settings.near * times)
     held_out = near + source.heldout("far", settings.far * times)
-    results = asyncio.run(
-        evaluate(
-            opened(who),
-            held_out,
-            labels=label,
-            scorer=reward_scorer(reward.weights),
-            sandbox=Sandbox(sandbox),
-            sampling=Sampling(max_tokens=settings.max_tokens),
-            out=work.folder,
-            tick=work.tick,
-        )
-    )
+    scorer, sampling = reward_scorer(reward.weights), Sampling(max_tokens=settings.max_tokens)
+    tools = {"scorer": scorer, "sandbox": Sandbox(sandbox), "sampling": sampling}
+    told = {"labels": label, "out": work.folder, "tick": work.tick}
+    results = asyncio.run(evaluate(opened(who), held_out, **tools, **told))
     write_jsonl(work / "prompts.jsonl", held_out)
     work.items = len(held_out)
     work.facts = {"metrics": {name: value["mean"] for name, value in results.metrics.items()}}
@@ -424,12 +385,9 @@ def judge_judges(
 
 @stage(version=1)
 def draw_conclusions(
-    work: Work,
-    settings: s.EvaluateSettings,
-    source: Source,
-    rows: dict[str, Artifact],
-    trained_on: list[Artifact],
-) -> None:
+    work: Work, settings: s.EvaluateSettings,
+    source: Source, rows: dict[str, Artifact], trained_on: list[Artifact],
+) -> None:  # fmt: skip
     """What the turn brought, paired by item: over SFT, over the generator, over the turn before.
 
     rows: "last", "sft", and where there is one "generator" and "before". The gain over the

@@ -65,8 +65,7 @@ class Work:
 
 
 Stage = Callable[..., None]
-_VERSIONS: dict[Stage, int] = {}
-_TRAINS: set[Stage] = set()
+_STAGES: dict[Stage, tuple[int, bool]] = {}  # version, and whether it trains
 
 
 def stage(version: int, trains: bool = False) -> Callable[[Stage], Stage]:
@@ -76,9 +75,7 @@ def stage(version: int, trains: bool = False) -> Callable[[Stage], Stage]:
     """
 
     def mark(function: Stage) -> Stage:
-        _VERSIONS[function] = version
-        if trains:
-            _TRAINS.add(function)
+        _STAGES[function] = version, trains
         return function
 
     return mark
@@ -118,70 +115,41 @@ class Road:
         if name in self.names:
             raise ValueError(f"two steps are named {name!r}")
         self.names.append(name)
-        version = _VERSIONS[function]
-        folder = self.root / "steps" / f"{name}@{version}"
+        (version, trains), chosen = _STAGES[function], settings.model_dump(mode="json")
         identities = [_identity(value) for value in inputs]
-        chosen = settings.model_dump(mode="json")
         fingerprint = digest(name, version, chosen, identities, self.seed)
-        artifact = Artifact(name, folder, fingerprint)
+        artifact = Artifact(name, self.root / "steps" / f"{name}@{version}", fingerprint)
         if not self._plan_only:
-            self._make(function, artifact, version, settings, inputs)
+            said = {
+                "name": name,
+                "number": len(self.names),
+                "version": version,
+                "fingerprint": fingerprint,
+                "inputs": {each.name: each.fingerprint for each in _artifacts(inputs)},
+                "settings": chosen,
+                "seed": self.seed,
+            }
+            self._make(artifact, said, lambda work: function(work, settings, *inputs), trains)
         if name == self._until:
             raise Stop(name)
         return artifact
 
     def _make(
-        self,
-        function: Stage,
-        artifact: Artifact,
-        version: int,
-        settings: BaseModel,
-        inputs: tuple[Any, ...],
+        self, artifact: Artifact, said: dict[str, Any], act: Callable[[Work], None], trains: bool
     ) -> None:
-        ranks = self._ranks
-        if ranks.agreed(_recorded(artifact.folder / MANIFEST) == artifact.fingerprint):
-            self._announce.skipped(artifact.name)
+        """Begin, act (all ranks where it trains, else the first), and finish with a manifest."""
+        ranks, name, folder = self._ranks, artifact.name, artifact.folder
+        if ranks.agreed(_recorded(folder / MANIFEST) == artifact.fingerprint):
+            self._announce.skipped(name)
             return
         ranks.by_first(lambda: _begin(artifact))
-        tick = self._announce.begin(artifact.name)
-        seed = seed_from(self.seed, artifact.name)
-        together = ranks if function in _TRAINS else Ranks()
-        work = Work(artifact.name, artifact.folder, seed, tick, together)
+        tick, together = self._announce.begin(name), ranks if trains else Ranks()
+        work = Work(name, folder, seed_from(self.seed, name), tick, together)
         started = time.time()
-        act = lambda: function(work, settings, *inputs)  # noqa: E731 - by all, or by one
-        act() if together is ranks else ranks.by_first(act)
+        act(work) if trains else ranks.by_first(lambda: act(work))
         seconds = time.time() - started
-        ranks.by_first(lambda: self._record(artifact, work, version, settings, inputs, started))
-        self._announce.finished(artifact.name, seconds)
-
-    def _record(
-        self,
-        artifact: Artifact,
-        work: Work,
-        version: int,
-        settings: BaseModel,
-        inputs: tuple[Any, ...],
-        started: float,
-    ) -> None:
-        """The manifest, with which the step is done."""
-        manifest = {
-            "name": artifact.name,
-            "number": len(self.names),
-            "version": version,
-            "fingerprint": artifact.fingerprint,
-            "inputs": {artifact.name: artifact.fingerprint for artifact in _artifacts(inputs)},
-            "settings": settings.model_dump(mode="json"),
-            "seed": self.seed,
-            "started": datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"),
-            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-            "seconds": round(time.time() - started, 2),
-            "tokens": work.tokens,
-            "items": work.items,
-            "facts": work.facts,
-        }
-        fsync_tree(artifact.folder)
-        write_json(artifact.folder / MANIFEST, manifest)
-        (artifact.folder / BEGUN).unlink()
+        ranks.by_first(lambda: _finish(work, said, started))
+        self._announce.finished(name, seconds)
 
     def link(self, name: str, artifact: Artifact) -> None:
         """Point `root`/`name` to the artifact's weights folder (a relative symbolic link)."""
@@ -192,6 +160,21 @@ class Road:
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(target)
         temporary.replace(self.root / name)
+
+
+def _finish(work: Work, said: dict[str, Any], started: float) -> None:
+    """The manifest, with which the step is done."""
+    did = {
+        "started": datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(time.time() - started, 2),
+        "tokens": work.tokens,
+        "items": work.items,
+        "facts": work.facts,
+    }
+    fsync_tree(work.folder)
+    write_json(work / MANIFEST, said | did)
+    (work / BEGUN).unlink()
 
 
 def _identity(value: Any) -> Any:

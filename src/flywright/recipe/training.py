@@ -9,15 +9,9 @@ from typing import Any, cast
 import numpy as np
 import torch
 
+from flywright.data import examples
 from flywright.data.batch import Sample
 from flywright.data.blend import BlendedWindows
-from flywright.data.examples import (
-    Examples,
-    comparison_examples,
-    dialogue_examples,
-    ranking_examples,
-    rating_examples,
-)
 from flywright.data.loader import Loader, Shuffled
 from flywright.data.shards import open_shard
 from flywright.errors import UserError
@@ -29,29 +23,13 @@ from flywright.model.weights import materialise, open_decoder, write_config
 from flywright.parallel import Ranks, apply_pipeline, compute_in, fill, save_sharded
 from flywright.recipe import measuring
 from flywright.recipe.answerers import REVISION
-from flywright.recipe.settings import (
-    DpoSettings,
-    PretrainSettings,
-    RankLoss,
-    RpoLoss,
-    Training,
-)
+from flywright.recipe.settings import DpoSettings, PretrainSettings, RankLoss, RpoLoss, Training
 from flywright.recipe.step import Work
 from flywright.records import ATTRIBUTES, Comparison, Dialogue, Rating
 from flywright.spec import ModelSpec
 from flywright.tokenizer import Tokenizer, chat
-from flywright.train import guards, lora
+from flywright.train import guards, lora, objectives
 from flywright.train.loop import fit
-from flywright.train.objectives import (
-    Objective,
-    dpo,
-    ipo,
-    language_model,
-    ranking,
-    reward,
-    rpo,
-    sft,
-)
 from flywright.train.objectives.base import Model
 from flywright.train.passes import Passes
 from flywright.train.reference import with_reference
@@ -74,23 +52,23 @@ def open_tokenizer(folder: Path) -> Tokenizer:
 
 
 def _guarded(
-    work: Work, examples: Examples, settings: Training, tokenizer: Tokenizer | None = None
+    work: Work, found: examples.Examples, settings: Training, tokenizer: Tokenizer | None = None
 ) -> list[Sample]:
     """The samples, after every guard; with a tokenizer, also that the end of turn is trained."""
-    guards.refuse_over_length(examples, settings.train.max_over_length_share, work.name)
-    guards.refuse_empty(examples, work.name, masked=tokenizer is not None)
+    guards.refuse_over_length(found, settings.train.max_over_length_share, work.name)
+    guards.refuse_empty(found, work.name, masked=tokenizer is not None)
     if tokenizer is not None:
-        guards.refuse_untrained_end(examples.samples, tokenizer, work.name)
-    work.facts["samples"] = len(examples.samples)
-    work.facts["over_length"] = examples.over_length
-    return examples.samples
+        guards.refuse_untrained_end(found.samples, tokenizer, work.name)
+    work.facts["samples"] = len(found.samples)
+    work.facts["over_length"] = found.over_length
+    return found.samples
 
 
 def _fit(
     work: Work,
     start: Start,
     loader: Loader,
-    objective: Objective,
+    objective: objectives.Objective,
     settings: Training,
     tokenizer: Tokenizer,
     validation: Sequence[Sample] = (),
@@ -101,9 +79,9 @@ def _fit(
     With adapters, adapter/ holds them as peft reads them, and weights/ the base that they were
     merged into.
     """
-    done, ranks = work / "trained.json", work.ranks
+    done, ranks, train = work / "trained.json", work.ranks, settings.train
     if not ranks.agreed(done.exists()):
-        train, parts = settings.train, _parts(start, ranks, settings.train.precision == "bf16")
+        parts = _parts(start, ranks, train.precision == "bf16")
         if train.lora:
             if ranks.mesh is not None:
                 raise UserError("train.lora: adapters are trained by one process, without a mesh")
@@ -130,7 +108,7 @@ def _parts(start: Start, ranks: Ranks, bf16: bool) -> list[Model]:
     """A model on one process; or this rank's chunks of it, fp32 shards of their own slices."""
     model, tensors = start()
     if ranks.mesh is None:
-        return [materialise(model, tensors).to(_device())]
+        return [materialise(model, tensors).to("cuda" if torch.cuda.is_available() else "cpu")]
     placements = REWARD if isinstance(model, RewardModel) else DECODER
     policy, spec = compute_in(torch.bfloat16 if bf16 else torch.float32), ranks.spec
     parts = apply_pipeline(model.float(), ranks.mesh, placements, spec.virtual, policy, spec.zero)
@@ -156,18 +134,10 @@ def _save(parts: Sequence[Model], ranks: Ranks, out: Path, tokenizer: Tokenizer)
         tokenizer.save(folder)
 
 
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def _train(
-    work: Work,
-    start: Start,
-    samples: list[Sample],
-    objective: Objective,
-    settings: Training,
-    tokenizer: Tokenizer,
-) -> None:
+    work: Work, start: Start, samples: list[Sample], objective: objectives.Objective,
+    settings: Training, tokenizer: Tokenizer,
+) -> None:  # fmt: skip
     """Fit on samples in shuffled order, after a share of them is put aside for validation."""
     share = settings.train.validation_share
     aside = max(1, round(share * len(samples))) if share else 0
@@ -200,29 +170,29 @@ def train_on_blend(
     if window > context:
         raise UserError(f"window: {window} tokens, the model's context has {context}")
     loader = BlendedWindows(arrays, phases, window, work.seed)
-    _fit(work, start, loader, language_model(), settings, tokenizer, ramped=ramped)
+    _fit(work, start, loader, objectives.language_model(), settings, tokenizer, ramped=ramped)
 
 
 def regress(work: Work, settings: Training, base: Path, ratings: Iterable[Rating]) -> None:
     """A five-attribute reward model on a base; attributes start at the ratings' means."""
     tokenizer, context = open_tokenizer(base), read_spec(base).context_length
-    samples = _guarded(work, rating_examples(ratings, tokenizer, context), settings)
+    samples = _guarded(work, examples.rating_examples(ratings, tokenizer, context), settings)
     given = np.stack([sample.labels["attributes"] for sample in samples])
     rated = ~np.isnan(given)
     means = (np.where(rated, given, 0).sum(0) / np.maximum(rated.sum(0), 1)).tolist()
     start = _reward_model(work, base, rated.sum(0) > 0, means)
-    _train(work, start, samples, reward(), settings, tokenizer)
+    _train(work, start, samples, objectives.reward(), settings, tokenizer)
 
 
 def rank(work: Work, settings: Training, base: Path, comparisons: Iterable[Comparison]) -> None:
     """A Bradley-Terry reward model on a base: helpfulness alone, the other attributes are 0."""
     tokenizer, context = open_tokenizer(base), read_spec(base).context_length
     by = settings.ranking if isinstance(settings, RankLoss) else "plain"
-    examples = ranking_examples(comparisons, tokenizer, context, needs_strength=by != "plain")
-    samples = _guarded(work, examples, settings)
+    pairs = examples.ranking_examples(comparisons, tokenizer, context, needs_strength=by != "plain")
+    samples = _guarded(work, pairs, settings)
     first = np.arange(len(ATTRIBUTES)) == 0  # so that the weighted sum ranks as helpfulness does
     start = _reward_model(work, base, first)
-    _train(work, start, samples, ranking(by), settings, tokenizer)
+    _train(work, start, samples, objectives.ranking(by), settings, tokenizer)
 
 
 def _reward_model(
@@ -253,9 +223,9 @@ def new_decoder(spec: ModelSpec, seed: int) -> Start:
 def supervise(work: Work, settings: Training, policy: Path, dialogues: Iterable[Dialogue]) -> None:
     """SFT on dialogues, loss on the assistant only."""
     tokenizer, context = open_tokenizer(policy), read_spec(policy).context_length
-    examples = dialogue_examples(dialogues, tokenizer, context)
-    samples = _guarded(work, examples, settings, tokenizer)
-    _train(work, lambda: open_decoder(policy), samples, sft(), settings, tokenizer)
+    talks = examples.dialogue_examples(dialogues, tokenizer, context)
+    samples = _guarded(work, talks, settings, tokenizer)
+    _train(work, lambda: open_decoder(policy), samples, objectives.sft(), settings, tokenizer)
 
 
 def optimize_preference(
@@ -263,10 +233,9 @@ def optimize_preference(
 ) -> None:
     """DPO or RPO; the reference is the policy as it starts, its log-probabilities computed once."""
     tokenizer, context = open_tokenizer(policy), read_spec(policy).context_length
-    objective, train = _preference(settings), settings.train
-    needs_rewards = objective.name == "rpo"
-    examples = comparison_examples(list(comparisons), tokenizer, context, needs_rewards)
-    samples = _guarded(work, examples, settings, tokenizer)
+    objective, train, pairs = _preference(settings), settings.train, list(comparisons)
+    found = examples.comparison_examples(pairs, tokenizer, context, objective.name == "rpo")
+    samples = _guarded(work, found, settings, tokenizer)
     bf16 = train.precision == "bf16"
     computes_in = torch.bfloat16 if bf16 else torch.float32
     reference = _parts(lambda: open_decoder(policy, computes_in), work.ranks, bf16)
@@ -279,11 +248,12 @@ def optimize_preference(
     _train(work, start, samples, objective, settings, tokenizer)
 
 
-def _preference(settings: DpoSettings) -> Objective:
+def _preference(settings: DpoSettings) -> objectives.Objective:
     """What the settings name; "rpo" for the report's distance, "rpo_forward" for another."""
-    name = settings.loss if isinstance(settings, RpoLoss) else "dpo"
-    if name in ("dpo", "ipo"):
-        return {"dpo": dpo, "ipo": ipo}[name](settings.beta, settings.sft_weight)
-    assert isinstance(settings, RpoLoss)
-    distance = "backward" if name == "rpo" else name.removeprefix("rpo_")
-    return rpo(settings.beta, settings.eta, settings.sft_weight, distance)  # type: ignore[arg-type]
+    terms = settings.beta, settings.sft_weight
+    if not isinstance(settings, RpoLoss) or settings.loss == "dpo":
+        return objectives.dpo(*terms)
+    if settings.loss == "ipo":
+        return objectives.ipo(*terms)
+    distance = "backward" if settings.loss == "rpo" else settings.loss.removeprefix("rpo_")
+    return objectives.rpo(settings.beta, settings.eta, settings.sft_weight, distance)  # type: ignore[arg-type]
