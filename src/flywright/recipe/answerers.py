@@ -90,10 +90,8 @@ def answering(
     if vllm and policy:  # which starts its own processes
         sizes = {"tensor_parallel_size": tp, "pipeline_parallel_size": pp}
         asked = {"dtype": str(kind)[6:]} if kind else {}
-        yield (
-            VllmEngine(policy, policy.name, **sizes, **asked),
-            (reward_scorer(reward, kind) if reward else None),
-        )
+        opened = VllmEngine(policy, policy.name, **sizes, **asked)
+        yield opened, reward_scorer(reward, kind) if reward else None
         return
     mesh = MeshSpec(tp=tp, pp=pp, timeout_seconds=STEP_SECONDS)
     started = started_ranks()

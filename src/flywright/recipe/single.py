@@ -16,7 +16,6 @@ from flywright.data.documents import DocumentFiles
 from flywright.data.formats import Reading
 from flywright.data.prepare import prepare, refuse_other_tokenizer
 from flywright.data.quality import Quality
-from flywright.data.shards import write_shard
 from flywright.errors import UserError
 from flywright.files import digest, locked, write_json
 from flywright.model import read_spec
@@ -112,18 +111,11 @@ def _pretrain(work: Work, own: PretrainFile, documents: Iterator[Document]) -> N
         raise UserError(f"model.vocab_size: the tokenizer has {tokenizer.vocab_size} pieces")
     shards = own.data if own.data.is_dir() else work / "shards"
     refuse_other_tokenizer(shards, tokenizer)
-    work.ranks.by_first(lambda: _write_shards(shards, documents, tokenizer))
+    placed = ((document.group, document) for document in documents)
+    work.ranks.by_first(lambda: training.write_shards(shards, placed, tokenizer, work.tick))
     start = training.new_decoder(own.model, own.seed)
     context = own.model.context_length
     training.train_on_blend(work, own, shards, start, context, tokenizer, ramped=True)
-
-
-def _write_shards(shards: Path, documents: Iterator[Document], tokenizer: Tokenizer) -> None:
-    texts: dict[str, list[str]] = {}
-    for document in documents:
-        texts.setdefault(f"{document.group}.{document.source}", []).append(document.text)
-    for name, lines in texts.items():
-        write_shard(shards / f"{name}.npy", lines, tokenizer)
 
 
 def _reward(work: Work, own: RewardFile, records: Iterator[Any]) -> None:

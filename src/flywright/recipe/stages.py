@@ -8,6 +8,7 @@ and the evaluation of every stage. loop.py says in which order and how often the
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from flywright.ask import Completer, Sampling
 from flywright.ask.ledger import Ledger, Ledgered, LedgeredScorer
 from flywright.data.filters import clean
 from flywright.data.prepare import refuse_other_tokenizer
-from flywright.data.shards import open_shard, write_shard
+from flywright.data.shards import open_shard
 from flywright.errors import UserError
 from flywright.evals.compare import by_kind, compare
 from flywright.evals.judge_pairs import judge_accuracy
@@ -83,15 +84,10 @@ def make_shards(
 ) -> None:
     """Token shards, one for each group and source of documents (group.source.npy)."""
     encoder = Tokenizer.load(tokenizer / "tokenizer")
-    texts: dict[str, list[str]] = {}
-    for name in ("documents.jsonl", "questions.jsonl"):
-        for document in read_jsonl(documents / name, Document):
-            group = "questions" if name.startswith("questions") else document.group
-            texts.setdefault(f"{group}.{document.source}", []).append(document.text)
-    sizes = {}
-    for done, (name, lines) in enumerate(sorted(texts.items()), start=1):
-        sizes[name] = write_shard(work / f"{name}.npy", lines, encoder)
-        work.tick(done, len(texts), name)
+    texts = read_jsonl(documents / "documents.jsonl", Document)
+    questions = read_jsonl(documents / "questions.jsonl", Document)
+    placed = chain(((text.group, text) for text in texts), (("questions", q) for q in questions))
+    sizes = training.write_shards(work.folder, placed, encoder, work.tick)
     work.tokens = sum(sizes.values())
     work.facts = {"tokens": sizes}
 

@@ -13,7 +13,7 @@ from flywright.data import examples
 from flywright.data.batch import Sample
 from flywright.data.blend import BlendedWindows
 from flywright.data.loader import Loader, Shuffled
-from flywright.data.shards import open_shard
+from flywright.data.shards import open_shard, write_shard
 from flywright.errors import UserError
 from flywright.files import atomic_folder, folder_hash, seed_from, write_json
 from flywright.model import Decoder, InitialTensors, RewardModel, read_spec, save
@@ -21,11 +21,12 @@ from flywright.model.sharding import DECODER, REWARD
 from flywright.model.shards import join_parts, write_parts
 from flywright.model.weights import materialise, open_decoder, write_config
 from flywright.parallel import Ranks, apply_pipeline, compute_in, fill, save_sharded
+from flywright.progress import Tick
 from flywright.recipe import measuring
 from flywright.recipe.answerers import REVISION
 from flywright.recipe.settings import DpoSettings, PretrainSettings, RankLoss, RpoLoss, Training
 from flywright.recipe.step import Work
-from flywright.records import ATTRIBUTES, Comparison, Dialogue, Rating
+from flywright.records import ATTRIBUTES, Comparison, Dialogue, Document, Rating
 from flywright.spec import ModelSpec
 from flywright.tokenizer import Tokenizer, chat
 from flywright.train import guards, lora, objectives
@@ -147,6 +148,20 @@ def _train(
     kept = [samples[n] for n in sorted(order[aside:])]
     loader, validation = Shuffled(kept, work.seed), [samples[n] for n in order[:aside]]
     _fit(work, start, loader, objective, settings, tokenizer, validation)
+
+
+def write_shards(
+    folder: Path, placed: Iterable[tuple[str, Document]], tokenizer: Tokenizer, tick: Tick
+) -> dict[str, int]:
+    """Token shards of documents and their groups, one a group and source; returns their sizes."""
+    texts: dict[str, list[str]] = {}
+    for group, document in placed:
+        texts.setdefault(f"{group}.{document.source}", []).append(document.text)
+    sizes = {}
+    for done, (name, lines) in enumerate(sorted(texts.items()), start=1):
+        sizes[name] = write_shard(folder / f"{name}.npy", lines, tokenizer)
+        tick(done, len(texts), name)
+    return sizes
 
 
 def train_on_blend(

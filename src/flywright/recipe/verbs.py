@@ -13,7 +13,6 @@ from typing import Any
 from flywright.ask import Completer, Sampling
 from flywright.errors import UserError
 from flywright.evals.items import nobody
-from flywright.evals.run import Results
 from flywright.evals.suite import run_tasks
 from flywright.evals.tasks import task_named
 from flywright.files import digest, folder_hash, read_json, write_text
@@ -63,32 +62,23 @@ def run_evaluation(
     if Path(model).is_dir() and model and isinstance(open_meta(Path(model))[0], RewardModel):
         model, reward = "", reward or Path(model)
     completer, about = (None, {}) if responses or not model else _measured(model)
-    with Teller(out / "log.txt") as teller:
-        results = asyncio.run(
-            run_tasks(
-                completer,
-                names,
-                data or Path("data"),
-                out,
-                limit=limit,
-                answers=responses,
-                judgments=judgments,
-                judge=open_model(judge) if judge else None,
-                scorer=reward_scorer(reward) if reward else None,
-                sandbox=Sandbox(SandboxSettings()),
-                about=about,
-                begin=teller.begin,  # a bar a task, with its numbers so far
-            )
+    judges = {
+        "judge": open_model(judge) if judge else None,
+        "scorer": reward_scorer(reward) if reward else None,
+        "sandbox": Sandbox(SandboxSettings()),
+    }
+    given = {"limit": limit, "answers": responses, "judgments": judgments, "about": about}
+    with Teller(out / "log.txt") as teller:  # a bar a task, with its numbers so far
+        tasked = run_tasks(
+            completer, names, data or Path("data"), out, begin=teller.begin, **judges, **given
         )
+        results = asyncio.run(tasked)
     return [
-        {"task": task, "metric": metric, "stderr": _error(found, metric), **value}
+        {"task": task, "metric": metric}
+        | {"stderr": found.stderr.get(metric, {}).get("stderr"), **value}
         for task, found in results.items()
         for metric, value in found.metrics.items()
     ]
-
-
-def _error(found: Results, metric: str) -> float | None:
-    return found.stderr[metric]["stderr"] if metric in found.stderr else None
 
 
 def _measured(model: str) -> tuple[Completer, dict[str, str]]:
@@ -97,11 +87,9 @@ def _measured(model: str) -> tuple[Completer, dict[str, str]]:
     if not isinstance(opened, Engine):
         return opened, {"endpoint": model}
     config = read_json(Path(model) / "tokenizer_config.json", missing_ok=True)
-    about = {"weights": folder_hash(Path(model), REVISION), "precision": "float32"}
-    about["chat_format"] = str(
-        config.get("chat_format_hash") or digest(config.get("chat_template"))
-    )
-    return Cutting(opened), about
+    talk = str(config.get("chat_format_hash") or digest(config.get("chat_template")))
+    weights = folder_hash(Path(model), REVISION)
+    return Cutting(opened), {"weights": weights, "precision": "float32", "chat_format": talk}
 
 
 def score_file(model: Path, source: Path, target: Path) -> int:
@@ -123,13 +111,13 @@ def score_file(model: Path, source: Path, target: Path) -> int:
 def open_chat(model: str, cache_gib: float) -> Callable[[str], str]:
     """A function that answers each text in one growing conversation, greedily."""
     completer = open_model(model, cache_gib)
-    so_far: list[Conversation] = []
+    said: list[str] = []
 
     def answer(text: str) -> str:
-        asked = so_far[-1].then("user", text) if so_far else Conversation.of(text)
-        reply = asyncio.run(completer.complete(asked, Sampling(max_tokens=128)))
-        so_far.append(asked.answered(reply.text))
-        return reply.text
+        said.append(text)
+        asked = completer.complete(Conversation.of(*said), Sampling(max_tokens=128))
+        said.append(asyncio.run(asked).text)
+        return said[-1]
 
     return answer
 
