@@ -159,23 +159,23 @@ def read_steps(run_dir: Path) -> list[Step]:
     """The finished steps in the order of the road. Raises UserError if this is no run directory."""
     if not (run_dir / "steps").is_dir():
         raise UserError(f"{run_dir}: no steps/ folder, so this is not a run directory")
-    steps = []
-    for path in (run_dir / "steps").glob("*@*/manifest.json"):
-        name = path.parent.name.rpartition("@")[0]
-        turn, dash, kind = name.partition("-")
-        known = (int(turn), kind) if dash and turn.isdigit() else (0, name)
-        steps.append(Step(name, *known, path.parent, read_json(path)))
-    steps.sort(key=lambda step: step.manifest["version"])
-    newest = {step.name: step for step in steps}.values()
+    steps = [_step(path) for path in (run_dir / "steps").glob("*@*/manifest.json")]
+    newest = {s.name: s for s in sorted(steps, key=lambda s: s.manifest["version"])}.values()
     return sorted(newest, key=lambda s: (s.manifest.get("number", 0), s.manifest["started"]))
 
 
+def _step(path: Path) -> Step:
+    name = path.parent.name.rpartition("@")[0]
+    turn, dash, kind = name.partition("-")
+    known = (int(turn), kind) if dash and turn.isdigit() else (0, name)
+    return Step(name, *known, path.parent, read_json(path))
+
+
 def _evaluation(step: Step, generator: str) -> Evaluation:
-    results = read_json(step.folder / "results.json", missing_ok=True)
-    stage, turn = results.get("stage", step.stage), results.get("turn", step.turn)
+    found = read_json(step.folder / "results.json", missing_ok=True)
+    stage, turn = found.get("stage", step.stage), found.get("turn", step.turn)
     items = list(read_jsonl(step.folder / "items.jsonl", Item))
-    metrics = results.get("metrics", {})
-    return Evaluation(turn, stage, metrics, items, step.folder, stage != generator)
+    return Evaluation(turn, stage, found.get("metrics", {}), items, step.folder, stage != generator)
 
 
 def read_run(run_dir: Path) -> Run:

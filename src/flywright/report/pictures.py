@@ -56,7 +56,9 @@ def stages(figure: Figure, evaluations: list[Evaluation]) -> None:
 def answers(figure: Figure, evaluations: list[Evaluation]) -> None:
     """Histograms a row a stage: rewards on the left, words on the right; upright: the mean."""
     rewards = [np.array(list(row.scores.get("reward", {}).values())) for row in evaluations]
-    words = [np.array(_lengths(row)) for row in evaluations]
+    # evaluations do not repeat the answer beside its reward
+    said = [{i.id: i.answer for i in row.items if i.metric != "reward"} for row in evaluations]
+    words = [np.array([len(answer.split()) for answer in some.values()]) for some in said]
     told = [("reward, weighted sum", rewards), ("words in an answer", words)]
     told = [(name, values) for name, values in told if any(map(len, values))]
     if not told:
@@ -82,12 +84,6 @@ def answers(figure: Figure, evaluations: list[Evaluation]) -> None:
             axes.spines["left"].set_visible(False)
         column[-1].set_xlabel(name)
     canvas.legend(figure, sorted({row.turn for row in evaluations if row.ours}))
-
-
-def _lengths(row: Evaluation) -> list[int]:
-    """Words in each answer; evaluations do not repeat the answer beside its reward."""
-    said = {item.id: item.answer for item in row.items if item.metric != "reward"}
-    return [len(answer.split()) for answer in said.values()]
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:

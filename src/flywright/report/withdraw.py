@@ -42,11 +42,8 @@ class Touched:
 
     def trained(self) -> list[str]:
         """The run's steps that read a touched file, and those that read these steps' outputs."""
-        reached = {
-            row["file"].partition("@")[0]
-            for row in self.counts()
-            if row["direct"] or row["descendants"]
-        }
+        files = (row["file"] for row in self.counts() if row["direct"] or row["descendants"])
+        reached = {file.partition("@")[0] for file in files}
         homes, found = set(reached), []
         for step in self.index.steps:  # in the order of the road
             if homes & step.manifest["inputs"].keys():
@@ -56,9 +53,8 @@ class Touched:
 
     def ids(self) -> list[str]:
         """The touched ids, each once, in the order of the files."""
-        return list(
-            dict.fromkeys(self.index.row(int(row))["id"] for row in np.flatnonzero(self.rows))
-        )
+        names = (self.index.row(int(row))["id"] for row in np.flatnonzero(self.rows))
+        return list(dict.fromkeys(names))
 
 
 def _same(name: str, wanted: str) -> bool:
@@ -84,16 +80,15 @@ def touched(folder: Path, model: str = "", template: str = "", source: str = "")
     index = Index(folder)
     by_who = [_roles(who, model, template, source) for who in index.whose]
     any_role = np.array([bool(roles) for roles in by_who], dtype=bool)
-    direct = (
-        any_role[index.who] & ~index.scored.astype(bool) if len(index.ids) else np.zeros(0, bool)
-    )
+    records = ~index.scored.astype(bool)
+    direct = any_role[index.who] & records if len(index.ids) else records
     reached = np.unique(np.append(index.ids[direct], [hash(n) for n in (template,) if n]))
     frontier = reached
     while len(frontier):
         made = index.ids[index.child[np.isin(index.parent, frontier)]]
         frontier = np.setdiff1d(made, reached)
         reached = np.union1d(reached, frontier)
-    rows = np.isin(index.ids, reached) & ~index.scored.astype(bool)
+    rows = np.isin(index.ids, reached) & records
     if not rows.any():
         raise UserError(f"{folder}: no record has to do with {model or template or source!r}")
     counts = Counter[str]()
