@@ -12,18 +12,6 @@ from flywright.errors import UserError
 from flywright.files import write_text
 from flywright.spec import MeshSpec
 
-SUBMIT = """\
-#!/bin/bash
-# Submits {phases} phase(s), each after the one before; options are handed on to sbatch.
-set -euo pipefail
-after=()
-for phase in {numbers}; do
-  job=$(sbatch --parsable "$@" ${{after[@]+"${{after[@]}}"}} {folder}/phase-$phase.sh)
-  echo "phase $phase: job ${{job%%;*}}"
-  after=("--dependency=afterok:${{job%%;*}}" --kill-on-invalid-dep=yes)
-done
-"""
-
 
 def write_scripts(
     recipe: Path, root: Path, mesh: MeshSpec, options: list[str], gpus_per_node: int = 8
@@ -35,29 +23,33 @@ def write_scripts(
     ranks do not fill machines.
     """
     folder = root.resolve() / "slurm"
-    text = Path(__file__).with_name("slurm_phase.jinja").read_text("utf-8")
-    template = jinja2.Template(text, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+    scripts = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    given = {"folder": shlex.quote(str(folder)), "out": shlex.quote(str(root.resolve()))}
     sizes = [*(dp for _, dp in mesh.dp_ramp), mesh.dp]
     command = ["run", str(recipe.resolve()), "--out", str(root.resolve()), *options]
     for number, dp in enumerate(sizes, 1):
         phase = mesh.model_copy(update={"dp": dp})
         nodes, tasks = _machines(phase, gpus_per_node)
-        script = template.render(
+        script = scripts.get_template("slurm_phase.jinja").render(
             name=shlex.quote(recipe.stem),
             phase=number,
             phases=len(sizes),
             nodes=nodes,
             tasks=tasks,
             mesh=f"pp {phase.pp} x dp {dp} x tp {phase.tp} = {phase.ranks} ranks",
-            folder=shlex.quote(str(folder)),
-            out=shlex.quote(str(root.resolve())),
             here=shlex.quote(str(Path.cwd())),
             command=shlex.join(command),
+            **given,
         )
         write_text(folder / f"phase-{number}.sh", script)
     numbers = " ".join(str(number + 1) for number in range(len(sizes)))
-    submit = SUBMIT.format(phases=len(sizes), numbers=numbers, folder=shlex.quote(str(folder)))
-    write_text(folder / "submit.sh", submit)
+    submit = scripts.get_template("slurm_submit.jinja")
+    told = submit.render(phases=len(sizes), numbers=numbers, **given)
+    write_text(folder / "submit.sh", told)
     return folder / "submit.sh"
 
 
