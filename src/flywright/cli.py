@@ -176,7 +176,11 @@ for _verb, _text in {
 
 
 @app.command()
-def score(model: Path, source: Path, target: Path) -> None:
+def score(
+    model: Annotated[str, Argument(help="a reward model's folder or a URL")],
+    source: Annotated[Path, Argument(help="dialogues or ratings, in any form of docs/formats.md")],
+    target: Path,
+) -> None:
     """Five attributes and the weighted sum for each conversation of a JSONL file."""
     from flywright.recipe.verbs import score_file
 
@@ -191,7 +195,7 @@ def evaluate(
     out: Annotated[Path, Option(help="where results.json goes")] = Path("eval"),
     limit: Annotated[int, Option(min=0, help="first N items of a subject; 0: all")] = 0,
     judge: Annotated[str, Option(help="who judges: a folder or a URL")] = "",
-    reward: Annotated[Path | None, Option(help="the reward model's folder")] = None,
+    reward: Annotated[str, Option(help="the reward model: a folder or a URL")] = "",
     responses: Annotated[Path | None, Option(help="score these answers instead")] = None,
     judgments: Annotated[
         Path | None, Option(help="what a judge said before; FILE#MODEL takes one model's")

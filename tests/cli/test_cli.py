@@ -3,9 +3,12 @@
 import json
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
+import uvicorn
 from fastapi.testclient import TestClient
 
 from flywright.errors import UserError
@@ -81,14 +84,34 @@ def test_score_reads_every_form_and_writes_five_attributes_and_the_sum(folder, t
     target, lines = tmp_path / "out.jsonl", []
     for row in ({"messages": turns}, {"prompt": "a", "response": "b"}, rated):
         (tmp_path / "in.jsonl").write_text((json.dumps(row) + "\n") * 3)
-        assert verbs.score_file(folder / "reward", tmp_path / "in.jsonl", target) == 3
+        assert verbs.score_file(str(folder / "reward"), tmp_path / "in.jsonl", target) == 3
         lines += [json.loads(line) for line in target.read_text().splitlines()]
     assert set(lines[0]) == {*ATTRIBUTES, "reward"} and all(line == lines[0] for line in lines)
     (tmp_path / "in.jsonl").write_text(
         "".join(json.dumps({"messages": turns[:n]}) + "\n" for n in (2, 1))
     )
     with pytest.raises(UserError, match=r"no answer \(1\): every row has to end"):
-        verbs.score_file(folder / "reward", tmp_path / "in.jsonl", target)
+        verbs.score_file(str(folder / "reward"), tmp_path / "in.jsonl", target)
+
+
+def test_score_asks_a_server_too(folder, tmp_path, monkeypatch):
+    apps: list = []
+    monkeypatch.setattr(verbs.serving, "run", lambda app, *_: apps.append(app))
+    verbs.serve_folder(folder / "reward", None, ("127.0.0.1", 0), 0.01, None)
+    server = uvicorn.Server(uvicorn.Config(apps[0], port=0, log_level="error", lifespan="off"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.005)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    (tmp_path / "in.jsonl").write_text('{"prompt": "a", "response": "b"}\n' * 2)
+    for who, name in ((str(folder / "reward"), "here"), (f"http://127.0.0.1:{port}", "there")):
+        assert verbs.score_file(who, tmp_path / "in.jsonl", tmp_path / name) == 2
+    server.should_exit = True
+    thread.join()
+    here, there = (json.loads((tmp_path / name).read_text().splitlines()[1])
+                   for name in ("here", "there"))  # fmt: skip
+    assert there == pytest.approx(here, abs=1e-4)
 
 
 def test_one_training_step_on_own_files(folder, tmp_path):

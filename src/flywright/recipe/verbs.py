@@ -10,17 +10,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flywright.ask import Completer, Sampling
+from flywright.ask import Completer, Sampling, gather
 from flywright.errors import UserError
 from flywright.evals.items import nobody
 from flywright.evals.suite import run_tasks
 from flywright.evals.tasks import task_named
 from flywright.files import digest, folder_hash, read_json, write_text
-from flywright.generate import Engine
+from flywright.generate import Engine, RewardScorer
 from flywright.generate.asking import Cutting
 from flywright.model import RewardModel, open_meta, read_spec
 from flywright.recipe import files
-from flywright.recipe.answerers import REVISION, answering, engine, generator, reward_scorer
+from flywright.recipe.answerers import REVISION, answering, engine, generator, scorer_of
 from flywright.recipe.console import Teller
 from flywright.recipe.settings import GeneratorSettings
 from flywright.records import Conversation, Dialogue, Rating, weighted_reward
@@ -49,7 +49,7 @@ def run_evaluation(
     limit: int,
     responses: Path | None,
     judge: str = "",
-    reward: Path | None = None,
+    reward: str = "",
     judgments: Path | None = None,
 ) -> list[dict[str, Any]]:
     """`flywright eval`: rows of task, metric, mean, standard error and interval."""
@@ -60,11 +60,11 @@ def run_evaluation(
     if not (model or responses or judgments or reward) and any(t.ask is not nobody for t in wanted):
         raise UserError("eval: name a MODEL, or give answers with --responses")
     if Path(model).is_dir() and model and isinstance(open_meta(Path(model))[0], RewardModel):
-        model, reward = "", reward or Path(model)
+        model, reward = "", reward or model
     completer, about = (None, {}) if responses or not model else _measured(model)
     judges = {
         "judge": open_model(judge) if judge else None,
-        "scorer": reward_scorer(reward) if reward else None,
+        "scorer": scorer_of(reward) if reward else None,
         "sandbox": Sandbox(SandboxSettings()),
     }
     given = {"limit": limit, "answers": responses, "judgments": judgments, "about": about}
@@ -92,17 +92,22 @@ def _measured(model: str) -> tuple[Completer, dict[str, str]]:
     return Cutting(opened), {"weights": weights, "precision": "float32", "chat_format": talk}
 
 
-def score_file(model: Path, source: Path, target: Path) -> int:
+def score_file(model: str, source: Path, target: Path) -> int:
     """Write each conversation's five attributes and weighted reward; returns how many.
 
-    `source` holds dialogues or ratings in any form of docs/formats.md. Raises UserError where one
-    of its rows has no answer to score: the scores would not be line for line.
+    model: a reward model's folder, or a server's URL. source: dialogues or ratings in any form of
+    docs/formats.md. Raises UserError where one of its rows has no answer to score: the scores would
+    not be line for line.
     """
     reading = files.read(source, Dialogue, Rating)
     talks = [record.conversation for record in reading]
     if reading.dropped:
         raise UserError(f"{reading.line}: every row has to end with an answer")
-    found = reward_scorer(model).score_many(talks)
+    scorer = scorer_of(model)
+    if isinstance(scorer, RewardScorer):
+        found = scorer.score_many(talks)
+    else:
+        found = asyncio.run(gather(scorer.score, talks))
     rows = [{**scores, "reward": weighted_reward(scores)} for scores in found]
     write_text(target, "".join(json.dumps(row) + "\n" for row in rows))
     return len(rows)
