@@ -177,10 +177,8 @@ def walk(job: Job, pp_rank: int) -> Rank:
             if kind not in kinds:
                 kinds[kind] = _measure(chunk, fake, batch, stream, kind[:2], job.zero == 1)
             passes[number] = kinds[kind]
-        whole, shard = (
-            sum(_parameters(chunk, mesh.tp, sharded) for chunk in chunks)
-            for sharded in (False, True)
-        )
+        whole = sum(_parameters(chunk, mesh.tp, False) for chunk in chunks)
+        shard = sum(_parameters(chunk, mesh.tp, True) for chunk in chunks)
     ops = schedule_ops(mesh.pp, virtual, job.microbatches)[pp_rank]
     sends = sum(chunk < ends[1] if forward else chunk > 0 for forward, chunk, _ in ops)
     held = sends if virtual > 1 else 0  # torch waits for an interleaved step's sends at its end

@@ -113,7 +113,7 @@ def _pretrain(work: Work, own: PretrainFile, documents: Iterator[Document]) -> N
     refuse_other_tokenizer(shards, tokenizer)
     placed = ((document.group, document) for document in documents)
     work.ranks.by_first(lambda: training.write_shards(shards, placed, tokenizer, work.tick))
-    start = training.new_decoder(own.model, own.seed)
+    start = partial(training.new_decoder, own.model, own.seed)
     context = own.model.context_length
     training.train_on_blend(work, own, shards, start, context, tokenizer, ramped=True)
 

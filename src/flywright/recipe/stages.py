@@ -8,6 +8,7 @@ and the evaluation of every stage. loop.py says in which order and how often the
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,7 @@ def pretrain(
 ) -> None:
     """A new Nemotron, trained on the blend with a batch ramp."""
     spec, encoder = ModelSpec(**model), Tokenizer.load(tokenizer / "tokenizer")
-    start = training.new_decoder(spec, work.seed)
+    start = partial(training.new_decoder, spec, work.seed)
     context = spec.context_length
     training.train_on_blend(work, settings, shards.folder, start, context, encoder, ramped=True)
 
@@ -120,7 +121,7 @@ def continue_pretraining(
     work: Work, settings: s.PretrainSettings, base: Artifact, shards: Artifact
 ) -> None:
     """The base, trained on: another distribution, and a rate that falls steeply (SPEC 2)."""
-    start = lambda: open_decoder(base.weights)  # noqa: E731
+    start = partial(open_decoder, base.weights)
     encoder, context = training.open_tokenizer(base.weights), read_spec(base.weights).context_length
     training.train_on_blend(work, settings, shards.folder, start, context, encoder)
 

@@ -3,6 +3,7 @@
 import gc
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -37,7 +38,8 @@ from flywright.train.reference import with_reference
 from flywright.train.state import remove_state
 
 # a model on the meta device, and its tensors: each rank takes what it holds
-Start = Callable[[], tuple[Model, Mapping[str, torch.Tensor]]]
+Begun = tuple[Model, Mapping[str, torch.Tensor]]
+Start = Callable[[], Begun]
 
 
 def open_tokenizer(folder: Path) -> Tokenizer:
@@ -195,7 +197,7 @@ def regress(work: Work, settings: Training, base: Path, ratings: Iterable[Rating
     given = np.stack([sample.labels["attributes"] for sample in samples])
     rated = ~np.isnan(given)
     means = (np.where(rated, given, 0).sum(0) / np.maximum(rated.sum(0), 1)).tolist()
-    start = _reward_model(work, base, rated.sum(0) > 0, means)
+    start = partial(_reward_model, work.seed, base, rated.sum(0) > 0, means)
     _train(work, start, samples, objectives.reward(), settings, tokenizer)
 
 
@@ -206,33 +208,23 @@ def rank(work: Work, settings: Training, base: Path, comparisons: Iterable[Compa
     pairs = examples.ranking_examples(comparisons, tokenizer, context, needs_strength=by != "plain")
     samples = _guarded(work, pairs, settings)
     first = np.arange(len(ATTRIBUTES)) == 0  # so that the weighted sum ranks as helpfulness does
-    start = _reward_model(work, base, first)
+    start = partial(_reward_model, work.seed, base, first, [0.0] * len(ATTRIBUTES))
     _train(work, start, samples, objectives.ranking(by), settings, tokenizer)
 
 
-def _reward_model(
-    work: Work, base: Path, trained: np.ndarray, means: Sequence[float] = (0.0,) * len(ATTRIBUTES)
-) -> Start:
+def _reward_model(seed: int, base: Path, trained: np.ndarray, means: Sequence[float]) -> Begun:
     """A new head on a base. An attribute that nothing is known of is 0, and stays it."""
-
-    def start() -> tuple[Model, Mapping[str, torch.Tensor]]:
-        decoder, stored = open_decoder(base)
-        model, tensors = RewardModel.start(decoder.spec, stored, work.seed, means)
-        tensors["score.weight"][torch.from_numpy(~trained)] = 0
-        return model, tensors
-
-    return start
+    decoder, stored = open_decoder(base)
+    model, tensors = RewardModel.start(decoder.spec, stored, seed, means)
+    tensors["score.weight"][torch.from_numpy(~trained)] = 0
+    return model, tensors
 
 
-def new_decoder(spec: ModelSpec, seed: int) -> Start:
+def new_decoder(spec: ModelSpec, seed: int) -> Begun:
     """A model before its first step."""
-
-    def start() -> tuple[Model, Mapping[str, torch.Tensor]]:
-        with torch.device("meta"):
-            model = Decoder(spec)
-        return model, InitialTensors(model, spec, seed)
-
-    return start
+    with torch.device("meta"):
+        model = Decoder(spec)
+    return model, InitialTensors(model, spec, seed)
 
 
 def supervise(work: Work, settings: Training, policy: Path, dialogues: Iterable[Dialogue]) -> None:
@@ -240,7 +232,7 @@ def supervise(work: Work, settings: Training, policy: Path, dialogues: Iterable[
     tokenizer, context = open_tokenizer(policy), read_spec(policy).context_length
     talks = examples.dialogue_examples(dialogues, tokenizer, context)
     samples = _guarded(work, talks, settings, tokenizer)
-    _train(work, lambda: open_decoder(policy), samples, objectives.sft(), settings, tokenizer)
+    _train(work, partial(open_decoder, policy), samples, objectives.sft(), settings, tokenizer)
 
 
 def optimize_preference(
@@ -253,13 +245,13 @@ def optimize_preference(
     samples = _guarded(work, found, settings, tokenizer)
     bf16 = train.precision == "bf16"
     computes_in = torch.bfloat16 if bf16 else torch.float32
-    reference = _parts(lambda: open_decoder(policy, computes_in), work.ranks, bf16)
+    reference = _parts(partial(open_decoder, policy, computes_in), work.ranks, bf16)
     passes = Passes(reference, train.micro_batch_tokens, work.ranks, bf16)
     cache = work / f"reference-{folder_hash(policy, REVISION)}-{train.precision}.npy"
     samples = with_reference(passes, samples, cache, work.tick)
     del reference, passes
     gc.collect()  # of FSDP's circles: not a second copy of the weights while training goes on
-    start = lambda: open_decoder(policy)  # noqa: E731 - fp32 masters, not the rounded weights
+    start = partial(open_decoder, policy)  # fp32 masters, not the rounded weights
     _train(work, start, samples, objective, settings, tokenizer)
 
 
