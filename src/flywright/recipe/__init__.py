@@ -1,5 +1,7 @@
 """The road: steps that are skipped when done and resumed when killed, and the stages they run.
 
-step.py is the mechanism, stages.py the recipe itself (one short function a stage: the main path),
-loop.py the order of the stages and the flywheel's turns, run.py what `flywright run` does.
+The main path: run.py (what `flywright run` does) -> loop.py (the stages' order, the flywheel's
+turns) -> stages.py (one short function a stage) -> training.py (what each does around train.fit).
+step.py is the mechanism under it, answerers.py says who answers; files_road.py is the same road on
+others' files, single.py one training step alone, flow_run.py one flow alone, verbs.py the rest.
 """

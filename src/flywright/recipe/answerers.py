@@ -135,8 +135,7 @@ def generator(settings: GeneratorSettings, source: Source | None = None) -> Comp
     if settings.model.startswith(("http://", "https://")):
         from flywright.serve.client import HttpCompleter
 
-        key = os.environ.get(settings.api_key_variable, "") if settings.api_key_variable else ""
-        name = settings.model_at_endpoint
+        key, name = os.environ.get(settings.api_key_variable, ""), settings.model_at_endpoint
         patience = Patience(DEADLINE_SECONDS, TRY_SECONDS)
         return Limited(HttpCompleter(settings.model, name, key, TRY_SECONDS), patience)
     return engine(Path(settings.model), settings.name)

@@ -64,7 +64,7 @@ def _texts(own: FilterFile) -> Iterator[tuple[str, str]]:
 
 def _embedder(own: FilterFile) -> Embedder | None:
     if own.embedder.startswith(("http://", "https://")):
-        key = os.environ.get(own.api_key_variable, "") if own.api_key_variable else ""
+        key = os.environ.get(own.api_key_variable, "")
         return HttpEmbedder(own.embedder, own.embedder_model, key)
     return StaticTable(Path(own.embedder)) if own.embedder else None
 
@@ -84,9 +84,8 @@ def run_filter(path: Path, overrides: list[str]) -> str:
         counts, hits = filter_file(own.data, own.out, sieve, benchmarks, embedder, ask)
     coverage = benchmarks.coverage if benchmarks else {}
     missing = [name for name in PUBLIC if name not in coverage] if own.benchmarks else []
-    write_hits(
-        own.out / "hits.html", hits, coverage, missing, list(getattr(benchmarks, "methods", ()))
-    )
+    methods = list(benchmarks.methods) if benchmarks else []
+    write_hits(own.out / "hits.html", hits, coverage, missing, methods)
     told = _statement(coverage, missing, hits)
     files = [(KEPT, own.out / KEPT)]
     write_card(own.out / "README.md", files, {"filter": counts}, own.licences, told)
