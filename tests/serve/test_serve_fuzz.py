@@ -1,7 +1,9 @@
 """Nothing that a client sends kills the server: peers' bad requests, fuzzed fields, the OpenAPI."""
 
+import asyncio
 import json
 
+import httpx2
 import pytest
 import schemathesis
 from fastapi.testclient import TestClient
@@ -77,6 +79,31 @@ def test_bad_requests_are_4xx_and_say_why(client, reader, name):
 )
 def test_bad_bodies_are_4xx(client, path, sent, headers, status):
     assert client.post(path, content=sent, headers=headers).status_code == status
+
+
+GRAMMARS = {  # what no text keeps to, and what only shows while it is drawn
+    "nothing": {"guided_regex": "[^\\x00-\\U0010FFFF]"},
+    "endless": {"guided_json": {"$ref": "#"}},
+    "nested counts": {"guided_regex": "(((a{1000}){1000}){1000})"},
+}
+
+
+@pytest.mark.parametrize("name", GRAMMARS)
+def test_a_grammar_that_fails_fails_alone(app_of, name):
+    """In the middle of a batch, too: the others' answers go on."""
+
+    async def both():
+        transport = httpx2.ASGITransport(app_of())
+        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            body = {"prompt": "The fox", "max_tokens": 300, "ignore_eos": True}
+            other = asyncio.ensure_future(client.post("/v1/completions", json=body))
+            await asyncio.sleep(0.05)
+            bad = await client.post("/v1/completions", json={**body, **GRAMMARS[name]})
+            return bad, await other
+
+    bad, other = asyncio.run(both())
+    assert bad.status_code == 400 and "grammar: " in bad.json()["error"]["message"]
+    assert other.json()["usage"]["completion_tokens"] == 300
 
 
 ANYTHING = st.recursive(

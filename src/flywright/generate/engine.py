@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from flywright.ask.protocol import AskError, Completion, Likely, Sampling
+from flywright.ask.protocol import Completion, Likely, Sampling
 from flywright.errors import UserError
 from flywright.files import seed_from
 from flywright.generate.answer import Answer, Tell
@@ -111,6 +111,7 @@ class Engine(Asking):
         Raises TooLong where the prompt leaves no room in the context. An answer that reaches the
         context's end finishes as "length". Cancelling the await takes the request back.
         """
+        await self._compiled(sampling)
         return await self._runner.wait(self._constrained(prompt, sampling))
 
     async def stream(self, prompt: Prompt, sampling: Sampling) -> AsyncIterator[Completion]:
@@ -120,6 +121,7 @@ class Engine(Asking):
         def tell(part: Completion | None) -> None:
             loop.call_soon_threadsafe(parts.put_nowait, part)
 
+        await self._compiled(sampling)
         request = self._constrained(prompt, sampling, tell)
         request.future.add_done_callback(lambda _: tell(None))
         asked = asyncio.ensure_future(self._runner.wait(request))
@@ -167,6 +169,11 @@ class Engine(Asking):
                 request.future.cancel()
             raise
         return completions
+
+    async def _compiled(self, sampling: Sampling) -> None:
+        """Compile a grammar beside the event loop, which a large one would hold up."""
+        if sampling.grammar:
+            await asyncio.to_thread(self._grammars.open, sampling.grammar)
 
     def _constrained(self, prompt: Prompt, sampling: Sampling, tell: Tell | None = None) -> Answer:
         request = self._answer(prompt, sampling, tell)
@@ -286,7 +293,11 @@ def _bent(places: list[tuple[Answer, int, int]], logits_MV: Tensor) -> Tensor:
         if one.sampling.repetition_penalty != 1:
             penalise(bent_MV[row], one.ids, one.sampling.repetition_penalty)
         if one.constraint is not None:
-            allowed_V = one.constraint.allowed().to(bent_MV.device)
+            try:
+                allowed_V = one.constraint.allowed().to(bent_MV.device)
+            except UserError as error:  # its own fault, not the batch's
+                settle(one.future, error)
+                continue
             bent_MV[row].masked_fill_(~allowed_V, -torch.inf)
     return bent_MV
 
@@ -303,5 +314,5 @@ def _accept(answer: Answer, drawn: list[tuple[int, float, Likely]]) -> None:
                 return
             if index < len(guessed) and guessed[index] != token:
                 return
-    except AskError as error:  # of its grammar: its own fault, not the batch's
+    except UserError as error:  # of its grammar: its own fault, not the batch's
         settle(answer.future, error)

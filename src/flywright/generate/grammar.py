@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flywright.ask.protocol import AskError
 from flywright.errors import UserError
 from flywright.tokenizer import Tokenizer
 
 _MOST_CHARACTERS = 65_536
+_FUEL = 100_000  # for a grammar's beginning; nested counts would take seconds with llguidance's own
 _KINDS = {"json": "grammar_from_json_schema", "regex": "grammar_from_regex"}
 
 
@@ -34,14 +34,14 @@ class Constraint:
         return torch.from_numpy(mask)
 
     def accept(self, token: int) -> bool:
-        """Go on by a drawn token; True if nothing can follow it. Raises AskError."""
+        """Go on by a drawn token; True if nothing can follow it. Raises UserError."""
         self._matcher.consume_token(token)
         self._check()
         return bool(self._matcher.is_stopped())
 
     def _check(self) -> None:
         if self._matcher.is_error():  # never let an answer through unchecked
-            raise AskError(f"grammar: {_line(self._matcher.get_error())}")
+            raise UserError(f"grammar: {_line(self._matcher.get_error())}")
 
 
 class Grammars:
@@ -55,35 +55,38 @@ class Grammars:
         kind, _, source = grammar.partition(":")
         if len(source) > _MOST_CHARACTERS:
             raise UserError(f"grammar: {len(source)} characters, at most {_MOST_CHARACTERS}")
-        return Constraint(self._compiled(kind, source).deep_copy(), self._tokenizer.vocab_size)
+        made = Constraint(self._compiled(kind, source).deep_copy(), self._tokenizer.vocab_size)
+        made.allowed()  # refused here where no text keeps to it, not in a batch's step
+        return made
 
     @lru_cache(maxsize=64)  # noqa: B019 - one for each engine, which lives as long
     def _compiled(self, kind: str, source: str) -> Any:
         if kind not in (*_KINDS, "lark"):
             raise UserError(f"grammar: {kind!r} is no kind of grammar; json, regex or lark is")
-        matcher_type, vocabulary = self._library
+        matcher_type, vocabulary, limits = self._library
         try:
             if kind == "json":
                 json.loads(source)
             made = source if kind == "lark" else getattr(matcher_type, _KINDS[kind])(source)
         except (ValueError, RecursionError) as error:
             raise UserError(f"grammar: {_line(str(error))}") from None
-        matcher = matcher_type(vocabulary, made, log_level=0)
+        matcher = matcher_type(vocabulary, made, log_level=0, limits=limits)
         if matcher.is_error():
             raise UserError(f"grammar: {_line(matcher.get_error())}")
         return matcher
 
     @cached_property
-    def _library(self) -> tuple[Any, Any]:
-        """The matcher's type, and the vocabulary as llguidance has it: the bytes of each token."""
+    def _library(self) -> tuple[Any, Any, Any]:
+        """The matcher's type, the vocabulary as llguidance has it (each token's bytes), limits."""
         try:
-            from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
+            from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
         except ImportError:
             raise UserError("a grammar needs llguidance: pip install 'flywright[serve]'") from None
         source = self._tokenizer.fast_source
         made = source or TokenizerWrapper(_Vocabulary(self._tokenizer, self._end_ids))
         size, ends = self._tokenizer.vocab_size, list(self._end_ids)
-        return LLMatcher, LLTokenizer(made, n_vocab=size, eos_token=ends)
+        limits = LLParserLimits(initial_lexer_fuel=_FUEL, verbose_errors=False)
+        return LLMatcher, LLTokenizer(made, n_vocab=size, eos_token=ends), limits
 
 
 class _Vocabulary:
@@ -107,4 +110,4 @@ def _bytes(piece: str) -> bytes:
 
 
 def _line(message: str) -> str:
-    return " ".join(message.split())[:300]
+    return " ".join(message.removesuffix("<non-verbose/>").split())[:300]
