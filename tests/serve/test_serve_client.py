@@ -6,9 +6,11 @@ import pytest
 from fastapi import FastAPI, Response
 
 from flywright.ask import AskError, Load, Refused, Sampling, TooLong
+from flywright.recipe.answerers import scorer_of
 from flywright.records import Conversation
 from flywright.serve import HttpCompleter
 from flywright.serve.client import NemoCompleter
+from flywright.serve.guard import key_hashes
 
 QUESTION = Conversation.of("How many?", "Two.", "Sure?", system="Be short.")
 VLLM = """# TYPE vllm:num_requests_waiting gauge
@@ -64,6 +66,16 @@ def test_faults_are_told_apart(live, status, body, kind, fault, retryable):
         asyncio.run(client.complete(QUESTION, Sampling()))
     assert type(failed.value) is kind
     assert (failed.value.fault, failed.value.retryable) == (fault, retryable)
+
+
+def test_a_hosted_reward_model_is_asked_by_its_name_with_a_key(live, app_of, monkeypatch):
+    base = f"http://127.0.0.1:{live(app_of(api_key_hashes=key_hashes('a-secret-key', 'x')))}"
+    monkeypatch.setenv("REWARD_KEY", "a-secret-key")
+    rated = Conversation.of("Hi", "Hello")
+    assert asyncio.run(scorer_of(base, "judge", "REWARD_KEY").score(rated))["verbosity"] == 5.0
+    for scorer in (scorer_of(base, "judge"), scorer_of(base, "other", "REWARD_KEY")):
+        with pytest.raises(AskError, match=r"40[14]"):
+            asyncio.run(scorer.score(rated))
 
 
 def test_a_vllm_server_tells_of_its_load_and_others_do_not(live):

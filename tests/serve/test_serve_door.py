@@ -41,7 +41,7 @@ def test_keys_let_in_and_nothing_else_does(app_of):
         assert response.json()["error"]["message"]
     assert client.put("/generate", json={}).json().startswith("send Authorization")
     assert client.get("/metrics").status_code == client.get("/openapi.json").status_code == 401
-    assert client.get("/health").status_code == client.get("/").status_code == 200
+    assert {client.get(path).status_code for path in ("/health", "/", "/docs")} == {200}
 
 
 def test_keys_come_from_the_environment_and_a_file(tmp_path):
@@ -250,14 +250,15 @@ def test_a_draining_server_takes_nothing_new(app_of):
         assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
 
 
-def test_the_page_loads_nothing_from_elsewhere_and_runs_only_its_own_script(client):
-    response = client.get("/")
+@pytest.mark.parametrize("path", ["/", "/docs"])
+def test_the_pages_load_nothing_from_elsewhere_and_run_only_their_own_script(client, path):
+    response = client.get(path)
     html, policy = response.text, response.headers["Content-Security-Policy"]
     assert not re.findall(r"(?:src|href|action)\s*=\s*\"(?!data:,)", html)
     assert "://" not in html and " style=" not in html and "onclick=" not in html
     assert policy == policy_of(html) and "default-src 'none'" in policy
     assert policy_of(html.replace("use strict", "use other")) != policy
-    assert client.put("/").status_code == 405
+    assert client.put(path).status_code == 405
 
 
 def test_one_request_may_not_ask_for_more_than_the_house_holds(app_of):

@@ -9,10 +9,16 @@ import schemathesis
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from schemathesis.config import SchemathesisConfig
 
 from flywright.serve.nemo_wire import ROWS
+from flywright.serve.openai_bodies import ChatRequest, TextRequest
+from flywright.serve.problems import Problem
+from flywright.serve.reward_wire import RewardRequest, ScoreRequest
+from flywright.tokenizer import Tokenizer
 
+MESSAGES = [{"role": "user", "content": "a"}]
 JSON = {"Content-Type": "application/json"}
 BAD = {  # requests on which other servers differ: 200, 500 and hanging among their answers
     "temperature": {"temperature": -1},
@@ -46,6 +52,7 @@ BAD = {  # requests on which other servers differ: 200, 500 and hanging among th
     "nothing asked": {"max_tokens": 0},
     "huge number": {"temperature": 1e308},
     "huge prompt": {"prompt": "fox " * 200_000},
+    "log-probabilities": {"prompt": ["a"] * 8, "n": 20, "logprobs": 20, "max_tokens": 600},
 }
 
 
@@ -81,6 +88,45 @@ def test_bad_bodies_are_4xx(client, path, sent, headers, status):
     assert client.post(path, content=sent, headers=headers).status_code == status
 
 
+MANY = 100_000
+COSTLY = {  # bodies of which each part costs a little, and all of them seconds
+    "stops": (TextRequest, {"prompt": "a", "stop": [1] * MANY}),
+    "stop ids": (TextRequest, {"prompt": "a", "stop_token_ids": ["a"] * MANY}),
+    "keys": (TextRequest, {"prompt": "a", **{f"k{i}": 1 for i in range(MANY)}}),
+    "inner keys": (TextRequest, {"prompt": "a", "stream_options": {f"k{i}": 1 for i in range(99)}}),
+    "prompts": (TextRequest, {"prompt": [["a"]] * MANY}),
+    "messages": (ChatRequest, {"messages": [1] * MANY}),
+    "answers": (RewardRequest, {"messages": MESSAGES, "answers": [1] * MANY}),
+    "texts": (ScoreRequest, {"text_1": "a", "text_2": [1] * MANY}),
+}
+
+
+@pytest.mark.parametrize("name", COSTLY)
+def test_the_first_fault_of_a_body_is_enough(name):
+    kind, body = COSTLY[name]
+    with pytest.raises((Problem, ValidationError)) as failed:
+        kind.model_validate(body)
+    assert isinstance(failed.value, Problem) or failed.value.error_count() <= 3
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/completions", {"prompt": ["fox dog " * 4000] * 120}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "fox " * 9000}]}),
+        ("/generate", {"sentences": ["fox dog " * 4000] * 120}),
+        ("/score", {"text_1": "a", "text_2": ["fox dog " * 4000] * 120}),
+    ],
+)
+def test_what_cannot_fit_is_refused_before_it_is_encoded(app_of, path, body, monkeypatch):
+    client, encoded = TestClient(app_of()), []
+    monkeypatch.setattr(Tokenizer, "encode", lambda *_: encoded.append(1) or [])
+    method = "PUT" if path == "/generate" else "POST"
+    response = client.request(method, path, json=body)
+    assert response.status_code == 400 and "has at least" in response.text
+    assert not encoded
+
+
 GRAMMARS = {  # what no text keeps to, and what only shows while it is drawn
     "nothing": {"guided_regex": "[^\\x00-\\U0010FFFF]"},
     "endless": {"guided_json": {"$ref": "#"}},
@@ -113,7 +159,6 @@ ANYTHING = st.recursive(
     | st.dictionaries(st.text(max_size=4), inside, max_size=3),
     max_leaves=6,
 )  # fmt: skip
-MESSAGES = [{"role": "user", "content": "a"}]
 FIELDS = {
     "/v1/completions": ("prompt", "max_tokens", "temperature", "top_p", "top_k", "min_p", "seed",
                         "stop", "stop_token_ids", "n", "best_of", "stream", "stream_options",

@@ -59,6 +59,12 @@ def test_a_stream_of_many_texts_keeps_them_apart(client):
     body = {"prompt": ["The fox", "A dog"], "n": 2, "temperature": 1.0, "seed": 5, "logprobs": 1}
     whole = text(client, **body).json()["choices"]
     parts = events(text(client, **body, stream=True))
+    echoed = text(client, **body, echo=True).json()["choices"]
+    streamed = events(text(client, **body, echo=True, stream=True))
+    for index, one in enumerate(echoed):
+        mine = [p["choices"][0] for p in streamed if p["choices"][0]["index"] == index]
+        told = [start for part in mine for start in part["logprobs"]["text_offset"]]
+        assert told == one["logprobs"]["text_offset"]
     for index, one in enumerate(whole):
         mine = [p["choices"][0] for p in parts if p["choices"][0]["index"] == index]
         assert "".join(part["text"] for part in mine) == one["text"]
@@ -232,6 +238,9 @@ def test_the_official_client(live, app_of, reader):
     base = f"http://127.0.0.1:{live(app_of())}/v1"
     client = openai.OpenAI(base_url=base, api_key="none")
     assert [one.id for one in client.models.list()] == ["m", "judge"]
+    assert client.models.retrieve("judge").id == "judge"
+    with pytest.raises(openai.NotFoundError, match="not served here"):
+        client.models.retrieve("org/other")
     asked = {"model": "m", "messages": HI, "max_tokens": 12, "temperature": 0}
     whole = client.chat.completions.create(**asked, logprobs=True, top_logprobs=2)
     expected = complete(reader, Conversation.of("The fox")).text

@@ -83,13 +83,20 @@ class VllmEngine(Asking):
             output_kind=self._vllm.sampling_params.RequestOutputKind.DELTA,
         )
         prompt = {"prompt_token_ids": answer.ids[: answer.prompt_tokens]}
-        async for output in self._llm.generate(prompt, sampling, name):
+        async for output in self._generated(prompt, sampling, name):
             new = output.outputs[0]
             for token, row in zip(new.token_ids, new.logprobs or (), strict=True):
                 done = answer.add(token, row[token].logprob, _likely(row, how.top_logprobs))
                 if done is not None:
                     return done  # leaving the loop takes the request back
         raise AskError("vLLM ended an answer before its end", retryable=True)
+
+    async def _generated(self, *asked: Any) -> AsyncIterator[Any]:
+        try:
+            async for output in self._llm.generate(*asked):
+                yield output
+        except ValueError as error:  # what vLLM refuses: a grammar, so many log-probabilities
+            raise UserError(f"vLLM: {str(error)[:300].strip()}") from None
 
     def _grammar(self, kind: str, source: str) -> Any:
         if kind not in _GRAMMARS:
@@ -101,9 +108,8 @@ class VllmEngine(Asking):
             max_tokens=1, prompt_logprobs=top, detokenize=False, ignore_eos=True
         )
         rows: Sequence[Any] = ()
-        async for output in self._llm.generate(
-            {"prompt_token_ids": list(ids)}, sampling, uuid.uuid4().hex
-        ):
+        prompt = {"prompt_token_ids": list(ids)}
+        async for output in self._generated(prompt, sampling, uuid.uuid4().hex):
             rows = output.prompt_logprobs or rows
         told = list(zip(ids, rows, strict=True))[wanted + 1 :]
         return Completion(

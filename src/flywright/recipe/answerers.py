@@ -117,13 +117,13 @@ def answering(
             yield opened, reward_scorer(reward, part=parts[reward]) if reward else None
 
 
-def scorer_of(reward: str) -> Scorer:
+def scorer_of(reward: str, model: str = "", api_key_variable: str = "") -> Scorer:
     """A reward folder's scorer, or a server's: ours, or any that speaks the hosted format."""
     if not reward.startswith(("http://", "https://")):
         return reward_scorer(Path(reward))
     from flywright.serve.client import HttpScorer
 
-    return HttpScorer(reward)
+    return HttpScorer(reward, model, os.environ.get(api_key_variable, ""))
 
 
 def generator(settings: GeneratorSettings, source: Source | None = None) -> Completer:

@@ -44,6 +44,7 @@ PILOT_SHARE, PILOT_RECORDS = 0.01, 30  # of the records, before a forecast is to
 OVER_FILES = ("filter", "card")  # flows over records that are there
 MAKING = ("synth", "judge", "records.py", "recipe/flows.py")  # code and words that make records
 BESIDE = {"out", "data", "generator", "reward", "policy", "patience", "budget", "sandbox"}
+BESIDE |= {"reward_at_endpoint", "reward_api_key_variable"}
 Info = dict[str, Any]  # of a shard: file, read, records, counts, failed, left
 
 

@@ -66,6 +66,8 @@ class FlowFile(ExtraSettings):
 
     generator: AnswererSettings | list[AnswererSettings]
     reward: str = Field(default="", description="a reward model's folder, or a server's URL")
+    reward_at_endpoint: str = Field(default="", description="the reward model's name there")
+    reward_api_key_variable: str = Field(default="", description="environment variable of its key")
     policy: Path | None = Field(default=None, description="comparisons: a second answerer")
     topics: list[str] = Field(default=[])
     seed: int = 1
@@ -92,7 +94,9 @@ class Job:
             return None
         from flywright.recipe.answerers import scorer_of
 
-        return LedgeredScorer(scorer_of(self.own.reward), self.ledger)
+        own = self.own
+        key = own.reward_api_key_variable
+        return LedgeredScorer(scorer_of(own.reward, own.reward_at_endpoint, key), self.ledger)
 
     @cached_property
     def runner(self) -> Sandbox:

@@ -5,11 +5,12 @@
 
 It binds 127.0.0.1:1424 unless told otherwise. The tokenizer counts prompts against the context and
 names tokens. `/` is a page to chat with, `/health` a probe, `/metrics` for Prometheus, `/docs` and
-`/openapi.json` tell of every field.
+`/openapi.json` tell of every field; the pages load nothing from elsewhere.
 """
 
 import base64
 import re
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from flywright.tokenizer import Tokenizer
 
 # what every route may answer, for the OpenAPI document
 _PROBLEM = {"description": "a problem", "content": {"application/json": {}}}
+PAGES = {"/": "page.html", "/docs": "docs.html"}
 STATUSES: dict[int | str, dict[str, object]] = {"4XX": _PROBLEM, "5XX": _PROBLEM}
 
 
@@ -37,13 +39,13 @@ def create_app(
     """An ASGI app over who answers; without a scorer there are no rewards, without a completer
     nothing else."""
     backend = Backend(completer, tokenizer, scorer, settings or ServeSettings())
-    app = FastAPI(title="Flywright", redoc_url=None, responses=STATUSES)
+    app = FastAPI(title="Flywright", docs_url=None, redoc_url=None, responses=STATUSES)
     app.state.backend = backend
     problems.install(app)
     for wire in (nemo_wire, openai_wire, reward_wire):
         app.include_router(wire.router(backend))
     _install_pages(app, backend)
-    known = set(app.openapi()["paths"]) | {"/"}
+    known = {*app.openapi()["paths"], *PAGES}
     app.add_middleware(Guard, backend=backend, routes=known)
     if backend.settings.cors:
         app.add_middleware(
@@ -56,12 +58,11 @@ def create_app(
 
 
 def _install_pages(app: FastAPI, backend: Backend) -> None:
-    html = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
-    headers = {"Content-Security-Policy": policy_of(html), "X-Content-Type-Options": "nosniff"}
-
-    @app.get("/", include_in_schema=False)
-    async def page() -> HTMLResponse:
-        return HTMLResponse(html, headers=headers)
+    for path, name in PAGES.items():
+        html = Path(__file__).with_name(name).read_text(encoding="utf-8")
+        headers = {"Content-Security-Policy": policy_of(html), "X-Content-Type-Options": "nosniff"}
+        page = partial(HTMLResponse, html, headers=headers)
+        app.add_route(path, lambda _request, page=page: page(), include_in_schema=False)
 
     @app.get("/health")
     async def health() -> dict[str, str]:

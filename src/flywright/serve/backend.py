@@ -30,7 +30,7 @@ from flywright.tokenizer import Tokenizer, chat
 Prompt = Conversation | str | Ids
 Ask = tuple[Prompt, Sampling]
 Result = TypeVar("Result")
-LONG_CHARACTERS = 1 << 16  # a prompt beyond that is measured before it is encoded
+MOST_NUMBERS = 2_000_000  # log-probabilities in one answer
 
 
 class ServeSettings(Settings):
@@ -111,31 +111,43 @@ class Backend:
             log.info("%s %.10000r", request.url.path, tree)
         return tree
 
-    def prompt_ids(self, prompt: Prompt) -> list[int]:
+    def prompt_ids(self, prompt: Prompt, wanted: int = 1) -> list[int]:
         """Ids of a conversation, of a raw prompt with its control texts, or as given.
 
-        Raises Problem(400) for a text so long that it cannot fit, before it is encoded.
+        Raises Problem(400) where they and an answer of `wanted` tokens are more than the context
+        holds; for a text that cannot fit before it is encoded.
         """
+        context = self.settings.context_tokens
         if isinstance(prompt, tuple):
-            return list(prompt)
-        text = prompt if isinstance(prompt, str) else "".join(m.content for m in prompt.messages)
-        if len(text) > LONG_CHARACTERS:
-            self.fits(len(text) // self._longest_piece, 1, "at least ")
-        if isinstance(prompt, str):
-            return chat.raw_ids(self.tokenizer, prompt)
-        return chat.prompt_ids(self.tokenizer, prompt)
+            ids = list(prompt)
+        else:
+            self._may_fit(prompt, wanted, context)
+            as_ids = chat.raw_ids if isinstance(prompt, str) else chat.prompt_ids
+            ids = as_ids(self.tokenizer, cast(Any, prompt))
+        fits(len(ids), wanted, context)
+        return ids
+
+    def rated_tokens(self, conversation: Conversation) -> int:
+        """How many tokens a reward model reads. Raises Problem(400) for more than it holds."""
+        context = getattr(self.scorer, "context_tokens", self.settings.context_tokens)
+        self._may_fit(conversation, 0, context)
+        count = len(chat.reward_ids(self.tokenizer, conversation))
+        fits(count, 0, context)
+        return count
+
+    def _may_fit(self, prompt: Conversation | str, wanted: int, context: int) -> None:
+        texts = [prompt] if isinstance(prompt, str) else [m.content for m in prompt.messages]
+        fits(sum(map(len, texts)) // self._longest_piece, wanted, context, "at least ")
 
     @cached_property
     def _longest_piece(self) -> int:
         return max(len(self.tokenizer.piece(i)) for i in range(self.tokenizer.vocab_size))
 
-    def fits(self, used: int, wanted: int, about: str = "") -> None:
-        """Raises Problem(400) where prompt and answer are more than the context holds."""
-        context = self.settings.context_tokens
-        if used + wanted > context:
-            message = f"the prompt has {about}{used} tokens and the answer may take {wanted}; "
-            message += f"the context holds {context}"
-            raise Problem(400, message, None, "context_length_exceeded")
+    def tellable(self, numbers: int, wanted: str) -> None:
+        """Raises Problem(400) for more log-probabilities than one answer may hold."""
+        if numbers > MOST_NUMBERS:
+            message = f"{wanted}: {numbers} numbers, at most {MOST_NUMBERS}: ask for fewer tokens"
+            raise Problem(400, message, wanted)
 
     @contextmanager
     def places(self, count: int) -> Iterator[None]:
@@ -214,6 +226,14 @@ class Backend:
             raise too_late(seconds)
         finally:
             await _end([task, gone])
+
+
+def fits(used: int, wanted: int, context: int, about: str = "") -> None:
+    """Raises Problem(400) where prompt and answer are more than the context holds."""
+    if used + wanted > context:
+        answer = f" and the answer may take {wanted}" if wanted else ""
+        message = f"the prompt has {about}{used} tokens{answer}; the context holds {context}"
+        raise Problem(400, message, None, "context_length_exceeded")
 
 
 def too_late(seconds: float) -> Problem:

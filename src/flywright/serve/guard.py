@@ -19,7 +19,7 @@ from flywright.errors import UserError
 from flywright.serve.backend import Backend
 from flywright.serve.problems import Problem, problem_of, response_of
 
-OPEN = {"/", "/health"}  # a page that asks for the key, and a probe
+OPEN = {"/", "/docs", "/health"}  # pages that ask for the key, and a probe
 
 
 class Guard:

@@ -19,7 +19,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from flywright.serve.backend import Backend
 
 HEADER_SECONDS = 15.0
-DRAIN_SECONDS = 30.0
+DRAIN_SECONDS = 20.0  # torchrun kills its processes 30 s after it has told them to end
 CONNECTIONS = 900  # beyond them 503; a process may commonly open 1,024 files
 
 

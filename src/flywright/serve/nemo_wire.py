@@ -11,6 +11,7 @@ are unknown or have no effect here are logged. Sentences are raw prompts: contro
 parsed. An answer ends at the end of document, and at end strings, which `sentences` show.
 """
 
+import asyncio
 import math
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,7 +26,6 @@ from flywright.serve.bodies import Json, described
 from flywright.serve.problems import Problem, log
 
 MAX_SENTENCES = 128
-MOST_PROBABILITIES = 8_000_000  # that one answer may hold of all_probs
 END_OF_TEXT = "<|endoftext|>"  # NeMo's name for the end token
 
 
@@ -172,7 +172,6 @@ def asks_of(
     known, asks = [], []
     for sentence, seed in zip(values["sentences"], seeds, strict=True):
         ids = backend.prompt_ids(head + sentence)
-        backend.fits(len(ids), 1)
         room = min(sampling.max_tokens, context - len(ids))
         if room < sampling.max_tokens:
             log.warning("tokens_to_generate %d clipped to %d: context", sampling.max_tokens, room)
@@ -199,18 +198,17 @@ def router(backend: Backend) -> APIRouter:
                 backend.reader(key)
         ids, asks = asks_of(backend, tree, values)
         size = sum(len(one) + ask[1].max_tokens for one, ask in zip(ids, asks, strict=True))
-        if values["all_probs"] and size * backend.tokenizer.vocab_size > MOST_PROBABILITIES:
-            message = f"all_probs: more than {MOST_PROBABILITIES} numbers; ask for fewer tokens"
-            raise Problem(400, message, "all_probs")
+        if values["all_probs"]:
+            backend.tellable(size * backend.tokenizer.vocab_size, "all_probs")
         backend.metrics.read(sum(map(len, ids)))
-        return Json(await backend.while_there(request, _reply(backend, values, ids, asks)))
+        return await backend.while_there(request, _reply(backend, values, ids, asks))
 
     return wire
 
 
 async def _reply(
     backend: Backend, values: dict[str, Any], prompts: list[list[int]], asks: list[Any]
-) -> dict[str, Any]:
+) -> Response:
     """NeMo's response body. `logprob` and `full_logprob` tell of every token but the first."""
     done = await backend.complete(asks)
     texts = [continuation_text(backend, one) for one in done]
@@ -218,23 +216,30 @@ async def _reply(
     rows = [
         [*before, *(one.token_ids or backend.tokenizer.encode(one.text))] for before, one in known
     ]
-    reply = {
+    reply: dict[str, Any] = {
         "sentences": [f"{a}{b}" for a, b in zip(values["sentences"], texts, strict=True)],
         "tokens": [[backend.tokenizer.piece(i) for i in ids] for ids in rows],
         "logprob": None,
         "token_ids": rows,
         "offsets": [offsets_of(backend, ids) for ids in rows],
     }
+    found, size = [], 0
     if values["all_probs"]:
         size = backend.tokenizer.vocab_size
         found = await _read(backend, rows, size)
-        reply["full_logprob"] = [[_dense(one, size) for one in each.top] for each in found]
     if values["compute_logprob"]:
         heads = await _read(backend, prompts, 0)
         reply["logprob"] = [
             [*head.logprobs, *one.logprobs] for head, one in zip(heads, done, strict=True)
         ]
-    return reply
+
+    def told() -> Response:
+        if found:
+            reply["full_logprob"] = [[_dense(one, size) for one in each.top] for each in found]
+        return Json(reply)
+
+    # beside the event loop, which a million probabilities would hold up
+    return await asyncio.to_thread(told) if found else told()
 
 
 async def _read(backend: Backend, rows: list[list[int]], top: int) -> list[Completion]:

@@ -8,17 +8,18 @@ is not supported is refused by name, never dropped; a value that asks for nothin
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import BeforeValidator, Field, StrictInt, WithJsonSchema, field_validator
+from pydantic import BeforeValidator, Field, StrictInt, WithJsonSchema
 
 from flywright.ask import Sampling
 from flywright.ask.protocol import Ids
 from flywright.serve.backend import Backend, usable
-from flywright.serve.bodies import Body
+from flywright.serve.bodies import Body, Messages
 from flywright.serve.problems import Problem
 from flywright.tokenizer import chat
 
 MOST_PROMPTS = 128
 MOST_GRAMMAR_CHARACTERS = 1 << 16
+Stop = Annotated[str, Field(min_length=1, max_length=1024)]
 
 # fields of the protocol that this server does not have, with the values that ask for nothing
 UNSUPPORTED: dict[str, tuple[Any, ...]] = {
@@ -91,7 +92,7 @@ class AnswerRequest(Body):
     repetition_penalty: float | None = Field(None, ge=0.01, le=100)
     min_tokens: int | None = Field(None, ge=0)
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
-    stop: str | list[str] | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = None
     stop_token_ids: list[int] | None = Field(None, max_length=64)
     ignore_eos: bool | None = None
     n: int | None = Field(None, ge=1, le=128)
@@ -103,14 +104,6 @@ class AnswerRequest(Body):
     guided_regex: str | None = None
     structured_outputs: StructuredOutputs | None = None
     user: str | None = None
-
-    @field_validator("stop")
-    @classmethod
-    def _stop_is_usable(cls, value: str | list[str] | None) -> str | list[str] | None:
-        texts = [value] if isinstance(value, str) else value or []
-        if len(texts) > 16 or not all(0 < len(text) <= 1024 for text in texts):
-            raise ValueError("up to 16 strings of 1 to 1,024 characters")
-        return value
 
     @property
     def top(self) -> int | None:
@@ -195,7 +188,7 @@ class AnswerRequest(Body):
 class ChatRequest(AnswerRequest):
     """Body of /v1/chat/completions."""
 
-    messages: list[dict[str, Any]] = Field(min_length=1)
+    messages: Messages
     max_completion_tokens: int | None = Field(None, ge=1)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
@@ -216,19 +209,15 @@ class ChatRequest(AnswerRequest):
 
 def _prompts(value: Any) -> Any:
     """One prompt or many, texts or token ids, as a list of texts and tuples."""
-    many = value if isinstance(value, list) and value and not _is_id(value[0]) else [value]
+    many = value if isinstance(value, list) and value and type(value[0]) is not int else [value]
     if not 1 <= len(many) <= MOST_PROMPTS:
         raise ValueError(f"one prompt, or a list of 1 to {MOST_PROMPTS}")
     if not all(many):
         raise ValueError("a prompt must not be empty")
     for one in many:
-        if not isinstance(one, str) and not (isinstance(one, list) and all(map(_is_id, one))):
+        if not isinstance(one, str) and not (isinstance(one, list) and {*map(type, one)} == {int}):
             raise ValueError("a text, token ids, or a list of either")
     return [one if isinstance(one, str) else tuple(one) for one in many]
-
-
-def _is_id(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 _IDS = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
@@ -260,7 +249,7 @@ class TextRequest(AnswerRequest):
 
 def known(backend: Backend, ids: Ids, name: str) -> None:
     """Raises Problem(400) for token ids that are not in the vocabulary."""
-    size = backend.tokenizer.vocab_size
-    for token in ids:
-        if not 0 <= token < size:
-            raise Problem(400, f"{name}: {token} is not a token id (0 to {size - 1})", name)
+    last = backend.tokenizer.vocab_size - 1
+    ends = (min(ids, default=0), max(ids, default=0))
+    if wrong := [token for token in ends if not 0 <= token <= last]:
+        raise Problem(400, f"{name}: {str(wrong[0])[:80]} is not a token id (0 to {last})", name)

@@ -41,6 +41,7 @@ from flywright.serve.openai_shapes import (
 from flywright.serve.problems import Problem, error_of, problem_of
 from flywright.serve.reward_wire import hosted_reply, score_all, wants_reward
 
+STREAMED: Any = {200: {"content": {"application/json": {}, "text/event-stream": {}}}}
 NOTHING = Completion("", "length")  # the answer of no tokens
 
 
@@ -50,11 +51,20 @@ def router(backend: Backend) -> APIRouter:
 
     @wire.get("/models")
     async def models() -> dict[str, Any]:
-        names = [name for name in (backend.model_name, backend.reward_name) if name]
-        rows = [{"id": n, "object": "model", "created": 0, "owned_by": "flywright"} for n in names]
-        return {"object": "list", "data": rows}
+        names = (backend.model_name, backend.reward_name)
+        return {"object": "list", "data": [_model(name) for name in names if name]}
 
-    @wire.post("/chat/completions", openapi_extra=described(ChatRequest, UNSUPPORTED))
+    @wire.get("/models/{name:path}")
+    async def model(name: str) -> dict[str, Any]:
+        if not name or name not in (backend.model_name, backend.reward_name):
+            raise Problem(
+                404, f"model {name[:200]!r} is not served here", "model", "model_not_found"
+            )
+        return _model(name)
+
+    @wire.post(
+        "/chat/completions", openapi_extra=described(ChatRequest, UNSUPPORTED), responses=STREAMED
+    )
     async def chat(request: Request) -> Response:
         asked = parse_body(ChatRequest, supported(await backend.read(request)))
         conversation = conversation_of(asked.messages)
@@ -68,7 +78,9 @@ def router(backend: Backend) -> APIRouter:
         wanted = asked.max_completion_tokens or asked.max_tokens
         return await answer(backend, request, order_of(backend, asked, [conversation], wanted))
 
-    @wire.post("/completions", openapi_extra=described(TextRequest, UNSUPPORTED))
+    @wire.post(
+        "/completions", openapi_extra=described(TextRequest, UNSUPPORTED), responses=STREAMED
+    )
     async def text(request: Request) -> Response:
         asked = parse_body(TextRequest, supported(await backend.read(request)))
         backend.check_model(asked.model)
@@ -80,6 +92,10 @@ def router(backend: Backend) -> APIRouter:
         return await answer(backend, request, order_of(backend, asked, asked.prompt, wanted))
 
     return wire
+
+
+def _model(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "flywright"}
 
 
 @dataclass(frozen=True)
@@ -118,9 +134,7 @@ def order_of(
     if asked.top is not None:
         backend.reader("logprobs")
     drawn, given = asked.counts
-    ids = [backend.prompt_ids(prompt) for prompt in prompts]
-    for one in ids:
-        backend.fits(len(one), 1 if wanted is None else wanted)
+    ids = [backend.prompt_ids(prompt, 1 if wanted is None else wanted) for prompt in prompts]
     default, context = settings.default_max_tokens, settings.context_tokens
     samplings = [
         asked.sampling(backend, min(default, context - len(one)) if wanted is None else wanted)
@@ -133,6 +147,10 @@ def order_of(
         for _ in range(drawn)
     ]
     order = Order(asked, prompts, ids, asks, drawn, given)
+    if asked.top is not None:
+        texts = sum(map(len, ids)) * drawn if order.echo else 0
+        longest = sum(sampling.max_tokens for _, sampling in asks)
+        backend.tellable((texts + longest) * (asked.top + 1), "logprobs")
     backend.metrics.read(order.read)
     return order
 
@@ -140,7 +158,7 @@ def order_of(
 async def answer(backend: Backend, request: Request, order: Order) -> Response:
     """The whole answer, or a stream of it."""
     if not order.asked.stream:
-        return Json(await backend.while_there(request, whole(backend, order)))
+        return await backend.while_there(request, whole(backend, order))
     began = time.perf_counter()
     events = _events(backend, order)
     try:
@@ -165,22 +183,30 @@ async def _heads(backend: Backend, order: Order) -> list[Completion | None]:
         return list(await all_of(reader.read(ids, top) for ids in order.ids))
 
 
-async def whole(backend: Backend, order: Order) -> dict[str, Any]:
+async def whole(backend: Backend, order: Order) -> Response:
     """The answers to each prompt, in order; the best of them where more were drawn."""
     heads = await _heads(backend, order)
     none = order.echo and order.asked.max_tokens == 0
     done = [NOTHING] * len(order.asks) if none else await backend.complete(order.asks)
-    choices: list[Choice] = []
-    for index, prompt in enumerate(order.prompts):
-        answers = done[index * order.drawn :][: order.drawn]
-        for one in await best_of(backend, order, prompt, answers):
-            logprobs, text = _logprobs(backend, order, index, heads[index], one), one.text
-            if order.echo:
-                text = _echoed(backend, order, index) + text
-            choices.append(choice(len(choices), text, order.chat, one.finish, logprobs))
-    written = sum(one.completion_tokens or len(one.token_ids) for one in done)
-    prefix = "chatcmpl" if order.chat else "cmpl"
-    return reply(prefix, backend.model_name, choices, order.read, written)
+    given = [
+        await best_of(backend, order, prompt, done[index * order.drawn :][: order.drawn])
+        for index, prompt in enumerate(order.prompts)
+    ]
+
+    def told() -> Response:
+        choices: list[Choice] = []
+        for index, answers in enumerate(given):
+            echoed = _echoed(backend, order, index) if order.echo else ""
+            for one in answers:
+                logprobs = _logprobs(backend, order, index, heads[index], one)
+                said = echoed + one.text
+                choices.append(choice(len(choices), said, order.chat, one.finish, logprobs))
+        written = sum(one.completion_tokens or len(one.token_ids) for one in done)
+        prefix = "chatcmpl" if order.chat else "cmpl"
+        return Json(reply(prefix, backend.model_name, choices, order.read, written))
+
+    # beside the event loop, which a million log-probabilities would hold up
+    return told() if order.asked.top is None else await asyncio.to_thread(told)
 
 
 async def best_of(
@@ -192,7 +218,8 @@ async def best_of(
         return answers
     if backend.scorer is not None and isinstance(prompt, Conversation):
         rated = [prompt.answered(one.text) for one in answers]
-        values = [weighted_reward(found) for found in await score_all(backend, rated)]
+        found, _ = await score_all(backend, rated)
+        values = [weighted_reward(one) for one in found]
     else:
         backend.reader("best_of")
         values = [sum(one.logprobs) / max(1, len(one.logprobs)) for one in answers]
@@ -240,6 +267,9 @@ async def _events(backend: Backend, order: Order) -> AsyncGenerator[bytes, None]
     if not asks:
         for index in range(len(order.asks)):
             yield _opening(backend, order, chunks, index, heads, "length")
+    if order.echo:
+        heads_width = [sum(map(backend.speller.width, ids)) for ids in order.ids]
+        width = [one for one in heads_width for _ in range(order.drawn)]
     async with aclosing(backend.stream(asks)) as parts:
         async for index, one in parts:
             if index not in begun:
@@ -247,7 +277,7 @@ async def _events(backend: Backend, order: Order) -> AsyncGenerator[bytes, None]
                 if order.chat or order.echo:
                     yield _opening(backend, order, chunks, index, heads, "")
             logprobs = _logprobs(backend, order, index, None, one, width[index])
-            width[index] += len(one.text)
+            width[index] += sum(map(backend.speller.width, one.token_ids))
             written += one.completion_tokens or len(one.token_ids)
             yield chunks.part(index, one.text, logprobs, one.finish)
     if with_usage:

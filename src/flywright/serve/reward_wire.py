@@ -16,10 +16,9 @@ from pydantic import Field
 
 from flywright.records import ATTRIBUTES, Conversation, weighted_reward
 from flywright.serve.backend import Backend, all_of, check_name
-from flywright.serve.bodies import Body, Json, conversation_of, described, parse_body
+from flywright.serve.bodies import Body, Json, Messages, conversation_of, described, parse_body
 from flywright.serve.openai_shapes import choice, reply, usage
 from flywright.serve.problems import Problem
-from flywright.tokenizer import chat
 
 Texts = str | Annotated[list[str], Field(min_length=1, max_length=128)]
 
@@ -28,7 +27,7 @@ class RewardRequest(Body):
     """Body of /v1/rewards; the last message is the answer to rate, or `answers` are."""
 
     model: str | None = None
-    messages: list[dict[str, Any]] = Field(min_length=1)
+    messages: Messages
     answers: Annotated[list[str], Field(min_length=1, max_length=128)] | None = None
 
 
@@ -48,9 +47,10 @@ def wants_reward(backend: Backend, model: str | None, conversation: Conversation
     return by_name or (not model and not conversation.awaits_answer)
 
 
-async def score_all(backend: Backend, conversations: list[Conversation]) -> list[dict[str, float]]:
-    """The last answers' five attributes. Raises Problem 404, 400 or 429, and TooLong for what the
-    reward model cannot hold."""
+async def score_all(
+    backend: Backend, conversations: list[Conversation]
+) -> tuple[list[dict[str, float]], int]:
+    """The last answers' five attributes, and the tokens read. Raises Problem 404, 400 or 429."""
     scorer = backend.scorer
     if scorer is None:
         raise Problem(404, "no reward model is served here", "model", "model_not_found")
@@ -58,26 +58,22 @@ async def score_all(backend: Backend, conversations: list[Conversation]) -> list
         message = "messages: the last one must be the assistant's, it is rated"
         raise Problem(400, message, "messages")
     with backend.places(len(conversations)):
+        used = sum(map(backend.rated_tokens, conversations))
         found = await all_of(scorer.score(one) for one in conversations)
-    return [{name: float(one[name]) for name in ATTRIBUTES} for one in found]
-
-
-def _used(backend: Backend, conversations: list[Conversation]) -> int:
-    used = sum(len(chat.reward_ids(backend.tokenizer, one)) for one in conversations)
     backend.metrics.read(used)
-    return used
+    return [{name: float(one[name]) for name in ATTRIBUTES} for one in found], used
 
 
 async def hosted_reply(backend: Backend, conversation: Conversation) -> dict[str, Any]:
     """The attributes as a chat completion: choices[0].logprobs.content, token = name."""
-    [attributes] = await score_all(backend, [conversation])
+    [attributes], used = await score_all(backend, [conversation])
     said = ",".join(f"{name}:{value}" for name, value in attributes.items())
     content = [
         {"token": name, "logprob": value, "bytes": None, "top_logprobs": []}
         for name, value in attributes.items()
     ]
     rated = choice(0, said, True, "stop", {"content": content})
-    return reply("reward", backend.reward_name, [rated], _used(backend, [conversation]), 0)
+    return reply("reward", backend.reward_name, [rated], used, 0)
 
 
 def _row(attributes: dict[str, float]) -> dict[str, Any]:
@@ -108,8 +104,7 @@ def router(backend: Backend) -> APIRouter:
         if asked.answers is not None and not said.awaits_answer:
             raise Problem(400, "answers: the last message must be the user's then", "answers")
         rated = [said] if asked.answers is None else [said.answered(a) for a in asked.answers]
-        found = await backend.while_there(request, score_all(backend, rated))
-        _used(backend, rated)
+        found, _ = await backend.while_there(request, score_all(backend, rated))
         if asked.answers is None:
             return Json({"model": backend.reward_name, **_row(found[0])})
         rows = [{"index": index, **_row(one)} for index, one in enumerate(found)]
@@ -120,12 +115,12 @@ def router(backend: Backend) -> APIRouter:
         asked = parse_body(ScoreRequest, await backend.read(request))
         check_name(asked.model, backend.reward_name)
         rated = pairs_of(asked)
-        found = await backend.while_there(request, score_all(backend, rated))
+        found, used = await backend.while_there(request, score_all(backend, rated))
         rows = [
             {"index": index, "object": "score", "score": weighted_reward(one)}
             for index, one in enumerate(found)
         ]
         told = {"object": "list", "model": backend.reward_name, "data": rows}
-        return Json({**told, "usage": usage(_used(backend, rated), 0)})
+        return Json({**told, "usage": usage(used, 0)})
 
     return wire
