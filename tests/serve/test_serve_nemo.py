@@ -255,7 +255,10 @@ def test_works_where_the_completer_reports_no_ids(tokenizer):
 
 def test_more_probabilities_than_one_answer_may_hold_are_refused(client, tokenizer, replying):
     asked = {"all_probs": True, "tokens_to_generate": 2_000_000 // tokenizer.vocab_size // 4}
-    assert put(client, sentences=["a"] * 4, **asked).json().startswith("all_probs: ") and not replying.asked
+    assert (
+        put(client, sentences=["a"] * 4, **asked).json().startswith("all_probs: ")
+        and not replying.asked
+    )
 
 
 def test_log_probabilities_that_the_model_cannot_tell_are_refused(tokenizer):

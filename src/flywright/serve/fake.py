@@ -10,7 +10,6 @@ by vLLM's names, how many wait for one of the `slots`. Light enough to measure c
 """
 
 import asyncio
-import json
 import random
 import re
 import socket
@@ -31,8 +30,8 @@ from flywright.errors import UserError
 from flywright.files import digest, seed_from
 from flywright.serve import problems
 from flywright.serve.bodies import Json, read_object
-from flywright.serve.fake_answers import by_schema, fake_answer, fake_attributes, phrase
-from flywright.serve.openai_shapes import DONE, Chunks, choice, reply
+from flywright.serve.fake_answers import fake_answer, fake_attributes, phrase
+from flywright.serve.openai_shapes import choice, reply
 from flywright.serve.problems import Problem
 
 MODEL = "fake-llm"
@@ -126,20 +125,15 @@ class _Door:
 
 
 def _said(tree: Tree, struck: set[str], seed: int, index: int) -> str:
-    """The text of one of `n` choices: by schema, by the prompt's shape, or a planned fault."""
+    """The text of one of `n` choices, by the prompt's shape; or a planned refusal."""
+    if "refuse" in struck:
+        return phrase(random.Random(seed), "refusal")
     messages = tree.get("messages") or [{"content": tree["prompt"]}]
     # at temperature 0 the seed of the request changes nothing, as with a real model
     drawn = [tree.get("seed"), index] if tree.get("temperature") else 0
-    context = [messages[:-1], drawn, tree.get("model")]
-    asked = str(messages[-1].get("content"))
-    form = (tree.get("response_format") or {}).get("json_schema") or {}
-    if "refuse" in struck:
-        return phrase(random.Random(seed), "refusal")
-    if form:
-        draw = random.Random(seed_from(seed, asked, context))
-        return json.dumps(by_schema(draw, form.get("schema", {})))
     system = str(messages[0].get("content")) if messages[0].get("role") == "system" else ""
-    return fake_answer(asked, seed, context, system)
+    asked = str(messages[-1].get("content"))
+    return fake_answer(asked, seed, [messages[:-1], drawn, tree.get("model")], system)
 
 
 def _choice(tree: Tree, chat: bool, struck: set[str], seed: int, index: int) -> Tree:
@@ -157,64 +151,35 @@ def _choice(tree: Tree, chat: bool, struck: set[str], seed: int, index: int) -> 
     finish = "length" if len(words) > limit else "stop"
     words = words[:limit][:: -1 if "garble" in struck else 1]
     words = [*(WORDS.findall(tree["prompt"]) if tree.get("echo") else ()), *words]
-    top = tree.get("top_logprobs", 0) if chat else tree.get("logprobs")
-    wanted = tree.get("logprobs") is True if chat else top is not None
-    logprobs = _logprobs(words, chat, top or 0, seed) if wanted else None
+    logprobs = None if chat or tree.get("logprobs") is None else _logprobs(words, seed)
     return choice(index, "".join(words), chat, finish, logprobs)
 
 
-def _logprobs(words: list[str], chat: bool, top: int, seed: int) -> Tree:
+def _logprobs(words: list[str], seed: int) -> Tree:
     draw = random.Random(seed_from(seed, words))
     values = [round(-draw.expovariate(2), 4) for _ in words]
-    likely = [
-        {word: value, **{f" {phrase(draw, 'word')}": value - 1 - rank for rank in range(top - 1)}}
-        for word, value in zip(words, values, strict=True)
-    ]
-    if chat:
-        tops = [[{"token": token, "logprob": p} for token, p in one.items()] for one in likely]
-        rows = zip(words, values, tops, strict=True)
-        return {"content": [{"token": w, "logprob": p, "top_logprobs": t} for w, p, t in rows]}
     starts = [0, *accumulate(map(len, words))][: len(words)]
-    lists = {"tokens": words, "token_logprobs": values, "text_offset": starts}
-    return {**lists, "top_logprobs": likely if top else None}
-
-
-def _events(whole: Tree, chat: bool, with_usage: bool) -> list[bytes]:
-    """The answer as a stream's events, a word each."""
-    chunks, events = Chunks(chat, whole["model"], with_usage), []
-    for one in whole["choices"]:
-        events += [chunks.first(one["index"])] if chat else []
-        for word in WORDS.findall(one["message"]["content"] if chat else one["text"]):
-            events.append(chunks.part(one["index"], word, None, ""))
-        events.append(chunks.part(one["index"], "", one["logprobs"], one["finish_reason"]))
-    used = whole["usage"]
-    events += [chunks.usage(used["prompt_tokens"], used["completion_tokens"])] * with_usage
-    return [*events, DONE]
-
-
-async def _sent(parts: list[bytes], cut: bool) -> AsyncIterator[bytes]:
-    for part in parts[: len(parts) // 2] if cut else parts:
-        yield part
-    if cut:
-        raise ConnectionAbortedError("a planned fault")  # the server closes the connection
+    told = {"tokens": words, "token_logprobs": values, "text_offset": starts}
+    return {**told, "top_logprobs": None}
 
 
 def _answer(tree: Tree, chat: bool, struck: set[str], seed: int) -> Response:
-    if "badjson" in struck:
-        return Response(b'{"choices": [{"message": {"cont', media_type="application/json")
     choices = [_choice(tree, chat, struck, seed, i) for i in range(min(tree.get("n") or 1, 128))]
     read = len(str(tree.get("messages") or tree["prompt"]).split())
     texts = (one["message"]["content"] if chat else one["text"] for one in choices)
     written = sum(len(text.split()) for text in texts)
     read, written = (-1, 10**9) if "usage" in struck else (read, written)
-    whole = reply("fake", str(tree.get("model") or MODEL), choices, read, written)
-    if not tree.get("stream") and "drop" not in struck:
-        return Json(whole)
-    with_usage = bool((tree.get("stream_options") or {}).get("include_usage"))
-    raw = Json(None).render(whole)
-    parts = _events(whole, chat, with_usage) if tree.get("stream") else [raw[:20], raw[20:]]
-    kind = "text/event-stream" if tree.get("stream") else "application/json"
-    return StreamingResponse(_sent(parts, "drop" in struck), media_type=kind)
+    whole = Json(reply("fake", str(tree.get("model") or MODEL), choices, read, written))
+    if "badjson" in struck:
+        return Response(whole.body[: len(whole.body) // 2], media_type="application/json")
+    if "drop" in struck:
+        return StreamingResponse(_cut(bytes(whole.body)), media_type="application/json")
+    return whole
+
+
+async def _cut(body: bytes) -> AsyncIterator[bytes]:
+    yield body[:20]
+    raise ConnectionAbortedError("a planned fault")  # the server closes the connection
 
 
 def create_fake_app(
@@ -235,6 +200,8 @@ def create_fake_app(
         needed = "messages" if chat else "prompt"
         if not tree.get(needed):
             raise Problem(400, f"{needed} is required", needed)
+        if tree.get("stream"):
+            raise Problem(400, "stream: the fake endpoint answers whole", "stream")
         if chat and not all(isinstance(m, dict) for m in tree["messages"]):
             raise Problem(400, "messages: a list of objects", "messages")
         return _answer(tree, chat, await app.state.door.passed(tree), seed)

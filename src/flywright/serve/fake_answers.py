@@ -2,7 +2,7 @@
 
 fake_answers.toml holds the shapes, the words and the habits. The last shape that a prompt names
 decides, so that what is asked goes before the texts that it is about: a list of the length asked
-for, a verdict or grade as shown, JSON by its schema or like its example, code that runs and tests
+for, a verdict or grade as shown, JSON like its example, code that runs and tests
 that hold, a transcript, a tool's call. Anything else gets sentences, most of them obedient to the
 verifiable instructions among the prompt's words.
 """
@@ -161,7 +161,7 @@ def _json(draw: random.Random, text: str, _shape: str) -> str:
     if tools and re.search(r"[\"'`]arguments[\"'`]", text):
         tool = draw.choice(tools)
         tool = tool.get("function", tool)
-        given = by_schema(draw, tool.get("parameters") or {})
+        given = _fitting(draw, tool.get("parameters") or {})
         before = "<functioncall> " if "<functioncall>" in text else ""
         return before + json.dumps({"name": tool["name"], "arguments": given})
     examples = [value for value in shown if value not in tools]
@@ -204,32 +204,20 @@ def _like(draw: random.Random, value: Any, key: str) -> Any:
     return phrase(draw, kind) if kind in _FRAMES else _like(draw, kind, "")
 
 
-def by_schema(draw: random.Random, schema: Tree, root: Tree | None = None, key: str = "") -> Any:
-    """A value that a JSON schema allows: types, enum, const, anyOf, $ref, least and most."""
-    root = root or schema
-    if "$ref" in schema or "anyOf" in schema:
-        node: Any = root
-        for part in schema.get("$ref", "").split("/")[1:]:
-            node = node[part]
-        return by_schema(draw, schema["anyOf"][0] if "anyOf" in schema else node, root, key)
-    if (
-        allowed := schema.get("enum")
-        or schema.get("examples")
-        or [schema[name] for name in ("const",) if name in schema]
-    ):
+def _fitting(draw: random.Random, schema: Tree, key: str = "") -> Any:
+    """A value that the JSON schema of a tool's parameters allows."""
+    if allowed := schema.get("enum") or schema.get("examples"):
         return draw.choice(allowed)
     low, kind = schema.get("minimum", schema.get("minItems", 1)), schema.get("type", "object")
     if kind == "object":
         parts = schema.get("properties", {}).items()
-        return {name: by_schema(draw, part, root, name) for name, part in parts}
+        return {name: _fitting(draw, part, name) for name, part in parts}
     if kind == "array":
         size = draw.randint(low, schema.get("maxItems", low + 2))
-        return [by_schema(draw, schema.get("items", {}), root, key) for _ in range(size)]
+        return [_fitting(draw, schema.get("items", {}), key) for _ in range(size)]
     if kind in ("integer", "number"):
         return draw.randint(int(low), int(schema.get("maximum", low + 4)))
-    if kind in ("boolean", "null"):
-        return draw.random() < 0.7 if kind == "boolean" else None
-    return str(_like(draw, "", key))[: schema.get("maxLength")]
+    return draw.random() < 0.7 if kind == "boolean" else str(_like(draw, "", key))
 
 
 _MADE: dict[str, Callable[[random.Random, str, str], str]] = {
