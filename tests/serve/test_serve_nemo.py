@@ -117,6 +117,8 @@ def test_true_is_no_integer_except_where_the_original_says_so(client, tokenizer,
     assert put(client, tokens_to_generate=True).status_code == 400
     strict = TestClient(create_app(replying, tokenizer, None, ServeSettings(nemo_strict=True)))
     assert "sentences" in put(strict, tokens_to_generate=True).json()
+    message = "tokens_to_generate must be an integer greater than 0"
+    assert put(strict, tokens_to_generate=False).json() == message  # an integer there, but 0
 
 
 def test_unknown_and_useless_keys_are_logged_and_the_request_continues(client, caplog):

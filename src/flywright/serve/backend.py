@@ -168,7 +168,7 @@ class Backend:
         who = cast(Completer, self.completer)
         with self.places(len(asks)):
             done = await all_of(who.complete(cast(Any, prompt), one) for prompt, one in asks)
-        self.metrics.written(sum(one.completion_tokens or len(one.token_ids) for one in done))
+        self.metrics.add("completion_tokens", sum(map(drawn_tokens, done)))
         return done
 
     async def stream(self, asks: Sequence[Ask]) -> AsyncGenerator[tuple[int, Completion], None]:
@@ -195,7 +195,7 @@ class Backend:
                     if item is None:
                         left -= 1
                         continue
-                    self.metrics.written(item[1].completion_tokens or len(item[1].token_ids))
+                    self.metrics.add("completion_tokens", drawn_tokens(item[1]))
                     yield item
             finally:
                 await _end(tasks)
@@ -234,6 +234,11 @@ def fits(used: int, wanted: int, context: int, about: str = "") -> None:
         answer = f" and the answer may take {wanted}" if wanted else ""
         message = f"the prompt has {about}{used} tokens{answer}; the context holds {context}"
         raise Problem(400, message, None, "context_length_exceeded")
+
+
+def drawn_tokens(one: Completion) -> int:
+    """How many tokens were drawn for an answer, or for a part of one."""
+    return one.completion_tokens or len(one.token_ids)
 
 
 def too_late(seconds: float) -> Problem:

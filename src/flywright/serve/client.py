@@ -24,21 +24,13 @@ _GAUGE = re.compile(r"^vllm:(\w+)(?:\{[^}]*\})? ([0-9.eE+-]+)$", re.MULTILINE)
 
 
 def _fields(sampling: Sampling) -> dict[str, Any]:
-    fields: dict[str, Any] = {
-        "max_tokens": sampling.max_tokens,
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "seed": sampling.seed,
-    }
-    for name in ("top_k", "min_p", "min_tokens", "repetition_penalty"):
-        if getattr(sampling, name) != getattr(Sampling, name):  # not OpenAI's own: only if asked
-            fields[name] = getattr(sampling, name)
+    """Of OpenAI's own fields all but stop; of others those that are set."""
+    own = ("max_tokens", "temperature", "top_p", "seed")
+    fields = {k: v for k, v in vars(sampling).items() if k in own or v != getattr(Sampling, k)}
     for name in ("end_ids", "top_logprobs", "grammar"):
-        if getattr(sampling, name) != getattr(Sampling, name):
+        if name in fields:
             raise AskError(f"{name} cannot be asked of a server")
-    if sampling.stop:
-        fields["stop"] = list(sampling.stop)
-    return fields
+    return {k: list(v) if k == "stop" else v for k, v in fields.items()}
 
 
 def _messages(conversation: Conversation) -> list[dict[str, str]]:
@@ -109,15 +101,9 @@ class HttpCompleter:
         return list(await asyncio.gather(*asks))
 
     async def _echoed(self, context: str, continuation: str) -> float:
-        body = {
-            "model": self.wire_model,
-            "prompt": context + continuation,
-            "max_tokens": 0,
-            "temperature": 0,
-            "echo": True,
-            "logprobs": 0,
-        }
-        reply = await self.http.call("/v1/completions", body)
+        body = {"model": self.wire_model, "prompt": context + continuation, "temperature": 0}
+        asked = {**body, "max_tokens": 0, "echo": True, "logprobs": 0}
+        reply = await self.http.call("/v1/completions", asked)
         try:
             report = reply["choices"][0]["logprobs"]
             rows = zip(report["text_offset"], report["token_logprobs"], strict=True)
@@ -187,9 +173,8 @@ class HttpScorer:
 
     async def score(self, conversation: Conversation) -> dict[str, float]:
         """The five attributes of the last answer."""
-        body: dict[str, Any] = {"messages": _messages(conversation)}
-        if self.wire_model:
-            body["model"] = self.wire_model
+        named = {"model": self.wire_model} if self.wire_model else {}
+        body = {"messages": _messages(conversation), **named}
         reply = await self.http.call("/v1/chat/completions", body)
         try:
             rows = reply["choices"][0]["logprobs"]["content"]

@@ -55,7 +55,8 @@ class Guard:
         finally:
             backend.active -= 1
             route = path if path in self._routes else "other"
-            backend.metrics.request(route, status or 499, time.perf_counter() - began)
+            backend.metrics.add("requests", 1, route, str(status or 499))
+            backend.metrics.add("request_seconds", time.perf_counter() - began, route)
 
     def _refusal(self, path: str, headers: dict[bytes, str]) -> Problem | None:
         settings = self._backend.settings

@@ -76,14 +76,20 @@ class Http:
 
     async def call(self, path: str, body: dict[str, Any], method: str = "POST") -> Any:
         """The JSON answer. Raises AskError, retryable where asking again may help."""
+        sent = {"content": orjson.dumps(body), "headers": JSON}
+        return self._value(await self._response(method, path, **sent))
+
+    async def text(self, path: str) -> str | None:
+        """The text of a GET; None where there is none to be had. Raises AskError."""
+        response = await self._response("GET", path)
+        return response.text if response.status_code == 200 else None
+
+    async def _response(self, method: str, path: str, **sent: Any) -> httpx2.Response:
         try:
             with self._client() as client:
-                response = await client.request(
-                    method, self.base_url + path, content=orjson.dumps(body), headers=JSON
-                )
+                return await client.request(method, self.base_url + path, **sent)
         except httpx2.HTTPError as error:
             raise self._unreachable(error) from None
-        return self._value(response)
 
     def get(self, path: str) -> Any:
         """The JSON answer to a GET, without an event loop. Raises AskError."""
@@ -117,15 +123,6 @@ class Http:
             return Refused(message)
         fault = FAULTS.get(status, "failed")
         return AskError(message, status in RETRYABLE, _retry_after(response), fault)
-
-    async def text(self, path: str) -> str | None:
-        """The text of a GET; None where there is none to be had. Raises AskError."""
-        try:
-            with self._client() as client:
-                response = await client.get(self.base_url + path)
-        except httpx2.HTTPError as error:
-            raise self._unreachable(error) from None
-        return response.text if response.status_code == 200 else None
 
     def misshapen(self, what: str) -> AskError:
         """The error for an answer that is JSON but not what the wire promises."""

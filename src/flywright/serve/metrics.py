@@ -15,6 +15,15 @@ except ImportError:  # the extra is not installed
     prometheus = None
 
 SECONDS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+COUNTED: dict[str, tuple[str, tuple[str, ...]]] = {
+    "requests": ("HTTP requests", ("route", "status")),
+    "prompt_tokens": ("tokens of prompts", ()),
+    "completion_tokens": ("tokens drawn", ()),
+}
+TIMED: dict[str, tuple[str, tuple[str, ...]]] = {
+    "request_seconds": ("until the answer's end", ("route",)),
+    "first_token_seconds": ("until a stream's first part", ()),
+}
 
 
 class Metrics:
@@ -26,36 +35,16 @@ class Metrics:
             return
         self.registry = prometheus.CollectorRegistry()
         ours: dict[str, Any] = {"namespace": "flywright", "registry": self.registry}
-        counter, histogram = prometheus.Counter, prometheus.Histogram
-        timed = {**ours, "buckets": SECONDS}
-        self._kept = {
-            "requests": counter("requests", "HTTP requests", ["route", "status"], **ours),
-            "read": counter("prompt_tokens", "tokens of prompts", **ours),
-            "written": counter("completion_tokens", "tokens drawn", **ours),
-            "seconds": histogram("request_seconds", "until the answer's end", ["route"], **timed),
-            "first": histogram("first_token_seconds", "until a stream's first part", **timed),
-        }
+        for name, told in COUNTED.items():
+            self._kept[name] = prometheus.Counter(name, *told, **ours)
+        for name, told in TIMED.items():
+            self._kept[name] = prometheus.Histogram(name, *told, buckets=SECONDS, **ours)
 
-    def request(self, route: str, status: int, seconds: float) -> None:
-        """One request is over."""
+    def add(self, name: str, value: float, *labels: str) -> None:
+        """So many more of what is COUNTED, or one that took so long of what is TIMED."""
         if self._kept:
-            self._kept["requests"].labels(route, str(status)).inc()
-            self._kept["seconds"].labels(route).observe(seconds)
-
-    def read(self, tokens: int) -> None:
-        """Tokens of a prompt that was taken."""
-        if self._kept:
-            self._kept["read"].inc(tokens)
-
-    def written(self, tokens: int) -> None:
-        """Tokens that were drawn."""
-        if self._kept:
-            self._kept["written"].inc(tokens)
-
-    def first(self, seconds: float) -> None:
-        """A stream's first part."""
-        if self._kept:
-            self._kept["first"].observe(seconds)
+            one = self._kept[name].labels(*labels) if labels else self._kept[name]
+            (one.inc if name in COUNTED else one.observe)(value)
 
     def watch(self, state: Callable[[], Mapping[str, Any]]) -> None:
         """Show the numbers of `state()` as gauges, as they are when somebody asks."""

@@ -21,7 +21,7 @@ from fastapi.responses import Response
 
 from flywright.ask import Completion, Sampling
 from flywright.ask.protocol import Likely
-from flywright.serve.backend import Backend, all_of, seeds_for, usable
+from flywright.serve.backend import Ask, Backend, all_of, seeds_for, usable
 from flywright.serve.bodies import Json, described
 from flywright.serve.problems import Problem, log
 
@@ -45,11 +45,9 @@ class Row:
             return value is None and "null" in kinds
         if kinds == "array":
             return isinstance(value, list) and all(isinstance(text, str) for text in value)
-        if isinstance(value, bool) or kinds == "boolean":
-            return isinstance(value, bool) and (
-                kinds == "boolean" or (strict and kinds != "number")
-            )
-        if not isinstance(value, int if "integer" in kinds else int | float):
+        if isinstance(value, bool) and not (strict and "integer" in kinds):
+            return kinds == "boolean"
+        if kinds == "boolean" or not isinstance(value, int if "integer" in kinds else int | float):
             return False
         least, above = self.schema.get("minimum", 0), self.schema.get("exclusiveMinimum", -1)
         return above < value <= self.schema.get("maximum", math.inf) and value >= least
@@ -59,34 +57,29 @@ def _flag(key: str) -> Row:
     return Row(key, False, {"type": "boolean"}, "{} must be a boolean value")
 
 
-def _whole(least: int) -> dict[str, Any]:
-    return {"type": "integer", "minimum": least}
+def _number(kind: str | list[str], least: int, **more: int) -> dict[str, Any]:
+    return {"type": kind, "minimum": least, **more}
 
 
 _TEXTS = {"type": "array", "items": {"type": "string"}}
 _TO_100 = {"type": "number", "exclusiveMinimum": 0, "maximum": 100}
-_SHARE = {"type": "number", "minimum": 0, "maximum": 1}
-_SEED = {"type": ["integer", "null"], "minimum": 0}
+_POSITIVE = "{} must be a positive number"
+_SEED = _number(["integer", "null"], 0)
 
 # in NeMo's order: the first failure is the one that is reported
 ROWS = (
     Row("task_ids", None, {"type": "null"}, "{} cannot be used: no prompt-tuned tasks here"),
-    Row("tokens_to_generate", 64, _whole(1), "{} must be an integer greater than 0"),
+    Row("tokens_to_generate", 64, _number("integer", 1), "{} must be an integer greater than 0"),
     _flag("all_probs"),
-    Row("temperature", 1.0, _TO_100, "{} must be a positive number less than or equal to 100.0"),
+    Row("temperature", 1.0, _TO_100, f"{_POSITIVE} less than or equal to 100.0"),
     _flag("add_BOS"),
     _flag("greedy"),
-    Row("top_k", 0, {"type": "number", "minimum": 0}, "{} must be a positive integer number"),
-    Row("top_p", 0.9, _SHARE, "{} must be a positive number less than or equal to 1.0"),
-    Row(
-        "repetition_penalty",
-        1.2,
-        {"type": "number", "minimum": 1},
-        "{} must be a positive number no less than 1.0",
-    ),
+    Row("top_k", 0, _number("number", 0), "{} must be a positive integer number"),
+    Row("top_p", 0.9, _number("number", 0, maximum=1), f"{_POSITIVE} less than or equal to 1.0"),
+    Row("repetition_penalty", 1.2, _number("number", 1), f"{_POSITIVE} no less than 1.0"),
     Row("end_strings", [END_OF_TEXT], _TEXTS, "expect {} to be a list of strings"),
-    Row("min_tokens_to_generate", 0, _whole(0), "{} must be an integer no less than 0"),
-    Row("neighbors", 0, _whole(0), "num of {} must be an integer no less than 0"),
+    Row("min_tokens_to_generate", 0, _number("integer", 0), "{} must be an integer no less than 0"),
+    Row("neighbors", 0, _number("integer", 0), "num of {} must be an integer no less than 0"),
     _flag("compute_logprob"),
     Row("random_seed", None, _SEED, "{} must be a positive integer number or None"),
 )
@@ -162,24 +155,21 @@ def sampling_of(backend: Backend, tree: dict[str, Any], values: dict[str, Any]) 
 
 
 def asks_of(
-    backend: Backend, tree: dict[str, Any], values: dict[str, Any]
-) -> tuple[list[list[int]], list[tuple[str, Sampling]]]:
+    backend: Backend, values: dict[str, Any], sampling: Sampling
+) -> tuple[list[list[int]], list[Ask]]:
     """Ids of the prompts, and what to ask; clipped to the context as HOUSE 8 says."""
-    bos, context = backend.tokenizer.bos_id, backend.settings.context_tokens
+    bos = backend.tokenizer.bos_id
     head = backend.tokenizer.piece(bos) if values["add_BOS"] and bos is not None else ""
-    sampling = sampling_of(backend, tree, values)
-    seeds = seeds_for(values["random_seed"], len(values["sentences"]))
-    known, asks = [], []
-    for sentence, seed in zip(values["sentences"], seeds, strict=True):
-        ids = backend.prompt_ids(head + sentence)
-        room = min(sampling.max_tokens, context - len(ids))
+    prompts = [head + sentence for sentence in values["sentences"]]
+    known = [backend.prompt_ids(prompt) for prompt in prompts]
+    asks: list[Ask] = []
+    seeds = seeds_for(values["random_seed"], len(prompts))
+    for prompt, ids, seed in zip(prompts, known, seeds, strict=True):
+        room = min(sampling.max_tokens, backend.settings.context_tokens - len(ids))
         if room < sampling.max_tokens:
             log.warning("tokens_to_generate %d clipped to %d: context", sampling.max_tokens, room)
         least = min(sampling.min_tokens, room)
-        asks.append(
-            (head + sentence, replace(sampling, max_tokens=room, min_tokens=least, seed=seed))
-        )
-        known.append(ids)
+        asks.append((prompt, replace(sampling, max_tokens=room, min_tokens=least, seed=seed)))
     return known, asks
 
 
@@ -196,50 +186,43 @@ def router(backend: Backend) -> APIRouter:
         for key in ("compute_logprob", "all_probs"):
             if values[key]:
                 backend.reader(key)
-        ids, asks = asks_of(backend, tree, values)
-        size = sum(len(one) + ask[1].max_tokens for one, ask in zip(ids, asks, strict=True))
+        ids, asks = asks_of(backend, values, sampling_of(backend, tree, values))
+        tokens = sum(map(len, ids)) + sum(how.max_tokens for _, how in asks)
         if values["all_probs"]:
-            backend.tellable(size * backend.tokenizer.vocab_size, "all_probs")
-        backend.metrics.read(sum(map(len, ids)))
+            backend.tellable(tokens * backend.tokenizer.vocab_size, "all_probs")
+        backend.metrics.add("prompt_tokens", sum(map(len, ids)))
         return await backend.while_there(request, _reply(backend, values, ids, asks))
 
     return wire
 
 
 async def _reply(
-    backend: Backend, values: dict[str, Any], prompts: list[list[int]], asks: list[Any]
+    backend: Backend, values: dict[str, Any], prompts: list[list[int]], asks: list[Ask]
 ) -> Response:
     """NeMo's response body. `logprob` and `full_logprob` tell of every token but the first."""
-    done = await backend.complete(asks)
-    texts = [continuation_text(backend, one) for one in done]
-    known = zip(prompts, done, strict=True)
-    rows = [
-        [*before, *(one.token_ids or backend.tokenizer.encode(one.text))] for before, one in known
-    ]
-    reply: dict[str, Any] = {
-        "sentences": [f"{a}{b}" for a, b in zip(values["sentences"], texts, strict=True)],
-        "tokens": [[backend.tokenizer.piece(i) for i in ids] for ids in rows],
-        "logprob": None,
-        "token_ids": rows,
-        "offsets": [offsets_of(backend, ids) for ids in rows],
-    }
-    found, size = [], 0
-    if values["all_probs"]:
-        size = backend.tokenizer.vocab_size
-        found = await _read(backend, rows, size)
-    if values["compute_logprob"]:
-        heads = await _read(backend, prompts, 0)
-        reply["logprob"] = [
-            [*head.logprobs, *one.logprobs] for head, one in zip(heads, done, strict=True)
-        ]
+    done, tokenizer = await backend.complete(asks), backend.tokenizer
+    both = list(zip(prompts, done, strict=True))
+    rows = [[*ids, *(one.token_ids or tokenizer.encode(one.text))] for ids, one in both]
+    heads = await _read(backend, prompts, 0) if values["compute_logprob"] else []
+    full = await _read(backend, rows, tokenizer.vocab_size) if values["all_probs"] else []
+    told = zip(heads, done, strict=False)
 
-    def told() -> Response:
-        if found:
-            reply["full_logprob"] = [[_dense(one, size) for one in each.top] for each in found]
-        return Json(reply)
+    def reply() -> Response:
+        texts = zip(values["sentences"], done, strict=True)
+        probabilities = [[_dense(one, tokenizer.vocab_size) for one in row.top] for row in full]
+        return Json(
+            {
+                "sentences": [before + continuation_text(backend, one) for before, one in texts],
+                "tokens": [[tokenizer.piece(i) for i in ids] for ids in rows],
+                "logprob": [[*head.logprobs, *one.logprobs] for head, one in told] or None,
+                "token_ids": rows,
+                "offsets": [offsets_of(backend, ids) for ids in rows],
+                **({"full_logprob": probabilities} if full else {}),
+            }
+        )
 
     # beside the event loop, which a million probabilities would hold up
-    return await asyncio.to_thread(told) if found else told()
+    return await asyncio.to_thread(reply) if full else reply()
 
 
 async def _read(backend: Backend, rows: list[list[int]], top: int) -> list[Completion]:
@@ -249,10 +232,8 @@ async def _read(backend: Backend, rows: list[list[int]], top: int) -> list[Compl
 
 
 def _dense(likely: Likely, size: int) -> list[float | None]:
-    row: list[float | None] = [None] * size
-    for token, logprob in likely:
-        row[token] = logprob
-    return row
+    named = dict(likely)
+    return [named.get(token) for token in range(size)]
 
 
 def continuation_text(backend: Backend, completion: Completion) -> str:

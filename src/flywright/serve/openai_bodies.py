@@ -5,6 +5,7 @@ repetition_penalty, stop_token_ids, ignore_eos, guided_json, guided_regex, struc
 is not supported is refused by name, never dropped; a value that asks for nothing passes.
 """
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -116,25 +117,25 @@ class AnswerRequest(Body):
         given = self.n or 1
         return max(self.best_of or given, given), given
 
+    def faults(self) -> Iterator[tuple[bool, str]]:
+        """What contradicts itself, the field first."""
+        drawn, given = self.counts
+        yield bool(self.best_of and self.best_of < given), "best_of: must be at least n"
+        taken_back = bool(self.stream and drawn > given)
+        yield taken_back, "best_of: not in a stream, where nothing can be taken back"
+        unseen = self.stream_options is not None and not self.stream
+        yield unseen, "stream_options: only with stream true"
+
     def check(self) -> None:
         """Raises Problem where fields contradict each other."""
-        drawn, given = self.counts
-        if self.best_of and self.best_of < given:
-            raise Problem(400, "best_of: must be at least n", "best_of")
-        if self.stream and drawn > given:
-            raise Problem(
-                400, "best_of: not in a stream, where nothing can be taken back", "best_of"
-            )
-        if self.stream_options is not None and not self.stream:
-            raise Problem(400, "stream_options: only with stream true", "stream_options")
+        for holds, message in self.faults():
+            if holds:
+                raise Problem(400, message, message.partition(":")[0])
 
     def grammar(self) -> str:
         """What the answer keeps to, as Sampling has it. Raises Problem for two at once."""
         form, other = self.response_format, self.structured_outputs
-        said: list[tuple[str, Any]] = [
-            ("json", self.guided_json),
-            ("regex", self.guided_regex),
-        ]
+        said: list[tuple[str, Any]] = [("json", self.guided_json), ("regex", self.guided_regex)]
         if other:
             said += [("json", other.json_), ("regex", other.regex), ("lark", other.grammar)]
         if form and form.type == "json_object":
@@ -149,8 +150,10 @@ class AnswerRequest(Body):
         for kind, value in found:
             text = value if isinstance(value, str) else orjson.dumps(value).decode()
             if len(text) > MOST_GRAMMAR_CHARACTERS:
-                message = f"a grammar has at most {MOST_GRAMMAR_CHARACTERS} characters"
-                raise Problem(400, f"response_format: {message}", "response_format")
+                message = (
+                    f"response_format: at most {MOST_GRAMMAR_CHARACTERS} characters of grammar"
+                )
+                raise Problem(400, message, "response_format")
             return f"{kind}:{text}"
         return ""
 
@@ -198,13 +201,12 @@ class ChatRequest(AnswerRequest):
         """As logprobs and top_logprobs say."""
         return (self.top_logprobs or 0) if self.logprobs else None
 
-    def check(self) -> None:
-        """Raises Problem where fields contradict each other."""
-        super().check()
-        if self.top_logprobs and not self.logprobs:
-            raise Problem(400, "top_logprobs: only with logprobs true", "top_logprobs")
-        if self.max_tokens == 0:
-            raise Problem(400, "max_tokens: at least 1", "max_tokens")
+    def faults(self) -> Iterator[tuple[bool, str]]:
+        """And those of a chat."""
+        yield from super().faults()
+        unseen = bool(self.top_logprobs and not self.logprobs)
+        yield unseen, "top_logprobs: only with logprobs true"
+        yield self.max_tokens == 0, "max_tokens: at least 1"
 
 
 def _prompts(value: Any) -> Any:
@@ -240,11 +242,11 @@ class TextRequest(AnswerRequest):
         """As logprobs says."""
         return self.logprobs
 
-    def check(self) -> None:
-        """Raises Problem where fields contradict each other."""
-        super().check()
-        if self.max_tokens == 0 and not self.echo:
-            raise Problem(400, "max_tokens: at least 1, or 0 with echo true", "max_tokens")
+    def faults(self) -> Iterator[tuple[bool, str]]:
+        """And those of a text."""
+        yield from super().faults()
+        nothing = self.max_tokens == 0 and not self.echo
+        yield nothing, "max_tokens: at least 1, or 0 with echo true"
 
 
 def known(backend: Backend, ids: Ids, name: str) -> None:

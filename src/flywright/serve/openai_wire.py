@@ -7,7 +7,7 @@ what fails before the first part has its own status, what fails later is an even
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, cast
@@ -18,7 +18,8 @@ from starlette.types import Receive, Scope, Send
 
 from flywright.ask import Completion
 from flywright.records import Conversation, weighted_reward
-from flywright.serve.backend import Ask, Backend, Prompt, all_of, seeds_for, too_late
+from flywright.serve import openai_shapes as shapes
+from flywright.serve.backend import Ask, Backend, Prompt, all_of, drawn_tokens, seeds_for, too_late
 from flywright.serve.bodies import Json, conversation_of, described, parse_body
 from flywright.serve.openai_bodies import (
     UNSUPPORTED,
@@ -27,16 +28,6 @@ from flywright.serve.openai_bodies import (
     TextRequest,
     known,
     supported,
-)
-from flywright.serve.openai_shapes import (
-    DONE,
-    Choice,
-    Chunks,
-    chat_logprobs,
-    choice,
-    event,
-    reply,
-    text_logprobs,
 )
 from flywright.serve.problems import Problem, error_of, problem_of
 from flywright.serve.reward_wire import hosted_reply, score_all, wants_reward
@@ -49,22 +40,26 @@ def router(backend: Backend) -> APIRouter:
     """The routes under /v1 that speak of language models."""
     wire = APIRouter(prefix="/v1")
 
+    def listed() -> dict[str, Any]:
+        names = [name for name in (backend.model_name, backend.reward_name) if name]
+        about = {"object": "model", "created": 0, "owned_by": "flywright"}
+        return {name: {"id": name, **about} for name in names}
+
     @wire.get("/models")
     async def models() -> dict[str, Any]:
-        names = (backend.model_name, backend.reward_name)
-        return {"object": "list", "data": [_model(name) for name in names if name]}
+        return {"object": "list", "data": list(listed().values())}
 
     @wire.get("/models/{name:path}")
     async def model(name: str) -> dict[str, Any]:
-        if not name or name not in (backend.model_name, backend.reward_name):
-            raise Problem(
-                404, f"model {name[:200]!r} is not served here", "model", "model_not_found"
-            )
-        return _model(name)
+        if name not in listed():
+            message = f"model {name[:200]!r} is not served here"
+            raise Problem(404, message, "model", "model_not_found")
+        return listed()[name]
 
-    @wire.post(
-        "/chat/completions", openapi_extra=described(ChatRequest, UNSUPPORTED), responses=STREAMED
-    )
+    def told(kind: type[AnswerRequest]) -> dict[str, Any]:
+        return {"openapi_extra": described(kind, UNSUPPORTED), "responses": STREAMED}
+
+    @wire.post("/chat/completions", **told(ChatRequest))
     async def chat(request: Request) -> Response:
         asked = parse_body(ChatRequest, supported(await backend.read(request)))
         conversation = conversation_of(asked.messages)
@@ -76,11 +71,9 @@ def router(backend: Backend) -> APIRouter:
         if not conversation.awaits_answer:
             raise Problem(400, "messages: the last one must be the user's", "messages")
         wanted = asked.max_completion_tokens or asked.max_tokens
-        return await answer(backend, request, order_of(backend, asked, [conversation], wanted))
+        return await Order.of(backend, asked, [conversation], wanted).answer(request)
 
-    @wire.post(
-        "/completions", openapi_extra=described(TextRequest, UNSUPPORTED), responses=STREAMED
-    )
+    @wire.post("/completions", **told(TextRequest))
     async def text(request: Request) -> Response:
         asked = parse_body(TextRequest, supported(await backend.read(request)))
         backend.check_model(asked.model)
@@ -89,25 +82,44 @@ def router(backend: Backend) -> APIRouter:
                 backend.reader("prompt")
                 known(backend, prompt, "prompt")
         wanted = 16 if asked.max_tokens is None else asked.max_tokens
-        return await answer(backend, request, order_of(backend, asked, asked.prompt, wanted))
+        return await Order.of(backend, asked, asked.prompt, wanted).answer(request)
 
     return wire
-
-
-def _model(name: str) -> dict[str, Any]:
-    return {"id": name, "object": "model", "created": 0, "owned_by": "flywright"}
 
 
 @dataclass(frozen=True)
 class Order:
     """What is to be answered: `asks` holds `drawn` for each prompt, of which `given` are given."""
 
+    backend: Backend
     asked: AnswerRequest
     prompts: list[Prompt]
     ids: list[list[int]]
     asks: list[Ask]
-    drawn: int
-    given: int
+
+    @classmethod
+    def of(
+        cls, backend: Backend, asked: AnswerRequest, prompts: list[Prompt], wanted: int | None
+    ) -> "Order":
+        """Checks what only the server can. Raises Problem where something would not fit or work."""
+        asked.check()
+        if asked.top is not None:
+            backend.reader("logprobs")
+        ids = [backend.prompt_ids(prompt, 1 if wanted is None else wanted) for prompt in prompts]
+        drawn, _ = asked.counts
+        seeds = iter(seeds_for(asked.seed, len(prompts) * drawn))
+        asks: list[Ask] = []
+        for prompt, one in zip(prompts, ids, strict=True):
+            room = backend.settings.context_tokens - len(one)
+            most = min(backend.settings.default_max_tokens, room) if wanted is None else wanted
+            sampling = asked.sampling(backend, most)
+            asks += [(prompt, sampling.with_seed(next(seeds))) for _ in range(drawn)]
+        order = cls(backend, asked, prompts, ids, asks)
+        if asked.top is not None:
+            tokens = sum(how.max_tokens for _, how in asks) + order.echo * order.read * drawn
+            backend.tellable(tokens * (asked.top + 1), "logprobs")
+        backend.metrics.add("prompt_tokens", order.read)
+        return order
 
     @property
     def chat(self) -> bool:
@@ -124,175 +136,122 @@ class Order:
         """Tokens of the prompts, each counted once."""
         return sum(map(len, self.ids))
 
+    async def answer(self, request: Request) -> Response:
+        """The whole answer, or a stream of it."""
+        if not self.asked.stream:
+            return await self.backend.while_there(request, self._whole())
+        began, events = time.perf_counter(), self._events()
+        try:
+            first = await self.backend.while_there(request, cast(Any, anext(events)))
+        except BaseException:
+            await events.aclose()
+            raise
+        self.backend.metrics.add("first_token_seconds", time.perf_counter() - began)
+        return Streamed(first, events, self.backend.settings.deadline_seconds)
 
-def order_of(
-    backend: Backend, asked: AnswerRequest, prompts: list[Prompt], wanted: int | None
-) -> Order:
-    """Checks what only the server can. Raises Problem where something would not fit or work."""
-    asked.check()
-    settings = backend.settings
-    if asked.top is not None:
-        backend.reader("logprobs")
-    drawn, given = asked.counts
-    ids = [backend.prompt_ids(prompt, 1 if wanted is None else wanted) for prompt in prompts]
-    default, context = settings.default_max_tokens, settings.context_tokens
-    samplings = [
-        asked.sampling(backend, min(default, context - len(one)) if wanted is None else wanted)
-        for one in ids
-    ]
-    seeds = iter(seeds_for(asked.seed, len(prompts) * drawn))
-    asks: list[Ask] = [
-        (prompt, sampling.with_seed(next(seeds)))
-        for prompt, sampling in zip(prompts, samplings, strict=True)
-        for _ in range(drawn)
-    ]
-    order = Order(asked, prompts, ids, asks, drawn, given)
-    if asked.top is not None:
-        texts = sum(map(len, ids)) * drawn if order.echo else 0
-        longest = sum(sampling.max_tokens for _, sampling in asks)
-        backend.tellable((texts + longest) * (asked.top + 1), "logprobs")
-    backend.metrics.read(order.read)
-    return order
+    async def _heads(self) -> list[Completion | None]:
+        """How likely the prompts are, where an echo with log-probabilities was asked for."""
+        top = self.asked.top
+        if not self.echo or top is None:
+            return [None] * len(self.ids)
+        reader = self.backend.reader("echo")
+        with self.backend.places(len(self.ids)):
+            return list(await all_of(reader.read(ids, top) for ids in self.ids))
 
+    async def _whole(self) -> Response:
+        """The answers to each prompt, in order; the best of them where more were drawn."""
+        heads = await self._heads()
+        nothing = self.echo and self.asked.max_tokens == 0
+        done = [NOTHING] * len(self.asks)
+        done = done if nothing else await self.backend.complete(self.asks)
+        each = len(self.asks) // len(self.prompts)
+        given = [
+            await self._best(prompt, done[index * each :][:each])
+            for index, prompt in enumerate(self.prompts)
+        ]
 
-async def answer(backend: Backend, request: Request, order: Order) -> Response:
-    """The whole answer, or a stream of it."""
-    if not order.asked.stream:
-        return await backend.while_there(request, whole(backend, order))
-    began = time.perf_counter()
-    events = _events(backend, order)
-    try:
-        first = await backend.while_there(request, _next(events))
-    except BaseException:
-        await events.aclose()
-        raise
-    backend.metrics.first(time.perf_counter() - began)
-    return Streamed(first, events, backend.settings.deadline_seconds)
+        def told() -> Response:
+            choices: list[shapes.Choice] = []
+            for index, answers in enumerate(given):
+                echoed = self._echoed(index) if self.echo else ""
+                for one in answers:
+                    logprobs, said = self._logprobs(index, heads[index], one), echoed + one.text
+                    made = shapes.choice(len(choices), said, self.chat, one.finish, logprobs)
+                    choices.append(made)
+            prefix = "chatcmpl" if self.chat else "cmpl"
+            written, name = sum(map(drawn_tokens, done)), self.backend.model_name
+            return Json(shapes.reply(prefix, name, choices, self.read, written))
 
+        # beside the event loop, which a million log-probabilities would hold up
+        return told() if self.asked.top is None else await asyncio.to_thread(told)
 
-async def _next(events: AsyncGenerator[bytes, None]) -> bytes:
-    return await anext(events)
+    async def _best(self, prompt: Prompt, answers: list[Completion]) -> list[Completion]:
+        """The best of a prompt's answers: by reward in a chat where a reward model is served, else
+        by the mean log-probability of a token. Of as many as were drawn, all, in their order."""
+        drawn, given = self.asked.counts
+        if drawn == given:
+            return answers
+        if self.backend.scorer is not None and isinstance(prompt, Conversation):
+            rated = [prompt.answered(one.text) for one in answers]
+            found, _ = await score_all(self.backend, rated)
+            values = [weighted_reward(one) for one in found]
+        else:
+            self.backend.reader("best_of")
+            values = [sum(one.logprobs) / max(1, len(one.logprobs)) for one in answers]
+        ranked = sorted(range(len(answers)), key=lambda index: -values[index])
+        return [answers[index] for index in ranked[:given]]
 
+    def _echoed(self, index: int) -> str:
+        prompt = self.prompts[index]
+        return prompt if isinstance(prompt, str) else self.backend.speller.shown(self.ids[index])
 
-async def _heads(backend: Backend, order: Order) -> list[Completion | None]:
-    """How likely the prompts are, where an echo with log-probabilities was asked for."""
-    if not order.echo or order.asked.top is None:
-        return [None] * len(order.ids)
-    reader, top = backend.reader("echo"), order.asked.top
-    with backend.places(len(order.ids)):
-        return list(await all_of(reader.read(ids, top) for ids in order.ids))
+    def _logprobs(
+        self, index: int, head: Completion | None, one: Completion, first: int = 0
+    ) -> dict[str, Any] | None:
+        """Log-probabilities of an answer (from character `first` on), or with its prompt's."""
+        top, speller = self.asked.top, self.backend.speller
+        if top is None:
+            return None
+        if self.chat:
+            return shapes.chat_logprobs(speller, one, top)
+        tokens, values = list(one.token_ids), list(one.logprobs)
+        likely: list[Any] = list(one.top) or [()] * len(tokens)
+        if head is not None:
+            tokens, values = [*self.ids[index], *tokens], [None, *head.logprobs, *values]
+            likely = [None, *(head.top or [()] * len(head.logprobs)), *likely]
+        return shapes.text_logprobs(speller, tokens, values, likely, top, first)
 
+    async def _events(self) -> AsyncGenerator[bytes, None]:
+        """The answers as events: an answer's first is its opening or its echo."""
+        options, each = self.asked.stream_options, self.asked.counts[0]
+        with_usage = bool(options and options.include_usage)
+        chunks = shapes.Chunks(self.chat, self.backend.model_name, with_usage)
+        heads, widths = await self._heads(), self.backend.speller.width
+        begun: dict[int, int] = {}  # answers, and how many characters of them have been told
+        written = 0
 
-async def whole(backend: Backend, order: Order) -> Response:
-    """The answers to each prompt, in order; the best of them where more were drawn."""
-    heads = await _heads(backend, order)
-    none = order.echo and order.asked.max_tokens == 0
-    done = [NOTHING] * len(order.asks) if none else await backend.complete(order.asks)
-    given = [
-        await best_of(backend, order, prompt, done[index * order.drawn :][: order.drawn])
-        for index, prompt in enumerate(order.prompts)
-    ]
+        def opening(index: int, finish: str) -> bytes:
+            if self.chat:
+                return chunks.first(index)
+            logprobs = self._logprobs(index // each, heads[index // each], Completion(""))
+            return chunks.part(index, self._echoed(index // each), logprobs, finish)
 
-    def told() -> Response:
-        choices: list[Choice] = []
-        for index, answers in enumerate(given):
-            echoed = _echoed(backend, order, index) if order.echo else ""
-            for one in answers:
-                logprobs = _logprobs(backend, order, index, heads[index], one)
-                said = echoed + one.text
-                choices.append(choice(len(choices), said, order.chat, one.finish, logprobs))
-        written = sum(one.completion_tokens or len(one.token_ids) for one in done)
-        prefix = "chatcmpl" if order.chat else "cmpl"
-        return Json(reply(prefix, backend.model_name, choices, order.read, written))
-
-    # beside the event loop, which a million log-probabilities would hold up
-    return told() if order.asked.top is None else await asyncio.to_thread(told)
-
-
-async def best_of(
-    backend: Backend, order: Order, prompt: Prompt, answers: list[Completion]
-) -> list[Completion]:
-    """The `given` best of a prompt's answers: by reward in a chat where a reward model is served,
-    else by the mean log-probability of a token. Of as many as were drawn, all, in their order."""
-    if order.drawn == order.given:
-        return answers
-    if backend.scorer is not None and isinstance(prompt, Conversation):
-        rated = [prompt.answered(one.text) for one in answers]
-        found, _ = await score_all(backend, rated)
-        values = [weighted_reward(one) for one in found]
-    else:
-        backend.reader("best_of")
-        values = [sum(one.logprobs) / max(1, len(one.logprobs)) for one in answers]
-    ranked = sorted(range(len(answers)), key=lambda index: -values[index])
-    return [answers[index] for index in ranked[: order.given]]
-
-
-def _echoed(backend: Backend, order: Order, index: int) -> str:
-    prompt = order.prompts[index]
-    return prompt if isinstance(prompt, str) else backend.speller.shown(order.ids[index])
-
-
-def _logprobs(
-    backend: Backend,
-    order: Order,
-    index: int,
-    head: Completion | None,
-    one: Completion,
-    first: int = 0,
-) -> dict[str, Any] | None:
-    """Log-probabilities of an answer (from character `first` on), or with its prompt's before."""
-    top = order.asked.top
-    if top is None:
-        return None
-    if order.chat:
-        return chat_logprobs(backend.speller, one, top)
-    tokens, values, likely = list(one.token_ids), list(one.logprobs), list(one.top)
-    likely = likely or [()] * len(tokens)
-    if head is not None:
-        tokens, values = [*order.ids[index], *tokens], [None, *head.logprobs, *values]
-        likely = [None, *(head.top or [()] * len(head.logprobs)), *likely]
-    return text_logprobs(backend.speller, tokens, values, likely, top, first)
-
-
-async def _events(backend: Backend, order: Order) -> AsyncGenerator[bytes, None]:
-    """The answers as events: an answer's first is its opening or its echo."""
-    options = cast(Any, order.asked).stream_options
-    with_usage = bool(options and options.include_usage)
-    chunks = Chunks(order.chat, backend.model_name, with_usage)
-    heads = await _heads(backend, order)
-    width = [0] * len(order.asks)
-    begun: set[int] = set()
-    written = 0
-    asks = [] if order.echo and order.asked.max_tokens == 0 else order.asks
-    if not asks:
-        for index in range(len(order.asks)):
-            yield _opening(backend, order, chunks, index, heads, "length")
-    if order.echo:
-        heads_width = [sum(map(backend.speller.width, ids)) for ids in order.ids]
-        width = [one for one in heads_width for _ in range(order.drawn)]
-    async with aclosing(backend.stream(asks)) as parts:
-        async for index, one in parts:
-            if index not in begun:
-                begun.add(index)
-                if order.chat or order.echo:
-                    yield _opening(backend, order, chunks, index, heads, "")
-            logprobs = _logprobs(backend, order, index, None, one, width[index])
-            width[index] += sum(map(backend.speller.width, one.token_ids))
-            written += one.completion_tokens or len(one.token_ids)
-            yield chunks.part(index, one.text, logprobs, one.finish)
-    if with_usage:
-        yield chunks.usage(order.read, written)
-    yield DONE
-
-
-def _opening(
-    backend: Backend, order: Order, chunks: Chunks, index: int, heads: list[Any], finish: str
-) -> bytes:
-    if order.chat:
-        return chunks.first(index)
-    prompt = index // order.drawn
-    logprobs = _logprobs(backend, order, prompt, heads[prompt], Completion(""))
-    return chunks.part(index, _echoed(backend, order, prompt), logprobs, finish)
+        nothing = self.echo and self.asked.max_tokens == 0
+        for index in range(len(self.asks)) if nothing else ():
+            yield opening(index, "length")
+        async with aclosing(self.backend.stream([] if nothing else self.asks)) as parts:
+            async for index, one in parts:
+                if index not in begun:
+                    begun[index] = sum(map(widths, self.ids[index // each])) if self.echo else 0
+                    if self.chat or self.echo:
+                        yield opening(index, "")
+                logprobs = self._logprobs(index, None, one, begun[index])
+                begun[index] += sum(map(widths, one.token_ids))
+                written += drawn_tokens(one)
+                yield chunks.part(index, one.text, logprobs, one.finish)
+        if with_usage:
+            yield chunks.usage(self.read, written)
+        yield shapes.DONE
 
 
 class Streamed(StreamingResponse):
@@ -300,27 +259,24 @@ class Streamed(StreamingResponse):
 
     def __init__(self, first: bytes, events: AsyncGenerator[bytes, None], seconds: float):
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        self._events, self._seconds = cast(Any, events), seconds
+        self._events, self._seconds = events, seconds
         super().__init__(self._told(first), headers=headers, media_type="text/event-stream")
 
     async def _told(self, first: bytes) -> AsyncGenerator[bytes, None]:
         last = asyncio.get_running_loop().time() + self._seconds
-        problem: Problem | None = None
         yield first
-        while problem is None:
-            step: Awaitable[bytes] = anext(self._events)
+        while True:
             try:
                 async with asyncio.timeout_at(last):
-                    told = await step
+                    told = await anext(self._events)
             except StopAsyncIteration:
                 return
-            except TimeoutError:
-                problem = too_late(self._seconds)
             except Exception as error:
-                problem = problem_of(error)
-            else:
-                yield told
-        yield event(error_of(problem))
+                late = isinstance(error, TimeoutError)
+                problem = too_late(self._seconds) if late else problem_of(error)
+                yield shapes.event(error_of(problem))
+                return
+            yield told
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send them. A client that does not read is left a little after its time."""

@@ -60,7 +60,7 @@ async def score_all(
     with backend.places(len(conversations)):
         used = sum(map(backend.rated_tokens, conversations))
         found = await all_of(scorer.score(one) for one in conversations)
-    backend.metrics.read(used)
+    backend.metrics.add("prompt_tokens", used)
     return [{name: float(one[name]) for name in ATTRIBUTES} for one in found], used
 
 
