@@ -41,7 +41,8 @@ class Constraint:
 
     def _check(self) -> None:
         if self._matcher.is_error():  # never let an answer through unchecked
-            raise UserError(f"grammar: {_line(self._matcher.get_error())}")
+            said = self._matcher.get_error().replace("NoExtensionBias", "no text keeps to it")
+            raise UserError(f"grammar: {_line(said)}")
 
 
 class Grammars:
