@@ -53,12 +53,6 @@ def problem_of(error: Exception) -> Problem:
     return Problem(500, "the server failed on this request; its log says why")
 
 
-def _kind(status: int) -> str:
-    if status == 429:
-        return "rate_limit_error"
-    return "invalid_request_error" if status < 500 else "server_error"
-
-
 def response_of(path: str, problem: Problem) -> JSONResponse:
     """The problem in the shape of the wire that `path` belongs to."""
     headers = {}
@@ -73,7 +67,8 @@ def response_of(path: str, problem: Problem) -> JSONResponse:
 
 def error_of(problem: Problem) -> dict[str, Any]:
     """OpenAI's shape of it."""
-    kind = _kind(problem.status)
+    asked = "rate_limit_error" if problem.status == 429 else "invalid_request_error"
+    kind = asked if problem.status < 500 else "server_error"
     said = {"message": problem.message, "type": kind, "param": problem.param, "code": problem.code}
     return {"error": said}
 
