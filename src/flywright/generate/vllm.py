@@ -37,6 +37,8 @@ class VllmEngine(Asking):
         except (ValueError, RuntimeError) as error:
             raise UserError(f"{folder}: vLLM: {str(error).splitlines()[0]}") from None
         self._vllm = vllm
+        found = getattr(getattr(vllm, "exceptions", None), "VLLMClientError", ValueError)
+        self._refusals = (ValueError, found)  # of a grammar, of so many log-probabilities
         tokenizer = Tokenizer.load(folder)
         super().__init__(tokenizer, model_name, self._llm.model_config.max_model_len)
 
@@ -95,12 +97,12 @@ class VllmEngine(Asking):
         try:
             async for output in self._llm.generate(*asked):
                 yield output
-        except ValueError as error:  # what vLLM refuses: a grammar, so many log-probabilities
-            raise UserError(f"vLLM: {str(error)[:300].strip()}") from None
+        except self._refusals as error:
+            raise UserError(f"vLLM: {' '.join(str(error).split())[:300]}") from None
 
     def _grammar(self, kind: str, source: str) -> Any:
-        if kind not in _GRAMMARS:
-            raise UserError(f"grammar: {kind!r} is no kind of grammar; json, regex or lark is")
+        if kind not in _GRAMMARS or not source:
+            raise UserError("grammar: expected json:SCHEMA, regex:PATTERN or lark:GRAMMAR")
         return self._vllm.sampling_params.StructuredOutputsParams(**{_GRAMMARS[kind]: source})
 
     async def _read(self, ids: Sequence[int], wanted: int, top: int) -> Completion:
