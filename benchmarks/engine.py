@@ -145,8 +145,8 @@ def layers(rows: int, turns: int) -> dict:
     model = Decoder(spec, seed=0).bfloat16()
     cache = PagedCache(spec, rows, torch.bfloat16, torch.device("cpu"))
     local, twin = Local(model, cache), Local(model, cache)
-    assert local.few is not None
-    twin.few = None
+    assert local.layers is not None
+    twin.layers = None
     row_T, position_T = torch.arange(rows).int(), torch.full((rows,), 200).int()
     table = torch.arange(1, 16 * rows + 1).int().view(rows, 16)
     step = Step(row_T.long(), row_T, position_T, table, row_T.long())

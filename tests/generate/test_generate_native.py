@@ -42,7 +42,7 @@ def test_attention_to_pages_is_that_of_gathered_ones(dtype, heads, groups, chann
     assert torch.equal(cache.k, twin_k) and torch.equal(cache.v, twin_v)
 
 
-@pytest.mark.parametrize("rows", [1, 2, 3, 9])
+@pytest.mark.parametrize("rows", [1, 2, 3, 9, 30])
 @pytest.mark.parametrize("with_bias", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_packed_products_are_torchs(rows, with_bias, dtype):
@@ -72,7 +72,7 @@ def test_layers_by_one_call_are_the_modules(rows):
         torch.nn.init.normal_(norm.bias, generator=torch.Generator().manual_seed(9 + number))
     cache = PagedCache(spec, 2, torch.bfloat16, torch.device("cpu"))
     local = Local(model, cache)
-    assert local.few is not None
+    assert local.layers is not None
     chance = torch.Generator().manual_seed(rows)
     ids = torch.randint(64, (2, 40), generator=chance)
     table = torch.tensor([[1, 2, 3], [4, 5, 6]], dtype=torch.int32)
@@ -86,23 +86,22 @@ def test_layers_by_one_call_are_the_modules(rows):
     with torch.inference_mode():
         local._through(long := step(0, 39), long.ids)
         got = local._through(last := step(39, 1), last.ids)
-        local.few = None
+        local.layers = None
         expected = local._through(last, last.ids)
     assert torch.allclose(got.float(), expected.float(), atol=0.05)
     assert float((got.float() - expected.float()).norm() / expected.float().norm()) < 0.01
 
 
-def test_one_or_two_rows_are_not_for_what_the_function_cannot_read():
+def test_own_products_are_not_for_what_the_function_cannot_read():
     half = torch.randn(8, 64).bfloat16()
-    assert native.one_or_two_rows(half.float(), None) is None
-    assert native.one_or_two_rows(half[:, :50].contiguous(), None) is None
-    assert native.one_or_two_rows(half.t(), None) is None
+    assert native.Product.made(half.float(), None) is None
+    assert native.Product.made(half[:, :51], None) is None
 
 
 def test_without_a_compiler_there_is_none(monkeypatch):
     monkeypatch.setenv("FLYWRIGHT_NATIVE", "0")
     native._function.cache_clear()
     assert native.compiled(torch.float32, 4, 2, 16) is None
-    assert native.one_or_two_rows(torch.randn(8, 64).bfloat16(), None) is None
+    assert native.Product.made(torch.randn(8, 64).bfloat16(), None) is None
     monkeypatch.delenv("FLYWRIGHT_NATIVE")
     native._function.cache_clear()

@@ -1,13 +1,17 @@
 /* Attention of new tokens to keys and values in pages: a step of one layer, on a CPU.
 
    Compiled at first use by native.py with T = float or bf16. A page holds PAGE tokens of a group:
-   keys as [channel][token], so that the scores of its tokens lie side by side; values as
-   [token][channel]. A query meets its keys in order, CHUNK at a time, with a running maximum: what
-   it gets does not depend on which other tokens are in the step, by not one bit.  */
+   keys as [channel / PAIR][token][PAIR], so that the scores of its tokens lie side by side; values
+   as [token / PAIR][channel][PAIR]. A query meets its keys in order, CHUNK at a time, with a running
+   maximum: what it gets does not depend on which other tokens are in the step, by not one bit.  */
 
 #include <math.h>
+#include <omp.h>
 #include <stdint.h>
 #include <string.h>
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
 
 #define PAGE 16
 #define TILE 16      /* queries that share a load of a page, at most */
@@ -17,10 +21,12 @@
 typedef float vec __attribute__((vector_size(64), aligned(64)));
 typedef int32_t ivec __attribute__((vector_size(64), aligned(64)));
 typedef uint16_t hvec __attribute__((vector_size(32), aligned(2)));
-typedef float uvec __attribute__((vector_size(64), aligned(4)));
 
 #ifdef BF16
 typedef uint16_t T;
+#define PAIR 2 /* numbers that are multiplied and added at once */
+typedef ivec pack;
+typedef int32_t two;
 static inline vec load(const T *at) {
     return (vec)(__builtin_convertvector(*(const hvec *)at, ivec) << 16);
 }
@@ -35,12 +41,39 @@ static inline T rounded(float real) { /* to nearest, ties to even */
     memcpy(&bits, &real, 4);
     return (T)((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);
 }
+static inline vec meet(vec sum, pack many, two few) { /* sum + many . few, of each lane */
+#ifdef __AVX512BF16__
+    return (vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32(few), (__m512bh)many);
+#else
+    two high = few & ~0xFFFF, low = few << 16;
+    float first, second;
+    memcpy(&first, &low, 4);
+    memcpy(&second, &high, 4);
+    return sum + (vec)(many << 16) * first + (vec)(many & ~0xFFFF) * second;
+#endif
+}
+static inline pack firsts(pack many) { return many & 0xFFFF; }
 #else
 typedef float T;
-static inline vec load(const T *at) { return *(const uvec *)at; }
+#define PAIR 1
+typedef vec pack;
+typedef float two;
 static inline float load1(T value) { return value; }
 static inline T rounded(float real) { return real; }
+static inline vec meet(vec sum, pack many, two few) { return sum + many * few; }
+static inline pack firsts(pack many) { return many; }
 #endif
+
+static inline pack packed(const T *at) { /* PAGE * PAIR numbers */
+    pack many;
+    memcpy(&many, at, sizeof many);
+    return many;
+}
+static inline two couple(const T *at) {
+    two few;
+    memcpy(&few, at, sizeof few);
+    return few;
+}
 
 static inline vec all(float value) { return value - (vec){0}; }
 
@@ -82,20 +115,20 @@ static inline vec exponential(vec x) {
 /* Scores of n queries and the keys of u pages: to [n][CHUNK]. n and u are constants where it is
    called, so that the sums stay in registers. */
 static inline __attribute__((always_inline)) void scores(
-    int n, int u, int channels, const float *q, const T *const *k, const T *const *v,
-    float *to) {
+    int n, int u, int channels, const T *q, const T *const *k, const T *const *v, float *to) {
     vec sums[4][2];
     for (int i = 0; i < n; i++)
         for (int page = 0; page < u; page++) sums[i][page] = all(0);
-    for (int c = 0; c < channels; c++) {
-        vec keys[2];
+    for (int c = 0; c < channels; c += PAIR) {
+        pack keys[2];
         for (int page = 0; page < u; page++) {
-            keys[page] = load(k[page] + c * PAGE);
+            keys[page] = packed(k[page] + c * PAGE);
             __builtin_prefetch(k[page + 2] + c * PAGE);
             __builtin_prefetch(v[page] + c * PAGE, 0, 2);
         }
         for (int i = 0; i < n; i++)
-            for (int page = 0; page < u; page++) sums[i][page] += keys[page] * q[i * channels + c];
+            for (int page = 0; page < u; page++)
+                sums[i][page] = meet(sums[i][page], keys[page], couple(q + i * channels + c));
     }
     for (int i = 0; i < n; i++)
         for (int page = 0; page < u; page++) *(vec *)(to + i * CHUNK + page * PAGE) = sums[i][page];
@@ -103,17 +136,20 @@ static inline __attribute__((always_inline)) void scores(
 
 /* Weighted sums of n queries over a page's values, added to out [n][channels]: l lanes of it. */
 static inline __attribute__((always_inline)) void weighted(
-    int n, int l, int channels, int keys, const float *weights, const T *const *v, int from,
+    int n, int l, int channels, int keys, const T *weights, const T *const *v, int from,
     float *out) {
     vec sums[4][4];
     for (int i = 0; i < n; i++)
         for (int c = 0; c < l; c++) sums[i][c] = *(vec *)(out + i * channels + from + c * PAGE);
-    for (int key = 0; key < keys; key++) {
-        const T *value = v[key / PAGE] + key % PAGE * channels + from;
-        vec values[4];
-        for (int c = 0; c < l; c++) values[c] = load(value + c * PAGE);
+    for (int key = 0; key < keys; key += PAIR) {
+        const T *value = v[key / PAGE] + key % PAGE * channels + from * PAIR;
+        pack values[4];
+        for (int c = 0; c < l; c++) values[c] = packed(value + c * PAGE * PAIR);
+        if (key + PAIR > keys) /* what lies behind the last key is anybody's */
+            for (int c = 0; c < l; c++) values[c] = firsts(values[c]);
         for (int i = 0; i < n; i++)
-            for (int c = 0; c < l; c++) sums[i][c] += values[c] * weights[i * CHUNK + key];
+            for (int c = 0; c < l; c++)
+                sums[i][c] = meet(sums[i][c], values[c], couple(weights + i * CHUNK + key));
     }
     for (int i = 0; i < n; i++)
         for (int c = 0; c < l; c++) *(vec *)(out + i * channels + from + c * PAGE) = sums[i][c];
@@ -125,7 +161,7 @@ static inline __attribute__((always_inline)) void weighted(
 /* Weights of a query's keys first .. first + keys - 1 from their scores; the sums until here are
    brought down to the new maximum. seen: how many of the keys it sees, at least one. */
 static void soften(float *score, int keys, int seen, int channels, float *most, float *total,
-                   float *out) {
+                   float *out, T *weights) {
     ivec lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     vec top = all(-INFINITY), sums = all(0);
     for (int at = 0; at < keys; at += PAGE) {
@@ -141,7 +177,7 @@ static void soften(float *score, int keys, int seen, int channels, float *most, 
     for (int at = 0; at < keys; at += PAGE) {
         vec p = exponential(*(vec *)(score + at) - peak);
         sums += p;
-        *(vec *)(score + at) = p;
+        for (int lane = 0; lane < PAGE; lane++) weights[at + lane] = rounded(p[lane]);
     }
     float kept = exponential(all(*most - peak))[0];
     *total = *total * kept + sum(sums);
@@ -151,10 +187,11 @@ static void soften(float *score, int keys, int seen, int channels, float *most, 
 }
 
 /* A tile of queries against the keys of their row. position[i]: the last key that i sees. */
-static void tile(int queries, int channels, const float *q, const int32_t *position, int last,
-                 const T *k_pages, const T *v_pages, const int32_t *pages, int64_t page_stride,
-                 float *out) {
+static void meeting(int queries, int channels, const T *q, const int32_t *position, int last,
+                    const T *k_pages, const T *v_pages, const int32_t *pages, int64_t page_stride,
+                    float *out) {
     float score[TILE * CHUNK] __attribute__((aligned(64)));
+    T weights[TILE * CHUNK] __attribute__((aligned(64)));
     float most[TILE], total[TILE];
     const T *k[CHUNK / PAGE + 2], *v[CHUNK / PAGE];
     for (int i = 0; i < queries; i++) most[i] = -INFINITY, total[i] = 0;
@@ -169,28 +206,28 @@ static void tile(int queries, int channels, const float *q, const int32_t *posit
         k[full] = k[full + 1] = k[full - 1];
         for (int base = 0; base < queries; base += 4) {
             int n = queries - base < 4 ? queries - base : 4, page = 0;
-            const float *of = q + base * channels;
+            const T *of = q + base * channels;
             float *to = score + base * CHUNK;
-#define PAIR(n) scores(n, 2, channels, of, k + page, v + page, to + page * PAGE)
-#define ONE(n) scores(n, 1, channels, of, k + page, v + page, to + page * PAGE)
-            for (; page + 2 <= full; page += 2) WITH_QUERIES(n, PAIR)
-            if (page < full) WITH_QUERIES(n, ONE)
+#define TWO_PAGES(n) scores(n, 2, channels, of, k + page, v + page, to + page * PAGE)
+#define ONE_PAGE(n) scores(n, 1, channels, of, k + page, v + page, to + page * PAGE)
+            for (; page + 2 <= full; page += 2) WITH_QUERIES(n, TWO_PAGES)
+            if (page < full) WITH_QUERIES(n, ONE_PAGE)
         }
         for (int i = 0; i < queries; i++) {
             int seen = position[i] + 1 - first;
-            float *weights = score + i * CHUNK;
             if (seen > 0)
-                soften(weights, full * PAGE, seen, channels, most + i, total + i,
-                       out + i * channels);
+                soften(score + i * CHUNK, full * PAGE, seen, channels, most + i, total + i,
+                       out + i * channels, weights + i * CHUNK);
             else /* all of the chunk lies behind it */
-                memset(weights, 0, sizeof(float) * CHUNK);
+                memset(weights + i * CHUNK, 0, sizeof(T) * CHUNK);
         }
         for (int base = 0; base < queries; base += 4) {
             int n = queries - base < 4 ? queries - base : 4;
-            float *weights = score + base * CHUNK, *to = out + base * channels;
+            const T *by = weights + base * CHUNK;
+            float *to = out + base * channels;
             for (int c = 0; c < channels;) {
-#define FOUR(n) weighted(n, 4, channels, keys, weights, v, c, to)
-#define LANE(n) weighted(n, 1, channels, keys, weights, v, c, to)
+#define FOUR(n) weighted(n, 4, channels, keys, by, v, c, to)
+#define LANE(n) weighted(n, 1, channels, keys, by, v, c, to)
                 if (channels - c >= 4 * PAGE) {
                     WITH_QUERIES(n, FOUR)
                     c += 4 * PAGE;
@@ -207,14 +244,14 @@ static void tile(int queries, int channels, const float *q, const int32_t *posit
 
 /* x of a head, its first `turned` channels rotated by their position's angles: halves, not pairs. */
 static inline void rotated(const T *x, const float *cosine, const float *sine, int turned,
-                           int channels, float scale, float *to) {
+                           int channels, float scale, T *to) {
     int half = turned / 2;
     for (int c = 0; c < half; c++) {
         float a = load1(x[c]), b = load1(x[c + half]);
-        to[c] = (a * cosine[c] - b * sine[c]) * scale;
-        to[c + half] = (b * cosine[c + half] + a * sine[c + half]) * scale;
+        to[c] = rounded((a * cosine[c] - b * sine[c]) * scale);
+        to[c + half] = rounded((b * cosine[c + half] + a * sine[c + half]) * scale);
     }
-    for (int c = turned; c < channels; c++) to[c] = load1(x[c]) * scale;
+    for (int c = turned; c < channels; c++) to[c] = rounded(load1(x[c]) * scale);
 }
 
 /* The new tokens of a step in one layer. q [tokens, heads, channels], k and v [tokens, groups,
@@ -238,12 +275,14 @@ static void store(const Layer *at, int n, int g) {
     int64_t size = (int64_t)channels * PAGE, turn = (int64_t)n * at->turned;
     int64_t page = at->table[(int64_t)at->row[n] * at->width + at->position[n] / PAGE];
     int64_t start = (page * at->groups + g) * size;
-    T *to_k = at->k_pages + start + place, *to_v = at->v_pages + start + (int64_t)place * channels;
-    float key[MOST];
+    T *to_k = at->k_pages + start, *to_v = at->v_pages + start, key[MOST];
+    const T *value = at->v + n * at->strides[4] + g * at->strides[5];
     rotated(at->k + n * at->strides[2] + g * at->strides[3], at->cosine + turn, at->sine + turn,
             at->turned, channels, 1.0f, key);
-    for (int c = 0; c < channels; c++) to_k[c * PAGE] = rounded(key[c]);
-    memcpy(to_v, at->v + n * at->strides[4] + g * at->strides[5], channels * sizeof(T));
+    for (int c = 0; c < channels; c++) {
+        to_k[(c / PAIR * PAGE + place) * PAIR + c % PAIR] = key[c];
+        to_v[(place / PAIR * channels + c) * PAIR + place % PAIR] = value[c];
+    }
 }
 
 /* How many tokens `answer` takes, at most. */
@@ -254,7 +293,7 @@ static int at_once(const Layer *at) {
 
 /* What the queries of tokens start .. end - 1 in group g get, whose keys are all stored. */
 static void answer(const Layer *at, int g, int start, int end) {
-    float queries[TILE * MOST] __attribute__((aligned(64)));
+    T queries[TILE * MOST];
     float said[TILE * MOST] __attribute__((aligned(64)));
     int32_t seen[TILE];
     int channels = at->channels, shared = at->heads / at->groups;
@@ -271,7 +310,7 @@ static void answer(const Layer *at, int g, int start, int end) {
                         queries + i * channels);
             }
         int count = (after - n) * shared;
-        tile(count, channels, queries, seen, at->position[after - 1], at->k_pages + g * size,
+        meeting(count, channels, queries, seen, at->position[after - 1], at->k_pages + g * size,
              at->v_pages + g * size, at->table + (int64_t)at->row[n] * at->width,
              at->groups * size, said);
         for (int i = 0; i < count; i++) {
@@ -282,17 +321,22 @@ static void answer(const Layer *at, int g, int start, int end) {
     }
 }
 
+/* By all threads that come here. */
+static void layer(const Layer *at, int tokens) {
+    int most = at_once(at), tasks = (tokens + most - 1) / most * at->groups;
+    /* a row's groups lie side by side: to one thread, where there is work for all */
+    int together = tasks >= 4 * at->groups * omp_get_num_threads() ? at->groups : 1;
+#pragma omp for collapse(2)
+    for (int n = 0; n < tokens; n++)
+        for (int g = 0; g < at->groups; g++) store(at, n, g);
+#pragma omp for collapse(2) schedule(dynamic, together)
+    for (int start = 0; start < tokens; start += most)
+        for (int g = 0; g < at->groups; g++)
+            answer(at, g, start, start + most < tokens ? start + most : tokens);
+}
+
 /* Rotates q and k, stores k and v of the new tokens, and attends with q into out. */
 void attend(const Layer *at, int tokens, int threads) {
-    int most = at_once(at);
 #pragma omp parallel num_threads(threads)
-    {
-#pragma omp for collapse(2)
-        for (int n = 0; n < tokens; n++)
-            for (int g = 0; g < at->groups; g++) store(at, n, g);
-#pragma omp for collapse(2) schedule(dynamic)
-        for (int start = 0; start < tokens; start += most)
-            for (int g = 0; g < at->groups; g++)
-                answer(at, g, start, start + most < tokens ? start + most : tokens);
-    }
+    layer(at, tokens);
 }

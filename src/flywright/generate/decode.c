@@ -1,129 +1,148 @@
-/* A step of one or two tokens in bf16, where the processor multiplies pairs of bf16: products that
-   read W once, as it lies, and all layers of a Nemotron body in one call.
+/* A step in bf16, where the processor multiplies pairs of bf16: products of packed weights, and all
+   layers of a Nemotron body in one call.
 
    Compiled at first use by native.py. Numbers are rounded to bf16 where torch's operations, the
-   slow twin, hand them on.  */
+   slow twin, hand them on. W [outputs, inputs] is packed as [outputs / PANEL][inputs / 2][PANEL][2],
+   with zeros behind its last output: a panel is read once, from one end to the other, for each ROWS
+   rows of x. Each number is one sum in one order: it does not depend on what other rows there are. */
 
 #define BF16
 #include "attention.c"
 
-#include <immintrin.h>
-#include <stdlib.h>
+#define PANEL 32
+#define ROWS 12 /* whose sums stay in registers */
 
-#define LANES 32 /* bf16 in a vector */
-#define SIDE 4   /* rows of W that are read side by side */
+/* What becomes of an output on its way into y: it is put there, added, squared above zero; or put
+   into y as a float, not rounded. */
+enum After { PUT, ADDED, SQUARED, WIDE };
 
-static inline __m512bh pairs(const T *at) { return (__m512bh)_mm512_loadu_si512(at); }
+/* y [rows, outputs] = x W^T + b, x [rows, inputs], bias or none. */
+typedef struct {
+    const T *x, *w, *bias;
+    void *y;
+    int rows, inputs, outputs;
+    enum After after;
+} Product;
 
-/* y [rows][SIDE] of `side` rows of W; rows and side are constants where it is called. */
-static inline __attribute__((always_inline)) void dot(int rows, int side, int inputs, const T *x,
-                                                      const T *w, float *y) {
-    __m512 sums[2][SIDE];
-    for (int r = 0; r < rows; r++)
-        for (int o = 0; o < side; o++) sums[r][o] = _mm512_setzero_ps();
-    for (int i = 0; i < inputs; i += LANES)
-        for (int r = 0; r < rows; r++)
-            for (int o = 0; o < side; o++)
-                sums[r][o] = _mm512_dpbf16_ps(sums[r][o], pairs(x + (int64_t)r * inputs + i),
-                                              pairs(w + (int64_t)o * inputs + i));
-    for (int r = 0; r < rows; r++)
-        for (int o = 0; o < side; o++) y[r * SIDE + o] = _mm512_reduce_add_ps(sums[r][o]);
+static inline vec real(__m256i bf16) {
+    return (vec)_mm512_slli_epi32(_mm512_cvtepu16_epi32(bf16), 16);
 }
 
-/* What becomes of an output on its way into y: it is put there, added, or squared above zero. */
-enum After { PUT, ADDED, SQUARED };
+static inline __m256i half(vec real) { return (__m256i)_mm512_cvtneps_pbh((__m512)real); }
 
-/* y [rows, outputs] = x W^T + b, x [rows, inputs], bias or none, by all threads that come here;
-   rows 1 or 2. */
-static void product(const T *x, const T *w, const T *bias, T *y, int rows, int inputs, int outputs,
-                    enum After after) {
-#pragma omp for schedule(static)
-    for (int first = 0; first < outputs; first += SIDE) {
-        const T *here = w + (int64_t)first * inputs;
-        int side = outputs - first < SIDE ? outputs - first : SIDE;
-        float sums[2 * SIDE];
-        if (side < SIDE)
-            for (int o = 0; o < side; o++)
-                if (rows == 1)
-                    dot(1, 1, inputs, x, here + (int64_t)o * inputs, sums + o);
-                else
-                    dot(2, 1, inputs, x, here + (int64_t)o * inputs, sums + o);
-        else if (rows == 1)
-            dot(1, SIDE, inputs, x, here, sums);
-        else
-            dot(2, SIDE, inputs, x, here, sums);
-        for (int r = 0; r < rows; r++)
-            for (int o = 0; o < side; o++) {
-                T *to = y + (int64_t)r * outputs + first + o;
-                float sum = load1(rounded(sums[r * SIDE + o] + (bias ? load1(bias[first + o]) : 0)));
-                if (after == ADDED) sum += load1(*to);
-                if (after == SQUARED) sum = sum > 0 ? sum * sum : 0;
-                *to = rounded(sum);
-            }
+/* A row's outputs from `first` on, PAGE of them or as many as there are. */
+static inline void finish(const Product *p, int row, int first, vec sum) {
+    int left = p->outputs - first;
+    int64_t at = (int64_t)row * p->outputs + first;
+    if (left <= 0) return;
+    __mmask16 here = left < PAGE ? (1 << left) - 1 : 0xFFFF;
+    if (p->bias) sum += real(_mm256_maskz_loadu_epi16(here, p->bias + first));
+    if (p->after == WIDE) {
+        _mm512_mask_storeu_ps((float *)p->y + at, here, (__m512)sum);
+        return;
+    }
+    T *y = (T *)p->y + at;
+    __m256i said = half(sum);
+    if (p->after == ADDED) said = half(real(said) + real(_mm256_maskz_loadu_epi16(here, y)));
+    if (p->after == SQUARED) {
+        vec above = (vec)_mm512_max_ps((__m512)real(said), _mm512_setzero_ps());
+        said = half(above * above);
+    }
+    _mm256_mask_storeu_epi16(y, here, said);
+}
+
+/* A panel's outputs for `rows` rows of x, a constant where it is called. */
+static inline __attribute__((always_inline)) void tile(int rows, const Product *p, int row,
+                                                       int first) {
+    vec low[ROWS], high[ROWS];
+    const T *x = p->x + (int64_t)row * p->inputs, *w = p->w + (int64_t)first * p->inputs;
+    for (int r = 0; r < rows; r++) low[r] = high[r] = all(0);
+    for (int i = 0; i < p->inputs; i += PAIR, w += PAIR * PANEL) {
+        pack left = packed(w), right = packed(w + PANEL);
+        for (int r = 0; r < rows; r++) {
+            two each = couple(x + (int64_t)r * p->inputs + i);
+            low[r] = meet(low[r], left, each);
+            high[r] = meet(high[r], right, each);
+        }
+    }
+    for (int r = 0; r < rows; r++) {
+        finish(p, row + r, first, low[r]);
+        finish(p, row + r, first + PAGE, high[r]);
     }
 }
 
-/* y = x W^T + b, each without gaps; rows 1 or 2, inputs a multiple of LANES.  */
-void linear(const T *x, const T *w, const T *bias, T *y, int rows, int inputs, int outputs,
-            int threads) {
-#pragma omp parallel num_threads(threads)
-    product(x, w, bias, y, rows, inputs, outputs, PUT);
+/* By all threads that come here. */
+static void product(const T *x, const T *w, const T *bias, void *y, int rows, int inputs,
+                    int outputs, enum After after) {
+    Product p = {x, w, bias, y, rows, inputs, outputs, after};
+    int parts = (rows + ROWS - 1) / ROWS;
+#pragma omp for schedule(static)
+    for (int first = 0; first < outputs; first += PANEL)
+        for (int part = 0; part < parts; part++) {
+            int from = (int64_t)rows * part / parts, end = (int64_t)rows * (part + 1) / parts;
+#define OF(n) case n: tile(n, &p, from, first); break;
+            switch (end - from) {
+                OF(1) OF(2) OF(3) OF(4) OF(5) OF(6) OF(7) OF(8) OF(9) OF(10) OF(11) OF(12)
+            }
+        }
 }
 
-/* Layer norm of x [rows, size] into y; size a multiple of LANES. */
+/* y = x W^T + b, each without gaps; y in bf16, or in floats. */
+void linear(const T *x, const T *w, const T *bias, void *y, int rows, int inputs, int outputs,
+            int wide, int threads) {
+#pragma omp parallel num_threads(threads)
+    product(x, w, bias, y, rows, inputs, outputs, wide ? WIDE : PUT);
+}
+
+/* Layer norm of x [rows, size] into y, by all threads; size a multiple of PAGE. */
 static void normed(const T *x, const T *weight, const T *bias, float eps, int rows, int size, T *y) {
-    for (int r = 0; r < rows; r++, x += size, y += size) {
+#pragma omp for schedule(static)
+    for (int r = 0; r < rows; r++) {
+        const T *from = x + (int64_t)r * size;
+        T *to = y + (int64_t)r * size;
         vec total = all(0), square = all(0);
-        for (int i = 0; i < size; i += PAGE) total += load(x + i);
+        for (int i = 0; i < size; i += PAGE) total += load(from + i);
         float mean = sum(total) / size;
-        for (int i = 0; i < size; i += PAGE) square += (load(x + i) - mean) * (load(x + i) - mean);
+        for (int i = 0; i < size; i += PAGE) {
+            vec off = load(from + i) - mean;
+            square += off * off;
+        }
         float by = 1.0f / sqrtf(sum(square) / size + eps);
         for (int i = 0; i < size; i += PAGE) {
-            vec z = (load(x + i) - mean) * by * load(weight + i) + load(bias + i);
-            for (int lane = 0; lane < PAGE; lane++) y[i + lane] = rounded(z[lane]);
+            vec z = (load(from + i) - mean) * by * load(weight + i) + load(bias + i);
+            _mm256_storeu_si256((__m256i *)(to + i), half(z));
         }
     }
 }
 
-/* One layer's weights: qkv [(heads + 2 groups) channels, size], o [size, heads channels],
-   up [inner, size], down [size, inner]; and its pages. */
+/* One layer's weights, the matrices packed: qkv [(heads + 2 groups) channels, size], o [size, heads
+   channels], up [inner, size], down [size, inner]; and its pages. */
 typedef struct {
     const T *norm, *norm_bias, *qkv, *o, *mlp_norm, *mlp_norm_bias, *up, *down;
     T *k_pages, *v_pages;
 } Weights;
 
-/* The stream x [rows, size] through the layers, in place; rows 1 or 2, all sizes multiples of LANES.
-   `step` is the step as `attend` takes it, but for what changes from layer to layer. Returns 0, or
-   1 where there is no memory. */
-int decode(T *x, const Weights *layers, int count, int rows, int size, int inner, float eps,
-           const Layer *step, int threads) {
-    int channels = step->channels, own = step->heads * channels, most = at_once(step);
+/* The stream x [rows, size] through the layers, in place; all sizes multiples of PAGE. `step` is the
+   step as `attend` takes it, but for what changes from layer to layer. `room` is for rows * (size +
+   (2 heads + 2 groups) channels + inner) numbers. */
+void decode(T *x, const Weights *layers, int count, int rows, int size, int inner, float eps,
+            const Layer *step, T *room, int threads) {
+    int channels = step->channels, own = step->heads * channels;
     int wide = own + 2 * step->groups * channels;
-    T *qkv = malloc(sizeof(T) * rows * (wide + own + inner));
-    if (!qkv) return 1;
-    T *said = qkv + rows * wide, *up = said + rows * own;
+    T *in = room, *qkv = in + (int64_t)rows * size, *said = qkv + (int64_t)rows * wide;
+    T *up = said + (int64_t)rows * own;
     const int64_t strides[] = {wide, channels, wide, channels, wide, channels};
 #pragma omp parallel num_threads(threads)
-    {
-        T in[2 * size]; /* each thread norms for itself: cheaper than to wait for another */
-        for (const Weights *w = layers; w < layers + count; w++) {
-            Layer at = *step;
-            at.q = qkv, at.k = qkv + own, at.v = at.k + step->groups * channels;
-            at.strides = strides, at.k_pages = w->k_pages, at.v_pages = w->v_pages, at.out = said;
-            normed(x, w->norm, w->norm_bias, eps, rows, size, in);
-            product(in, w->qkv, 0, qkv, rows, size, wide, PUT);
-#pragma omp for schedule(static)
-            for (int g = 0; g < step->groups; g++) {
-                for (int n = 0; n < rows; n++) store(&at, n, g);
-                for (int n = 0; n < rows; n += most)
-                    answer(&at, g, n, n + most < rows ? n + most : rows);
-            }
-            product(said, w->o, 0, x, rows, own, size, ADDED);
-            normed(x, w->mlp_norm, w->mlp_norm_bias, eps, rows, size, in);
-            product(in, w->up, 0, up, rows, size, inner, SQUARED);
-            product(up, w->down, 0, x, rows, inner, size, ADDED);
-        }
+    for (const Weights *w = layers; w < layers + count; w++) {
+        Layer at = *step;
+        at.q = qkv, at.k = qkv + own, at.v = at.k + step->groups * channels;
+        at.strides = strides, at.k_pages = w->k_pages, at.v_pages = w->v_pages, at.out = said;
+        normed(x, w->norm, w->norm_bias, eps, rows, size, in);
+        product(in, w->qkv, 0, qkv, rows, size, wide, PUT);
+        layer(&at, rows);
+        product(said, w->o, 0, x, rows, own, size, ADDED);
+        normed(x, w->mlp_norm, w->mlp_norm_bias, eps, rows, size, in);
+        product(in, w->up, 0, up, rows, size, inner, SQUARED);
+        product(up, w->down, 0, x, rows, inner, size, ADDED);
     }
-    free(qkv);
-    return 0;
 }

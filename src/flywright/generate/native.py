@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from flywright.files import digest
@@ -26,11 +27,10 @@ PAGE_TOKENS = 16  # PAGE of attention.c: one vector of floats
 _MOST_QUERIES, _MOST_CHANNELS = 16, 512
 _FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fopenmp", "-shared", "-fPIC")
 _HARD = 2  # omp_pause_hard
-FEW_TOKENS = 2  # of decode.c
-_PAIRS = 32  # bf16 in a vector: LANES of decode.c
+_PANEL = 32  # of decode.c
 _POINTER, _COUNT = ctypes.c_void_p, ctypes.c_int
-_LINEAR = (*[_POINTER] * 4, *[_COUNT] * 4)
-_DECODE = (_POINTER, _POINTER, *[_COUNT] * 4, ctypes.c_float, _POINTER, _COUNT)
+_LINEAR = (*[_POINTER] * 4, *[_COUNT] * 5)
+_DECODE = (*[_POINTER] * 2, *[_COUNT] * 4, ctypes.c_float, *[_POINTER] * 2, _COUNT)
 _DTYPES = {torch.float32: (), torch.bfloat16: ("-DBF16",)}
 
 Function = Callable[..., int]
@@ -50,6 +50,19 @@ class _Layer(ctypes.Structure):
     ]
 
 
+def _processor() -> str:
+    """What -march=native depends on: a home may be shared by unlike machines."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line for line in lines if line.startswith(("flags", "Features")))
+    except (OSError, StopIteration):
+        return f"{platform.machine()} {platform.processor()}"
+
+
+# where a processor multiplies whole tiles, oneDNN is faster for more rows; 0: it never is
+MOST_ROWS = 16 if "amx_bf16" in _processor() else 0
+
+
 def compiled(dtype: torch.dtype, heads: int, groups: int, channels: int) -> "Compiled | None":
     """The compiled attention for these shapes, or None where torch has to do it."""
     fits = heads // groups <= _MOST_QUERIES and channels % PAGE_TOKENS == 0
@@ -59,24 +72,33 @@ def compiled(dtype: torch.dtype, heads: int, groups: int, channels: int) -> "Com
     return None if attend is None else Compiled(attend, heads, groups, channels)
 
 
-def one_or_two_rows(weight_OI: Tensor, bias_O: Tensor | None) -> Callable[[Tensor], Tensor] | None:
-    """The compiled product of one or two rows x_BI with a weight in bf16, or None."""
-    outputs, inputs = weight_OI.shape
-    if weight_OI.dtype != torch.bfloat16 or inputs % _PAIRS or not weight_OI.is_contiguous():
-        return None
-    linear = _function("linear", "decode.c", _LINEAR)
-    if linear is None:
-        return None
-    fixed = weight_OI.data_ptr(), 0 if bias_O is None else bias_O.data_ptr()
+class Product:
+    """y = x W^T + b in bf16, of a weight [O, I] packed as decode.c reads it: `made` makes one."""
 
-    def product(x_BI: Tensor) -> Tensor:
-        x_BI = x_BI.contiguous()
-        y_BO = x_BI.new_empty(*x_BI.shape[:-1], outputs)
-        rows, threads = x_BI.numel() // inputs, torch.get_num_threads()
-        linear(x_BI.data_ptr(), *fixed, y_BO.data_ptr(), rows, inputs, outputs, threads)
+    def __init__(self, linear: Function, weight_OI: Tensor, bias_O: Tensor | None):
+        self.outputs, self.inputs = weight_OI.shape
+        padded_OI = F.pad(weight_OI, (0, 0, 0, -self.outputs % _PANEL))
+        panels = padded_OI.unflatten(0, (-1, _PANEL)).unflatten(2, (-1, 2))
+        self.weight, self.bias = panels.transpose(1, 2).contiguous(), bias_O
+        self._linear = linear
+        self._fixed = self.weight.data_ptr(), 0 if bias_O is None else bias_O.data_ptr()
+
+    def __call__(self, x_BI: Tensor, wide: bool = False) -> Tensor:
+        """[..., I] -> [..., O] in bf16; `wide`: in fp32, not rounded."""
+        x_BI, dtype = x_BI.contiguous(), torch.float32 if wide else torch.bfloat16
+        y_BO = x_BI.new_empty(*x_BI.shape[:-1], self.outputs, dtype=dtype)
+        sizes = x_BI.numel() // self.inputs, self.inputs, self.outputs
+        threads = torch.get_num_threads()
+        self._linear(x_BI.data_ptr(), *self._fixed, y_BO.data_ptr(), *sizes, wide, threads)
         return y_BO
 
-    return product
+    @classmethod
+    def made(cls, weight_OI: Tensor, bias_O: Tensor | None) -> "Product | None":
+        """Of a weight in bf16 with an even number of inputs; else, or where it cannot be, None."""
+        if weight_OI.dtype != torch.bfloat16 or weight_OI.shape[1] % 2:
+            return None
+        linear = _function("linear", "decode.c", _LINEAR)
+        return None if linear is None else cls(linear, weight_OI.detach(), bias_O)
 
 
 class Compiled:
@@ -146,7 +168,7 @@ def _layer(
 
 
 class Decoding:
-    """All layers of a body over one or two tokens, by one call.
+    """All layers of a body over the tokens of a step, by one call.
 
     layers: each one's tensors in the order of `Weights` of decode.c, and where its pages begin.
     """
@@ -156,35 +178,39 @@ class Decoding:
         decode: Function,
         layers: Sequence[tuple[Sequence[Tensor], Pointers]],
         shape: tuple[int, int, int],
+        inner: int,
         eps: float,
     ):
-        self._decode, self._shape, self._eps = decode, shape, eps
+        self._decode, self._shape, self._inner, self._eps = decode, shape, inner, eps
         self._kept = [tensors for tensors, _ in layers]
         rows = [[*(one.data_ptr() for one in tensors), *pages] for tensors, pages in layers]
-        self._layers, self._count = torch.tensor(rows, dtype=torch.int64), len(rows)
-        self._inner = self._kept[0][6].shape[0]
+        self._layers, self._room = torch.tensor(rows, dtype=torch.int64), torch.empty(0)
 
     def __call__(self, x_TD: Tensor, tables: Tables, where: Where) -> None:
         """The stream through the layers, in place."""
         step, (rows, size) = _layer(self._shape, tables, where), x_TD.shape
-        failed = self._decode(
-            x_TD.data_ptr(), self._layers.data_ptr(), self._count, rows, size, self._inner,
-            self._eps, ctypes.byref(step), torch.get_num_threads(),
+        heads, groups, channels = self._shape
+        each = size + 2 * (heads + groups) * channels + self._inner
+        if self._room.numel() < rows * each:
+            self._room = x_TD.new_empty(rows * each)
+        self._decode(
+            x_TD.data_ptr(), self._layers.data_ptr(), len(self._layers), rows, size, self._inner,
+            self._eps, ctypes.byref(step), self._room.data_ptr(), torch.get_num_threads(),
         )  # fmt: skip
-        if failed:
-            raise MemoryError("no memory for a decoding step")
 
 
 def decoding(
-    layers: Sequence[tuple[Sequence[Tensor], Pointers]], shape: tuple[int, int, int], eps: float
+    layers: Sequence[tuple[Sequence[Tensor], Pointers]],
+    shape: tuple[int, int, int],
+    inner: int,
+    eps: float,
 ) -> Decoding | None:
-    """The compiled layers, or None where they cannot be: in bf16, whole, sizes multiples of 32."""
-    weights = [one for tensors, _ in layers for one in tensors]
-    fits = all(w.dtype == torch.bfloat16 and w.is_contiguous() for w in weights)
-    if not fits or any(w.shape[-1] % _PAIRS for w in weights):
+    """The compiled layers, or None where they cannot be: in bf16, sizes multiples of 16."""
+    sizes = len(layers[0][0][0]), inner
+    if any(size % PAGE_TOKENS for size in sizes) or layers[0][0][0].dtype != torch.bfloat16:
         return None
     decode = _function("decode", "decode.c", _DECODE)
-    return None if decode is None else Decoding(decode, layers, shape, eps)
+    return None if decode is None else Decoding(decode, layers, shape, inner, eps)
 
 
 @cache
@@ -229,12 +255,3 @@ def _pause() -> Callable[[int], int] | None:
         return ctypes.CDLL("libgomp.so.1").omp_pause_resource_all
     except (OSError, AttributeError):
         return None
-
-
-def _processor() -> str:
-    """What -march=native depends on: a home may be shared by unlike machines."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line for line in lines if line.startswith(("flags", "Features")))
-    except (OSError, StopIteration):
-        return f"{platform.machine()} {platform.processor()}"

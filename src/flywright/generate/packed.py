@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from flywright.errors import UserError
 from flywright.generate.cache import Paged, PagedCache
-from flywright.generate.native import Decoding, decoding, one_or_two_rows
+from flywright.generate.native import MOST_ROWS, Decoding, Product, decoding
 from flywright.model.attention import Attend, Attention
 from flywright.model.decoder import Body
 from flywright.model.mlp import Mlp
@@ -30,20 +30,23 @@ AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
 class PackedLinear(nn.Module):
-    """y = x W^T + b, of a weight that stays reordered; one or two rows in bf16 read it as it is."""
+    """y = x W^T + b, of a weight that stays reordered: by our own product where it is faster."""
 
     def __init__(self, weight_OI: Tensor, bias_O: Tensor | None = None):
         super().__init__()
-        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight_OI.detach().contiguous(), 16)
         self.bias = None if bias_O is None else bias_O.detach()
-        self.plain, self._inputs = weight_OI.detach(), weight_OI.shape[1]
-        self._few = one_or_two_rows(self.plain, self.bias)
+        weight_OI = weight_OI.detach()
+        self.own, self._theirs = Product.made(weight_OI, self.bias), None
+        if self.own is None or MOST_ROWS:
+            weight_OI = weight_OI.contiguous()
+            self._theirs = torch.ops.mkldnn._reorder_linear_weight(weight_OI, 16)
 
-    def forward(self, x_BI: Tensor) -> Tensor:
-        """[..., I] -> [..., O], in the weight's dtype."""
-        if self._few is not None and x_BI.numel() <= 2 * self._inputs:
-            return self._few(x_BI)
-        return torch.ops.mkldnn._linear_pointwise(x_BI, self._weight, self.bias, "none", [], "")
+    def forward(self, x_BI: Tensor, wide: bool = False) -> Tensor:
+        """[..., I] -> [..., O], in the weight's dtype; `wide`: perhaps in fp32, not rounded."""
+        rows = x_BI.numel() // x_BI.shape[-1]
+        if self.own and (self._theirs is None or rows <= MOST_ROWS):
+            return self.own(x_BI, wide)
+        return torch.ops.mkldnn._linear_pointwise(x_BI, self._theirs, self.bias, "none", [], "")
 
 
 class Int8Linear(nn.Module):
@@ -106,27 +109,30 @@ class PackedAttention(nn.Module):
 
 
 class Head(nn.Module):
-    """A model's outputs, in the head's own dtype whatever the body's."""
+    """A model's outputs, by the head's own dtype whatever the body's."""
 
     def __init__(self, weight_OI: Tensor, bias_O: Tensor | None = None):
         super().__init__()
         self._dtype = weight_OI.dtype
-        plain = partial(F.linear, weight=weight_OI.detach(), bias=bias_O)
-        self._product = PackedLinear(weight_OI, bias_O) if can_pack(weight_OI) else plain
+        self._product = partial(F.linear, weight=weight_OI.detach(), bias=bias_O)
+        if can_pack(weight_OI):
+            self._product = partial(PackedLinear(weight_OI, bias_O), wide=True)
 
     def forward(self, x_BI: Tensor) -> Tensor:
         """[..., I] -> [..., O]."""
         return self._product(x_BI.to(self._dtype))
 
 
-def few_tokens(body: Body, cache: PagedCache) -> Decoding | None:
+def one_call(body: Body, cache: PagedCache) -> Decoding | None:
     """A packed body's layers by one call, or None: for layers as Nemotron has them, in bf16."""
     layers = [_weights(layer) for layer in body.layers]
     if cache.native is None or not layers:
         return None
     placed = [(each, at) for each, at in zip(layers, cache.pointers, strict=False) if each]
-    whole = len(placed) == len(layers)
-    return decoding(placed, cache.native.shape, body.spec.norm_eps) if whole else None
+    if len(placed) < len(layers):
+        return None
+    inner = body.layers[0].mlp.up_proj.own.outputs
+    return decoding(placed, cache.native.shape, inner, body.spec.norm_eps)
 
 
 def _weights(layer: nn.Module) -> list[Tensor] | None:
@@ -135,12 +141,13 @@ def _weights(layer: nn.Module) -> list[Tensor] | None:
     first, second = layer.input_layernorm, layer.post_attention_layernorm
     if not isinstance(attention, PackedAttention) or not isinstance(mlp, Mlp) or mlp.is_gated:
         return None
-    products = [attention.qkv, attention.o_proj, mlp.up_proj, mlp.down_proj]
-    plain = [p.plain for p in products if isinstance(p, PackedLinear) and p.bias is None]
-    if attention.normed or len(plain) < len(products) or not isinstance(first, nn.LayerNorm):
+    linears = [attention.qkv, attention.o_proj, mlp.up_proj, mlp.down_proj]
+    owns = [p.own for p in linears if isinstance(p, PackedLinear) and p.bias is None]
+    weights = [own.weight for own in owns if own]
+    if attention.normed or len(weights) < len(linears) or not isinstance(first, nn.LayerNorm):
         return None
     assert isinstance(second, nn.LayerNorm)
-    qkv, o, *of_mlp = plain
+    qkv, o, *of_mlp = weights
     return [first.weight, first.bias, qkv, o, second.weight, second.bias, *of_mlp]
 
 

@@ -43,7 +43,7 @@ class Part(Local):
 
     def __init__(self, over: "OverRanks", model: Decoder | RewardModel, cache: PagedCache):
         super().__init__(model, cache)
-        self.few = None  # its layers' sums go over the ranks, or its body lacks an end
+        self.layers = None  # its layers' sums go over the ranks, or its body lacks an end
         ranks = over.ranks
         assert ranks.mesh is not None
         self._over, self._tp, self._pp = over, ranks.mesh["tp"], ranks.mesh["pp"]

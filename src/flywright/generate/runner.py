@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from flywright.generate.cache import PagedCache, Step
-from flywright.generate.native import FEW_TOKENS
-from flywright.generate.packed import LEAST_ROWS, Head, can_pack, few_tokens, packed
+from flywright.generate.native import MOST_ROWS
+from flywright.generate.packed import LEAST_ROWS, Head, can_pack, one_call, packed
 from flywright.generate.pages import Pages
 from flywright.generate.scheduler import Request, Scheduler, wanted_of
 from flywright.generate.worker import Worker, settle
@@ -53,7 +53,10 @@ class Local:
         self.least_rows = LEAST_ROWS if self.exact else 1
         self.pages, self.context_tokens = cache.pages, cache.context_length
         self._body, self._cache = packed(model.model, int8), cache
-        self.few = few_tokens(self._body, cache)
+        self.layers = one_call(self._body, cache)
+        if self.layers:
+            places = torch.arange(cache.context_length)
+            self._tables = [one[0, 0] for one in rotary_tables(places[None], model.spec)]
         if isinstance(head, nn.Linear):  # which the beginning of a cut model lacks
             head = Head(head.weight[:most_outputs], head.bias)
         self._head = head
@@ -64,10 +67,10 @@ class Local:
 
     def _through(self, step: Step, x_T: Tensor) -> Tensor:
         """The body's output [T, D] for ids, or for what the layers before made of them."""
-        if self.few is not None and len(x_T) <= FEW_TOKENS:
+        if self.layers and len(x_T) <= (MOST_ROWS or len(x_T)):
             x_TD = self._body.embed_tokens(x_T)
-            tables = rotary_tables(step.position[None], self._body.spec)
-            self.few(x_TD, tables, (step.table, step.row, step.position))
+            cosine_TR, sine_TR = (one.index_select(0, step.position) for one in self._tables)
+            self.layers(x_TD, (cosine_TR, sine_TR), (step.table, step.row, step.position))
             return self._body.norm(x_TD)
         return self._body(x_T[None], step.position[None], self._cache.attend(step))[0]
 
