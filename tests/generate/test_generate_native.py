@@ -60,7 +60,7 @@ def test_packed_products_are_torchs(rows, with_bias, dtype):
 
 
 @pytest.mark.parametrize("rows", [1, 2])
-def test_layers_by_one_call_are_the_modules(rows):
+def test_a_model_by_one_call_is_its_modules(rows):
     spec = ModelSpec(
         vocab_size=64, hidden_size=64, layers=3, heads=6, kv_heads=2, head_dim=32, ffn_size=96,
         context_length=128, rotary_fraction=0.5,
@@ -72,24 +72,26 @@ def test_layers_by_one_call_are_the_modules(rows):
         torch.nn.init.normal_(norm.bias, generator=torch.Generator().manual_seed(9 + number))
     cache = PagedCache(spec, 2, torch.bfloat16, torch.device("cpu"))
     local = Local(model, cache)
-    assert local.layers is not None
+    assert local.whole is not None and local.whole.head is not None
     chance = torch.Generator().manual_seed(rows)
-    ids = torch.randint(64, (2, 40), generator=chance)
+    ids = torch.randint(64, (2, 40), generator=chance).int()
     table = torch.tensor([[1, 2, 3], [4, 5, 6]], dtype=torch.int32)
 
     def step(first: int, count: int) -> Step:
         """`count` tokens of each of the rows, from `first` on."""
         row = torch.arange(rows).repeat_interleave(count).int()
         place = torch.arange(first, first + count).repeat(rows).int()
-        return Step(ids[:rows, first : first + count].flatten(), row, place, table[:rows], row)
+        last = torch.arange(count - 1, count * rows, count).int()
+        here = ids[:rows, first : first + count].flatten().contiguous()
+        return Step(here, row, place, table[:rows], last)
 
     with torch.inference_mode():
-        local._through(long := step(0, 39), long.ids)
-        got = local._through(last := step(39, 1), last.ids)
-        local.layers = None
-        expected = local._through(last, last.ids)
-    assert torch.allclose(got.float(), expected.float(), atol=0.05)
-    assert float((got.float() - expected.float()).norm() / expected.float().norm()) < 0.01
+        got = [local(step(0, 39)), local(step(39, 1))]
+        local.whole = None
+        expected = [local(step(0, 39)), local(step(39, 1))]
+    for ours, theirs in zip(got, expected, strict=True):
+        assert torch.allclose(ours, theirs.float(), atol=0.05)
+        assert float((ours - theirs.float()).norm() / theirs.float().norm()) < 0.01
 
 
 def test_own_products_are_not_for_what_the_function_cannot_read():
@@ -105,3 +107,14 @@ def test_without_a_compiler_there_is_none(monkeypatch):
     assert native.Product.made(torch.randn(8, 64).bfloat16(), None) is None
     monkeypatch.delenv("FLYWRIGHT_NATIVE")
     native._function.cache_clear()
+
+
+@pytest.mark.parametrize("width", [5, 16, 100, 2051])
+def test_peaks_are_torchs_argmax_and_logsumexp(width):
+    logits = torch.randn(7, width + 3, generator=torch.Generator().manual_seed(width)) * 9
+    logits[1, 3:5] = 60.0  # of equals the first
+    logits[2, width - 1] = logits[2, 0] = 70.0
+    logits[3, 1:] = -torch.inf
+    best, total = native.peaks(logits[:, :width])
+    assert best.tolist() == logits[:, :width].argmax(-1).tolist()
+    assert torch.allclose(total, logits[:, :width].logsumexp(-1), rtol=1e-6, atol=1e-6)

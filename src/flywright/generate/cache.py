@@ -23,7 +23,7 @@ _NUMPY = {torch.bfloat16: np.uint16, torch.float16: np.uint16, torch.float32: np
 
 @dataclass(frozen=True)
 class Step:
-    """What one step computes, as int tensors: [T] ids, row and position; [rows, P] the table of
+    """What one step computes, as int32 tensors: [T] ids, row and position; [rows, P] the table of
     pages; [M] places in the step whose output is asked for."""
 
     ids: Tensor
@@ -47,14 +47,17 @@ class Step:
             missing = least - len(ids)
             ids, position = ids + [0] * missing, [*position, *range(missing)]
             row, pages = row + [len(pages)] * missing, [*pages, []]
-        width = max(len(one) for one in pages)
-        table = [one + [0] * (width - len(one)) for one in pages]
+        width, T = max(len(one) for one in pages), len(ids)
+        table = [page for one in pages for page in (*one, *[0] * (width - len(one)))]
+        flat = torch.tensor(ids + row + position + table + wanted, dtype=torch.int32, device=device)
+        return cls.parted(flat, T, len(pages), width)
 
-        def tensor(values: list, dtype: torch.dtype = torch.int32) -> Tensor:
-            return torch.tensor(values, dtype=dtype, device=device)
-
-        made = tensor(row), tensor(position), tensor(table)
-        return cls(tensor(ids, torch.long), *made, tensor(wanted, torch.long))
+    @classmethod
+    def parted(cls, flat: Tensor, T: int, rows: int, width: int) -> "Step":
+        """From all its numbers in one tensor: ids, row, position, table, wanted."""
+        sizes = [T, T, T, rows * width, len(flat) - 3 * T - rows * width]
+        ids, row, position, table, wanted = flat.split(sizes)
+        return cls(ids, row, position, table.view(rows, width), wanted)
 
 
 class PagedCache:

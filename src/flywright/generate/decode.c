@@ -94,11 +94,13 @@ void linear(const T *x, const T *w, const T *bias, void *y, int rows, int inputs
     product(x, w, bias, y, rows, inputs, outputs, wide ? WIDE : PUT);
 }
 
-/* Layer norm of x [rows, size] into y, by all threads; size a multiple of PAGE. */
-static void normed(const T *x, const T *weight, const T *bias, float eps, int rows, int size, T *y) {
+/* Layer norm of rows of x [.., size] into y [rows, size], by all threads that come here: of its
+   first rows, or of those that `which` names. size is a multiple of PAGE. */
+static void normed(const T *x, const int32_t *which, const T *weight, const T *bias, float eps,
+                   int rows, int size, T *y) {
 #pragma omp for schedule(static)
     for (int r = 0; r < rows; r++) {
-        const T *from = x + (int64_t)r * size;
+        const T *from = x + (int64_t)(which ? which[r] : r) * size;
         T *to = y + (int64_t)r * size;
         vec total = all(0), square = all(0);
         for (int i = 0; i < size; i += PAGE) total += load(from + i);
@@ -122,27 +124,52 @@ typedef struct {
     T *k_pages, *v_pages;
 } Weights;
 
-/* The stream x [rows, size] through the layers, in place; all sizes multiples of PAGE. `step` is the
-   step as `attend` takes it, but for what changes from layer to layer. `room` is for rows * (size +
-   (2 heads + 2 groups) channels + inner) numbers. */
-void decode(T *x, const Weights *layers, int count, int rows, int size, int inner, float eps,
-            const Layer *step, T *room, int threads) {
-    int channels = step->channels, own = step->heads * channels;
-    int wide = own + 2 * step->groups * channels;
-    T *in = room, *qkv = in + (int64_t)rows * size, *said = qkv + (int64_t)rows * wide;
-    T *up = said + (int64_t)rows * own;
+/* A model: embedding [ids, size]; cosine, sine [places, turned]; the final norm; the head, packed,
+   or none. size and inner are multiples of PAGE. */
+typedef struct {
+    const T *embedding;
+    const float *cosine, *sine;
+    const Weights *layers;
+    const T *norm, *norm_bias, *head, *head_bias;
+    int count, size, inner, outputs;
+    float eps;
+} Model;
+
+/* The tokens of a step through a model: y [places, size] the hidden states of `wanted` places of
+   it, and with a head its outputs of them, [places, outputs]. `step` is the step as `attend` takes
+   it, but for what changes from layer to layer; its cosine, sine [rows, turned] are written. `room`
+   is for rows * (2 size + (2 heads + 2 groups) channels + inner) numbers. */
+void decode(const Model *model, const int32_t *ids, int rows, const int32_t *wanted, int places,
+            const Layer *step, T *room, T *y, float *outputs, int threads) {
+    const Model m = *model;
+    int channels = step->channels, own = step->heads * channels, size = m.size;
+    int wide = own + 2 * step->groups * channels, turned = step->turned;
+    T *x = room, *in = x + (int64_t)rows * size, *qkv = in + (int64_t)rows * size;
+    T *said = qkv + (int64_t)rows * wide, *up = said + (int64_t)rows * own;
     const int64_t strides[] = {wide, channels, wide, channels, wide, channels};
 #pragma omp parallel num_threads(threads)
-    for (const Weights *w = layers; w < layers + count; w++) {
-        Layer at = *step;
-        at.q = qkv, at.k = qkv + own, at.v = at.k + step->groups * channels;
-        at.strides = strides, at.k_pages = w->k_pages, at.v_pages = w->v_pages, at.out = said;
-        normed(x, w->norm, w->norm_bias, eps, rows, size, in);
-        product(in, w->qkv, 0, qkv, rows, size, wide, PUT);
-        layer(&at, rows);
-        product(said, w->o, 0, x, rows, own, size, ADDED);
-        normed(x, w->mlp_norm, w->mlp_norm_bias, eps, rows, size, in);
-        product(in, w->up, 0, up, rows, size, inner, SQUARED);
-        product(up, w->down, 0, x, rows, inner, size, ADDED);
+    {
+#pragma omp for schedule(static)
+        for (int r = 0; r < rows; r++) {
+            int64_t place = (int64_t)step->position[r] * turned, here = (int64_t)r * turned;
+            memcpy(x + (int64_t)r * size, m.embedding + (int64_t)ids[r] * size, size * sizeof(T));
+            memcpy((float *)step->cosine + here, m.cosine + place, turned * sizeof(float));
+            memcpy((float *)step->sine + here, m.sine + place, turned * sizeof(float));
+        }
+        for (const Weights *w = m.layers; w < m.layers + m.count; w++) {
+            Layer at = *step;
+            at.q = qkv, at.k = qkv + own, at.v = at.k + step->groups * channels;
+            at.strides = strides, at.k_pages = w->k_pages, at.v_pages = w->v_pages, at.out = said;
+            normed(x, 0, w->norm, w->norm_bias, m.eps, rows, size, in);
+            product(in, w->qkv, 0, qkv, rows, size, wide, PUT);
+            layer(&at, rows);
+            product(said, w->o, 0, x, rows, own, size, ADDED);
+            normed(x, 0, w->mlp_norm, w->mlp_norm_bias, m.eps, rows, size, in);
+            product(in, w->up, 0, up, rows, size, m.inner, SQUARED);
+            product(up, w->down, 0, x, rows, m.inner, size, ADDED);
+        }
+        normed(x, wanted, m.norm, m.norm_bias, m.eps, places, size, y);
+        if (m.head)
+            product(y, m.head, m.head_bias, outputs, places, size, m.outputs, WIDE);
     }
 }

@@ -27,6 +27,7 @@ from flywright.generate.asking import Asking, Prompt
 from flywright.generate.cache import PagedCache
 from flywright.generate.grammar import Grammars
 from flywright.generate.guess import guess
+from flywright.generate.native import peaks
 from flywright.generate.runner import Heard, Local, Runner
 from flywright.generate.sampler import Draw, likely, penalise, sample
 from flywright.generate.scheduler import Request
@@ -219,7 +220,7 @@ class Engine(Asking):
         """Draw the next tokens of answers, and read those that are asked for."""
         # a vocabulary padded beyond the tokenizer's pieces is never drawn from (SPEC 11.3)
         logits_MV = outputs_MV[:, : self.tokenizer.vocab_size].float()
-        total_M = logits_MV.logsumexp(-1)
+        best_M, total_M = peaks(logits_MV)
         answers: list[tuple[Answer, int, int]] = []
         at = 0
         for request, wanted in rows:
@@ -232,17 +233,23 @@ class Engine(Asking):
                 settle(request.future, (logits_MV[at, request.tokens] - total_M[at]).tolist())
             at += wanted
         if answers:
-            self._draw(answers, logits_MV, total_M)
+            self._draw(answers, logits_MV, best_M, total_M)
 
     def _draw(
-        self, answers: list[tuple[Answer, int, int]], logits_MV: Tensor, total_M: Tensor
+        self,
+        answers: list[tuple[Answer, int, int]],
+        logits_MV: Tensor,
+        best_M: Tensor,
+        total_M: Tensor,
     ) -> None:
         places = [(one, at + i, i) for one, at, wanted in answers for i in range(wanted)]
         if len(places) < len(logits_MV):
             chosen_M = torch.tensor([place for _, place, _ in places], device=self._device)
-            logits_MV, total_M = logits_MV[chosen_M], total_M[chosen_M]
+            logits_MV, best_M, total_M = (each[chosen_M] for each in (logits_MV, best_M, total_M))
         tells = [(one.sampling, one.drawn + i) for one, _, i in places]
-        tokens_M = sample(_bent(places, logits_MV), Draw.of(tells, self._device))
+        bent_MV, draw = _bent(places, logits_MV), Draw.of(tells, self._device)
+        plain = draw is None and bent_MV is logits_MV
+        tokens_M = best_M if plain else sample(bent_MV, draw)
         logprobs_M = logits_MV.gather(-1, tokens_M[:, None])[:, 0] - total_M
         tokens, logprobs = tokens_M.tolist(), logprobs_M.tolist()
         top = max(sampling.top_logprobs for sampling, _ in tells)

@@ -1,4 +1,4 @@
-"""The C of this room (`attention.c`, `decode.c`), compiled once for this machine, by ctypes.
+"""The C of this room (`attention.c`, `decode.c`, `peaks.c`), compiled once for this machine, by ctypes.
 
 Where there is no compiler, or the processor lacks what they need, there is None, and torch's
 operations take their place: `cache.gathered`, packed products and a body's modules, the slow
@@ -30,13 +30,25 @@ _HARD = 2  # omp_pause_hard
 _PANEL = 32  # of decode.c
 _POINTER, _COUNT = ctypes.c_void_p, ctypes.c_int
 _LINEAR = (*[_POINTER] * 4, *[_COUNT] * 5)
-_DECODE = (*[_POINTER] * 2, *[_COUNT] * 4, ctypes.c_float, *[_POINTER] * 2, _COUNT)
+_DECODE = (_POINTER, _POINTER, _COUNT, _POINTER, _COUNT, *[_POINTER] * 4, _COUNT)
+_PEAKS = (_POINTER, _COUNT, ctypes.c_int64, _COUNT, _POINTER, _POINTER, _COUNT)
 _DTYPES = {torch.float32: (), torch.bfloat16: ("-DBF16",)}
 
 Function = Callable[..., int]
 Tables = tuple[Tensor, Tensor]  # cosines and sines [..., T, R] in fp32, contiguous
 Pointers = tuple[int, int]  # where a layer's pages of keys and of values begin
 Where = tuple[Tensor, Tensor, Tensor]  # int32 table [rows, P], row [T], position [T]
+
+
+class _Model(ctypes.Structure):
+    """`Model` of decode.c."""
+
+    _fields_ = [
+        *((name, _POINTER) for name in ("embedding", "cosine", "sine", "layers")),
+        *((name, _POINTER) for name in ("norm", "norm_bias", "head", "head_bias")),
+        *((name, _COUNT) for name in ("count", "size", "inner", "outputs")),
+        ("eps", ctypes.c_float),
+    ]
 
 
 class _Layer(ctypes.Structure):
@@ -168,49 +180,75 @@ def _layer(
 
 
 class Decoding:
-    """All layers of a body over the tokens of a step, by one call.
+    """A model over the tokens of a step, by one call: its body, and the head if it is a Product.
 
-    layers: each one's tensors in the order of `Weights` of decode.c, and where its pages begin.
+    layers: each one's tensors in the order of `Weights` of decode.c, and where its pages begin;
+    tables: cosines and sines of all places.
     """
 
     def __init__(
         self,
         decode: Function,
+        embedding_VD: Tensor,
         layers: Sequence[tuple[Sequence[Tensor], Pointers]],
+        norm: Sequence[Tensor],
+        head: Product | None,
+        tables: Tables,
         shape: tuple[int, int, int],
         inner: int,
         eps: float,
     ):
-        self._decode, self._shape, self._inner, self._eps = decode, shape, inner, eps
-        self._kept = [tensors for tensors, _ in layers]
+        self._decode, self._shape, self.head, self._inner = decode, shape, head, inner
         rows = [[*(one.data_ptr() for one in tensors), *pages] for tensors, pages in layers]
-        self._layers, self._room = torch.tensor(rows, dtype=torch.int64), torch.empty(0)
+        told = torch.tensor(rows, dtype=torch.int64)
+        ends = (head.weight, head.bias) if head else (None, None)
+        kept = embedding_VD, *tables, told, *norm, *ends
+        pointers = [0 if one is None else one.data_ptr() for one in kept]
+        self._kept, self._size, self._room = (kept, layers), embedding_VD.shape[1], torch.empty(0)
+        sizes = len(rows), self._size, inner, head.outputs if head else 0
+        self._model = _Model(*pointers, *sizes, eps)
+        self._turned = tables[0].shape[-1]
 
-    def __call__(self, x_TD: Tensor, tables: Tables, where: Where) -> None:
-        """The stream through the layers, in place."""
-        step, (rows, size) = _layer(self._shape, tables, where), x_TD.shape
+    def __call__(self, ids_T: Tensor, wanted_M: Tensor, where: Where) -> Tensor:
+        """The head's outputs [M, E] in fp32 of the wanted places, or their hidden states [M, D]."""
+        rows, places, size = len(ids_T), len(wanted_M), self._size
         heads, groups, channels = self._shape
-        each = size + 2 * (heads + groups) * channels + self._inner
+        each = 2 * size + 2 * (heads + groups) * channels + self._inner
         if self._room.numel() < rows * each:
-            self._room = x_TD.new_empty(rows * each)
+            self._room = torch.empty(rows * each, dtype=torch.bfloat16)
+        tables = torch.empty(2, rows, self._turned)
+        y_MD = torch.empty(places, size, dtype=torch.bfloat16)
+        outputs_ME = torch.empty(places, self.head.outputs if self.head else 0)
+        step = _layer(self._shape, (tables[0], tables[1]), where)
         self._decode(
-            x_TD.data_ptr(), self._layers.data_ptr(), len(self._layers), rows, size, self._inner,
-            self._eps, ctypes.byref(step), self._room.data_ptr(), torch.get_num_threads(),
+            ctypes.byref(self._model), ids_T.data_ptr(), rows, wanted_M.data_ptr(), places,
+            ctypes.byref(step), self._room.data_ptr(), y_MD.data_ptr(), outputs_ME.data_ptr(),
+            torch.get_num_threads(),
         )  # fmt: skip
+        return outputs_ME if self.head else y_MD
+
+    @classmethod
+    def made(cls, embedding_VD: Tensor, *rest: Any) -> "Decoding | None":
+        """Of a model in bf16 whose sizes are multiples of 16; None else, or where it cannot be."""
+        if embedding_VD.dtype != torch.bfloat16 or embedding_VD.shape[1] % PAGE_TOKENS:
+            return None
+        decode = _function("decode", "decode.c", _DECODE)
+        return None if decode is None else cls(decode, embedding_VD, *rest)
 
 
-def decoding(
-    layers: Sequence[tuple[Sequence[Tensor], Pointers]],
-    shape: tuple[int, int, int],
-    inner: int,
-    eps: float,
-) -> Decoding | None:
-    """The compiled layers, or None where they cannot be: in bf16, sizes multiples of 16."""
-    sizes = len(layers[0][0][0]), inner
-    if any(size % PAGE_TOKENS for size in sizes) or layers[0][0][0].dtype != torch.bfloat16:
-        return None
-    decode = _function("decode", "decode.c", _DECODE)
-    return None if decode is None else Decoding(decode, layers, shape, inner, eps)
+def peaks(logits_MV: Tensor) -> Tables:
+    """The most likely column [M] of each row, the first of equals; and its logsumexp [M]."""
+    width = logits_MV.shape[-1]
+    found = None
+    if logits_MV.is_cpu and logits_MV.dtype == torch.float32 and logits_MV.stride(-1) == 1:
+        found = _function("peaks", "peaks.c", _PEAKS)
+    if found is None:
+        return logits_MV.argmax(-1), logits_MV.logsumexp(-1)
+    rows, threads = len(logits_MV), torch.get_num_threads()
+    best_M, total_M = torch.empty(rows, dtype=torch.int64), torch.empty(rows)
+    at = logits_MV.data_ptr(), rows, logits_MV.stride(0), width
+    found(*at, best_M.data_ptr(), total_M.data_ptr(), threads)
+    return best_M, total_M
 
 
 @cache

@@ -17,12 +17,12 @@ from torch.nn import functional as F
 
 from flywright.errors import UserError
 from flywright.generate.cache import Paged, PagedCache
-from flywright.generate.native import MOST_ROWS, Decoding, Product, decoding
+from flywright.generate.native import MOST_ROWS, Decoding, Product
 from flywright.model.attention import Attend, Attention
 from flywright.model.decoder import Body
 from flywright.model.mlp import Mlp
 from flywright.model.norm import LayerNorm1P
-from flywright.model.rotary import rotate
+from flywright.model.rotary import rotary_tables, rotate
 
 LEAST_ROWS = 2  # one fp32 row alone goes another way, with another order of summation
 _DTYPES = (torch.float32, torch.bfloat16)
@@ -113,26 +113,28 @@ class Head(nn.Module):
 
     def __init__(self, weight_OI: Tensor, bias_O: Tensor | None = None):
         super().__init__()
-        self._dtype = weight_OI.dtype
+        self._dtype, self.own = weight_OI.dtype, None
         self._product = partial(F.linear, weight=weight_OI.detach(), bias=bias_O)
         if can_pack(weight_OI):
-            self._product = partial(PackedLinear(weight_OI, bias_O), wide=True)
+            linear = PackedLinear(weight_OI, bias_O)
+            self._product, self.own = partial(linear, wide=True), linear.own
 
     def forward(self, x_BI: Tensor) -> Tensor:
         """[..., I] -> [..., O]."""
         return self._product(x_BI.to(self._dtype))
 
 
-def one_call(body: Body, cache: PagedCache) -> Decoding | None:
-    """A packed body's layers by one call, or None: for layers as Nemotron has them, in bf16."""
+def one_call(body: Body, head: nn.Module | None, cache: PagedCache) -> Decoding | None:
+    """A packed model by one call, or None: for layers as Nemotron has them, in bf16."""
     layers = [_weights(layer) for layer in body.layers]
-    if cache.native is None or not layers:
-        return None
     placed = [(each, at) for each, at in zip(layers, cache.pointers, strict=False) if each]
-    if len(placed) < len(layers):
+    if cache.native is None or not layers or len(placed) < len(layers):
         return None
-    inner = body.layers[0].mlp.up_proj.own.outputs
-    return decoding(placed, cache.native.shape, inner, body.spec.norm_eps)
+    tables = rotary_tables(torch.arange(cache.context_length)[None], body.spec)
+    own, inner = getattr(head, "own", None), body.layers[0].mlp.up_proj.own.outputs
+    norm, shape = (body.norm.weight, body.norm.bias), cache.native.shape
+    parts = body.embed_tokens.weight, placed, norm, own, tables
+    return Decoding.made(*parts, shape, inner, body.spec.norm_eps)
 
 
 def _weights(layer: nn.Module) -> list[Tensor] | None:

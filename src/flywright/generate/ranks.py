@@ -43,7 +43,7 @@ class Part(Local):
 
     def __init__(self, over: "OverRanks", model: Decoder | RewardModel, cache: PagedCache):
         super().__init__(model, cache)
-        self.layers = None  # its layers' sums go over the ranks, or its body lacks an end
+        self.whole = None  # its layers' sums go over the ranks, or its body lacks an end
         ranks = over.ranks
         assert ranks.mesh is not None
         self._over, self._tp, self._pp = over, ranks.mesh["tp"], ranks.mesh["pp"]
@@ -187,5 +187,4 @@ class OverRanks:
         flat = torch.empty(3 * T + M + R * P, dtype=torch.int32)
         dist.broadcast(flat, group=self._orders, group_src=0)
         part = self._parts[number]
-        ids, row, position, table, wanted = flat.to(part.device).split([T, T, T, R * P, M])
-        return part, Step(ids.long(), row, position, table.view(R, P), wanted.long())
+        return part, Step.parted(flat.to(part.device), T, R, P)

@@ -21,7 +21,6 @@ from flywright.generate.pages import Pages
 from flywright.generate.scheduler import Request, Scheduler, wanted_of
 from flywright.generate.worker import Worker, settle
 from flywright.model import Decoder, RewardModel
-from flywright.model.rotary import rotary_tables
 
 STEP_TOKENS = 512  # of a step, at most: a long prompt is computed in pieces between other steps
 MOST_OUTPUTS = 1 << 24  # numbers that a step's head may make
@@ -53,25 +52,21 @@ class Local:
         self.least_rows = LEAST_ROWS if self.exact else 1
         self.pages, self.context_tokens = cache.pages, cache.context_length
         self._body, self._cache = packed(model.model, int8), cache
-        self.layers = one_call(self._body, cache)
-        if self.layers:
-            places = torch.arange(cache.context_length)
-            self._tables = [one[0, 0] for one in rotary_tables(places[None], model.spec)]
         if isinstance(head, nn.Linear):  # which the beginning of a cut model lacks
             head = Head(head.weight[:most_outputs], head.bias)
         self._head = head
+        self.whole = one_call(self._body, head, cache)
 
     def __call__(self, step: Step) -> Tensor:
         """Outputs [M, E] of the step's wanted places, and at least `least_rows` of them."""
+        if self.whole and len(step.ids) <= (MOST_ROWS or len(step.ids)):
+            where = step.table, step.row, step.position
+            made = self.whole(step.ids, step.wanted, where)
+            return made if self.whole.head else self._head(made)
         return self._read(step, self._through(step, step.ids))
 
     def _through(self, step: Step, x_T: Tensor) -> Tensor:
         """The body's output [T, D] for ids, or for what the layers before made of them."""
-        if self.layers and len(x_T) <= (MOST_ROWS or len(x_T)):
-            x_TD = self._body.embed_tokens(x_T)
-            cosine_TR, sine_TR = (one.index_select(0, step.position) for one in self._tables)
-            self.layers(x_TD, (cosine_TR, sine_TR), (step.table, step.row, step.position))
-            return self._body.norm(x_TD)
         return self._body(x_T[None], step.position[None], self._cache.attend(step))[0]
 
     def _read(self, step: Step, hidden_TD: Tensor) -> Tensor:
