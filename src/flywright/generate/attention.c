@@ -41,6 +41,10 @@ static inline T rounded(float real) { /* to nearest, ties to even */
     memcpy(&bits, &real, 4);
     return (T)((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);
 }
+static inline void put(vec real, T *to) { /* PAGE of them, rounded */
+    ivec bits = (ivec)real;
+    *(hvec *)to = __builtin_convertvector((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16, hvec);
+}
 static inline vec meet(vec sum, pack many, two few) { /* sum + many . few, of each lane */
 #ifdef __AVX512BF16__
     return (vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32(few), (__m512bh)many);
@@ -60,6 +64,7 @@ typedef vec pack;
 typedef float two;
 static inline float load1(T value) { return value; }
 static inline T rounded(float real) { return real; }
+static inline void put(vec real, T *to) { memcpy(to, &real, sizeof real); }
 static inline vec meet(vec sum, pack many, two few) { return sum + many * few; }
 static inline pack firsts(pack many) { return many; }
 #endif
@@ -134,17 +139,21 @@ static inline __attribute__((always_inline)) void scores(
         for (int page = 0; page < u; page++) *(vec *)(to + i * CHUNK + page * PAGE) = sums[i][page];
 }
 
-/* Weighted sums of n queries over a page's values, added to out [n][channels]: l lanes of it. */
+/* Weighted sums of n queries over pages' values, added to out [n][channels]: l lanes of it. The pages
+   of `soon` are fetched meanwhile. */
 static inline __attribute__((always_inline)) void weighted(
-    int n, int l, int channels, int keys, const T *weights, const T *const *v, int from,
-    float *out) {
+    int n, int l, int channels, int keys, const T *weights, const T *const *v,
+    const T *const *soon, int from, float *out) {
     vec sums[4][4];
     for (int i = 0; i < n; i++)
         for (int c = 0; c < l; c++) sums[i][c] = *(vec *)(out + i * channels + from + c * PAGE);
     for (int key = 0; key < keys; key += PAIR) {
         const T *value = v[key / PAGE] + key % PAGE * channels + from * PAIR;
         pack values[4];
-        for (int c = 0; c < l; c++) values[c] = packed(value + c * PAGE * PAIR);
+        for (int c = 0; c < l; c++) {
+            values[c] = packed(value + c * PAGE * PAIR);
+            __builtin_prefetch(soon[key / PAGE] + (value - v[key / PAGE]) + c * PAGE * PAIR, 0, 2);
+        }
         if (key + PAIR > keys) /* what lies behind the last key is anybody's */
             for (int c = 0; c < l; c++) values[c] = firsts(values[c]);
         for (int i = 0; i < n; i++)
@@ -177,7 +186,7 @@ static void soften(float *score, int keys, int seen, int channels, float *most, 
     for (int at = 0; at < keys; at += PAGE) {
         vec p = exponential(*(vec *)(score + at) - peak);
         sums += p;
-        for (int lane = 0; lane < PAGE; lane++) weights[at + lane] = rounded(p[lane]);
+        put(p, weights + at);
     }
     float kept = exponential(all(*most - peak))[0];
     *total = *total * kept + sum(sums);
@@ -186,24 +195,44 @@ static void soften(float *score, int keys, int seen, int channels, float *most, 
         for (int c = 0; c < channels; c++) out[c] *= kept;
 }
 
-/* A tile of queries against the keys of their row. position[i]: the last key that i sees. */
-static void meeting(int queries, int channels, const T *q, const int32_t *position, int last,
-                    const T *k_pages, const T *v_pages, const int32_t *pages, int64_t page_stride,
-                    float *out) {
+/* The keys and values of a group that a row's queries meet: pages [last / PAGE + 1] of each, `stride`
+   apart. */
+typedef struct {
+    const T *keys, *values;
+    const int32_t *pages;
+    int64_t stride;
+    int last;
+} Met;
+
+/* `count` of the pages at `of` from token `first` on, or the last one where there are no more. */
+static inline void listed(const Met *met, const T *of, int first, int count, const T **to) {
+    int end = met->last / PAGE;
+    for (int page = 0; page < count; page++) {
+        int at = first / PAGE + page;
+        to[page] = of + met->pages[at < end ? at : end] * met->stride;
+    }
+}
+
+/* A tile of queries against the keys of their row. position[i]: the last key that i sees; `next` is
+   what this thread may meet next. */
+static void meeting(int queries, int channels, const T *q, const int32_t *position,
+                    const Met *met, const Met *next, float *out) {
     float score[TILE * CHUNK] __attribute__((aligned(64)));
     T weights[TILE * CHUNK] __attribute__((aligned(64)));
     float most[TILE], total[TILE];
-    const T *k[CHUNK / PAGE + 2], *v[CHUNK / PAGE];
+    const T *k[CHUNK / PAGE + 2], *v[CHUNK / PAGE], *soon[CHUNK / PAGE];
+    int last = met->last;
     for (int i = 0; i < queries; i++) most[i] = -INFINITY, total[i] = 0;
     memset(out, 0, sizeof(float) * queries * channels);
     for (int first = 0; first <= last; first += CHUNK) {
         int keys = last + 1 - first < CHUNK ? last + 1 - first : CHUNK;
         int full = (keys + PAGE - 1) / PAGE;
-        for (int page = 0; page < full; page++) {
-            k[page] = k_pages + pages[first / PAGE + page] * page_stride;
-            v[page] = v_pages + pages[first / PAGE + page] * page_stride;
-        }
-        k[full] = k[full + 1] = k[full - 1];
+        listed(met, met->keys, first, full + 2, k);
+        listed(met, met->values, first, full, v);
+        if (first + CHUNK <= last)
+            listed(met, met->keys, first + CHUNK, full, soon);
+        else
+            listed(next, next->keys, 0, full, soon);
         for (int base = 0; base < queries; base += 4) {
             int n = queries - base < 4 ? queries - base : 4, page = 0;
             const T *of = q + base * channels;
@@ -226,8 +255,8 @@ static void meeting(int queries, int channels, const T *q, const int32_t *positi
             const T *by = weights + base * CHUNK;
             float *to = out + base * channels;
             for (int c = 0; c < channels;) {
-#define FOUR(n) weighted(n, 4, channels, keys, by, v, c, to)
-#define LANE(n) weighted(n, 1, channels, keys, by, v, c, to)
+#define FOUR(n) weighted(n, 4, channels, keys, by, v, soon, c, to)
+#define LANE(n) weighted(n, 1, channels, keys, by, v, soon, c, to)
                 if (channels - c >= 4 * PAGE) {
                     WITH_QUERIES(n, FOUR)
                     c += 4 * PAGE;
@@ -291,13 +320,19 @@ static int at_once(const Layer *at) {
     return tokens > 0 ? tokens : 1;
 }
 
+/* What token n meets in group g. */
+static inline Met met_by(const Layer *at, int n, int g) {
+    int64_t size = (int64_t)at->channels * PAGE, from = g * size;
+    const int32_t *pages = at->table + (int64_t)at->row[n] * at->width;
+    return (Met){at->k_pages + from, at->v_pages + from, pages, at->groups * size, at->position[n]};
+}
+
 /* What the queries of tokens start .. end - 1 in group g get, whose keys are all stored. */
-static void answer(const Layer *at, int g, int start, int end) {
+static void answer(const Layer *at, int tokens, int g, int start, int end) {
     T queries[TILE * MOST];
     float said[TILE * MOST] __attribute__((aligned(64)));
     int32_t seen[TILE];
     int channels = at->channels, shared = at->heads / at->groups;
-    int64_t size = (int64_t)channels * PAGE;
     float scale = 1.0f / sqrtf((float)channels);
     for (int n = start, after; n < end; n = after) {
         for (after = n; after < end && at->row[after] == at->row[n]; after++)
@@ -310,13 +345,18 @@ static void answer(const Layer *at, int g, int start, int end) {
                         queries + i * channels);
             }
         int count = (after - n) * shared;
-        meeting(count, channels, queries, seen, at->position[after - 1], at->k_pages + g * size,
-             at->v_pages + g * size, at->table + (int64_t)at->row[n] * at->width,
-             at->groups * size, said);
+        Met met = met_by(at, after - 1, g), next = met;
+        if (after < end)
+            next = met_by(at, after, g);
+        else if (g + 1 < at->groups)
+            next = met_by(at, start, g + 1);
+        else if (end < tokens)
+            next = met_by(at, end, 0);
+        meeting(count, channels, queries, seen, &met, &next, said);
         for (int i = 0; i < count; i++) {
             int64_t head = (int64_t)(n + i / shared) * at->heads + g * shared + i % shared;
             T *to = at->out + head * channels;
-            for (int c = 0; c < channels; c++) to[c] = rounded(said[i * channels + c]);
+            for (int c = 0; c < channels; c += PAGE) put(*(vec *)(said + i * channels + c), to + c);
         }
     }
 }
@@ -332,7 +372,7 @@ static void layer(const Layer *at, int tokens) {
 #pragma omp for collapse(2) schedule(dynamic, together)
     for (int start = 0; start < tokens; start += most)
         for (int g = 0; g < at->groups; g++)
-            answer(at, g, start, start + most < tokens ? start + most : tokens);
+            answer(at, tokens, g, start, start + most < tokens ? start + most : tokens);
 }
 
 /* Rotates q and k, stores k and v of the new tokens, and attends with q into out. */
