@@ -19,33 +19,19 @@ from pathlib import Path
 import torch
 import transformers
 from recording import RESULTS, row, write_result
+from serve_models import nemotron
 
 from flywright.model import Decoder, load, save
 from flywright.model.logprobs import token_logprobs
 from flywright.spec import ModelSpec
 
-SIZES = {  # hidden, layers, heads, kv heads, head dimension, ffn, vocabulary; rows x tokens
-    "6M": ((256, 6, 8, 2, 32, 1024, 4096), (4, 512)),
-    "60M": ((640, 10, 10, 2, 64, 2560, 16384), (4, 512)),
-    "300M": ((1280, 16, 20, 4, 64, 5120, 16384), (2, 512)),
-    "1B": ((2048, 20, 16, 4, 128, 8192, 32768), (8, 2048)),
+SIZES = {  # hidden, layers, heads, kv heads, ffn, vocabulary, head dimension; rows x tokens
+    "6M": ((256, 6, 8, 2, 1024, 4096, 32), (4, 512)),
+    "60M": ((640, 10, 10, 2, 2560, 16384, 64), (4, 512)),
+    "300M": ((1280, 16, 20, 4, 5120, 16384, 64), (2, 512)),
+    "1B": ((2048, 20, 16, 4, 8192, 32768, 128), (8, 2048)),
 }
 Run = Callable[[], None]
-
-
-def spec_of(size: str) -> ModelSpec:
-    """The Nemotron shape behind a size."""
-    hidden, layers, heads, kv_heads, head_dim, ffn, vocabulary = SIZES[size][0]
-    return ModelSpec(
-        vocab_size=vocabulary,
-        hidden_size=hidden,
-        layers=layers,
-        heads=heads,
-        kv_heads=kv_heads,
-        head_dim=head_dim,
-        ffn_size=ffn,
-        context_length=2048,
-    )
 
 
 def our_loss(model: Decoder, ids_BT: torch.Tensor) -> torch.Tensor:
@@ -127,7 +113,8 @@ def gemm_seconds(spec: ModelSpec, tokens: int, dtype: torch.dtype, device: str) 
 
 def measure(size: str, precision: str, repeats: int, device: str) -> list[dict]:
     """Rows of one size and precision."""
-    spec, (rows, length) = spec_of(size), SIZES[size][1]
+    shape, (rows, length) = SIZES[size]
+    spec = nemotron(*shape, context=2048)
     ids_BT = torch.randint(
         spec.vocab_size, (rows, length), generator=torch.Generator().manual_seed(0)
     )

@@ -10,7 +10,7 @@
     cmake --build BUILD --target llama-server          # a quarter of an hour on two cores
     python -m venv LLAMA && CMAKE_ARGS=-DLLAMA_BUILD=OFF LLAMA/bin/pip install llama-cpp-python
 
-    python benchmarks/serve.py --sizes 30m,120m,500m --peers transformers,vllm,llama
+    python benchmarks/serve.py --sizes 30m --peers transformers,vllm,llama    # then 120m, 500m
         --vllm-python VLLM/bin/python --llama-python LLAMA/bin/python
         --llama-source SOURCE --llama-bin BUILD/bin --work FOLDER
 
@@ -23,8 +23,8 @@ count. GNU's OpenMP waits passively or not, whichever was faster for that engine
 Tokens a second: answer tokens over the wall time of the whole batch, prompts included. First token:
 the wall time of the same batch asked for one token. Memory: the process's peak of resident memory
 in that run (vLLM reserves its cache at once: the 1 GiB that is the least it can be told). A peer
-that is missing or fails is told in the notes of its size and left out. The result file keeps the
-sizes that are not measured now.
+that is missing or fails is told in the notes of its size and left out. Each size is written when it
+is measured; the result file keeps the sizes that are not measured now.
 """
 
 import argparse
@@ -60,11 +60,8 @@ AIMS = {  # of the ratio of tokens a second: (contest, peer's kind) -> at least
     ("batch 8", "llama-server"): 1.0,
 }
 JUDGED_TOKENS = 32
-QUICK = (
-    "5m",
-    "30m",
-    "120m",
-)  # of 500m, vLLM's default mode only, and no scores: half an hour a run
+SCORED = ("5m", "30m", "120m")
+MANY = 8  # of more requests, the first token is measured once, and not of Q8_0: minutes each
 TUNED = ("flywright", "transformers", "llama-python", "llama-server")  # vLLM brings its own OpenMP
 Row = dict[str, Any]
 
@@ -113,8 +110,9 @@ class Contest:
         first = prompts.command(tuple((length, 1) for length, _ in self.lengths))
         for side in tuple(self.sides):
             said = self._ask(side, whole)
-            began = None if ragged or not said else self._ask(side, first)
-            if said and (began or ragged):
+            once = len(self.lengths) > MANY and side.name in self.found
+            began = None if ragged or once or not said else self._ask(side, first)
+            if said and (began or ragged or once):
                 more = {"first": began["seconds"]} if began else {}
                 said |= {"prompts": whole["prompts"], **more}
                 self.found.setdefault(side.name, []).append(said)
@@ -140,7 +138,7 @@ class Contest:
 
     def median(self, name: str, of: str) -> float:
         """The median of what a side measured."""
-        return statistics.median(one[of] for one in self.found[name])
+        return statistics.median(one[of] for one in self.found[name] if of in one)
 
     def speed(self, name: str) -> float:
         """Answer tokens a second, over the whole."""
@@ -167,7 +165,7 @@ class Contest:
             yield row(f"{self.what}, peak memory", *size, peer, "MiB", less_is_better=True)
 
     def _aim(self, side: Side) -> float | None:
-        if side.how == "continuous" or " q8" in side.name or "-q8" in side.name:
+        if side.how == "continuous" or "-q8" in side.name:
             return None
         plain = "ragged" if "ragged" in self.what else "together"
         return AIMS.get((self.what, side.worker.kind)) or AIMS.get((plain, side.worker.kind))
@@ -260,20 +258,20 @@ class Size:
             raise SystemExit(self.notes[-1])
         hf = self.start("transformers") if "transformers" in asked else None
         batching = self.continuous() if hf and self.size == self.args.sizes[0] else None
-        others: list[Worker | None] = []
-        if "vllm" in asked:
-            modes = (False, True) if self.size in QUICK else (False,)
-            others = [self.start("vllm", self.args.vllm_python, eager=mode) for mode in modes]
-        others += self.llamas() if "llama" in asked else []
-        peers = [worker for worker in others if worker]
+        vllm = self.start("vllm", self.args.vllm_python) if "vllm" in asked else None
+        llamas = self.llamas() if "llama" in asked else []
+        peers = [*([vllm] if vllm else []), *llamas]
+        servers = [one for one in peers if one.kind != "llama-python"]
+        plain = [one for one in servers if "q8" not in one.name]
         found = []
         for batch in BATCHES[self.size]:
             sides = [Side(ours), *([Side(hf)] if hf else [])]
             sides += [Side(batching, "continuous")] if batching and batch > 1 else []
-            sides += [Side(one) for one in peers if batch == 1 or one.kind != "llama-python"]
+            others = peers if batch == 1 else servers if batch <= MANY else plain
+            sides += [Side(one) for one in others]
             found.append(Contest(f"batch {batch}", ((PROMPT, ANSWER),) * batch, sides))
         sides = [Side(ours), *([Side(hf, "one_by_one")] if hf else [])]
-        sides += [Side(one) for one in peers if one.kind != "llama-python"]
+        sides += [Side(one) for one in plain]
         return [*found, Contest("8 ragged requests", RAGGED, sides)]
 
     def continuous(self) -> Worker | None:
@@ -330,6 +328,7 @@ class Size:
             limit = speed * 1e9 / read
             what = "batch 1, tokens a second after the first"
             one = row(what, decoded, limit, peer, "tokens/s")
+            print(f"  {what}: {decoded:.0f}, {peer}: {limit:.0f}", flush=True)
             aimed = how == "mv" and self.size in ("120m", "500m")
             found.append({**one, "aim": 0.6} if aimed else one)
         return found
@@ -361,7 +360,7 @@ class Size:
 
     def scores(self) -> list[Row]:
         """Ratings and log-probabilities beside naive loops."""
-        if self.size not in QUICK:
+        if self.size not in SCORED:
             return []
         text = self.prompts.text
         with self.stack:

@@ -29,16 +29,23 @@ SHAPES = {  # hidden, layers, heads, kv heads, ffn, vocabulary
 
 def spec_of(size: str) -> ModelSpec:
     """The Nemotron shape behind a size."""
-    hidden, layers, heads, kv_heads, ffn, vocabulary = SHAPES[size]
+    return nemotron(*SHAPES[size])
+
+
+def nemotron(
+    hidden: int, layers: int, heads: int, kv_heads: int, ffn: int, vocabulary: int,
+    head_dim: int = 64, context: int = 1024,
+) -> ModelSpec:  # fmt: skip
+    """A shape from its numbers."""
     return ModelSpec(
         vocab_size=vocabulary,
         hidden_size=hidden,
         layers=layers,
         heads=heads,
         kv_heads=kv_heads,
-        head_dim=64,
+        head_dim=head_dim,
         ffn_size=ffn,
-        context_length=1024,
+        context_length=context,
     )
 
 

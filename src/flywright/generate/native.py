@@ -1,4 +1,4 @@
-"""The C of this room (`attention.c`, `decode.c`, `peaks.c`), compiled once for this machine, by ctypes.
+"""The C of this room (`*.c`), compiled once for this machine, by ctypes.
 
 Where there is no compiler, or the processor lacks what they need, there is None, and torch's
 operations take their place: `cache.gathered`, packed products and a body's modules, the slow

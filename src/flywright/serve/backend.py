@@ -139,6 +139,10 @@ class Backend:
         texts = [prompt] if isinstance(prompt, str) else [m.content for m in prompt.messages]
         fits(sum(map(len, texts)) // self._longest_piece, wanted, context, "at least ")
 
+    def put(self, prompt: Prompt, ids: list[int]) -> Prompt:
+        """The prompt as the completer is asked: a Reader takes its ids, encoded once."""
+        return tuple(ids) if self.reads else prompt
+
     @cached_property
     def _longest_piece(self) -> int:
         return max(len(self.tokenizer.piece(i)) for i in range(self.tokenizer.vocab_size))

@@ -169,7 +169,8 @@ def asks_of(
         if room < sampling.max_tokens:
             log.warning("tokens_to_generate %d clipped to %d: context", sampling.max_tokens, room)
         least = min(sampling.min_tokens, room)
-        asks.append((prompt, replace(sampling, max_tokens=room, min_tokens=least, seed=seed)))
+        own = replace(sampling, max_tokens=room, min_tokens=least, seed=seed)
+        asks.append((backend.put(prompt, ids), own))
     return known, asks
 
 

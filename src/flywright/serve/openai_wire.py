@@ -113,7 +113,8 @@ class Order:
             room = backend.settings.context_tokens - len(one)
             most = min(backend.settings.default_max_tokens, room) if wanted is None else wanted
             sampling = asked.sampling(backend, most)
-            asks += [(prompt, sampling.with_seed(next(seeds))) for _ in range(drawn)]
+            put = backend.put(prompt, one)
+            asks += [(put, sampling.with_seed(next(seeds))) for _ in range(drawn)]
         order = cls(backend, asked, prompts, ids, asks)
         if asked.top is not None:
             tokens = sum(how.max_tokens for _, how in asks) + order.echo * order.read * drawn

@@ -49,8 +49,7 @@ class Speller:
         piece = self._tokenizer.piece(token)
         if token in self._tokenizer.control_ids:
             return piece, piece.encode()
-        if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
-            raw = bytes.fromhex(piece[3:5])
+        if raw := self._tokenizer.byte(token):
             return (raw.decode() if raw < b"\x80" else piece), raw
         text = self._tokenizer.decode([*self._anchor, token]).removeprefix(self._before)
         return (piece, None) if "\ufffd" in text else (text, text.encode())

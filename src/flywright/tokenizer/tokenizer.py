@@ -73,6 +73,12 @@ class Tokenizer:
         """The piece behind an id, as the vocabulary writes it (U+2581 is a space in ours)."""
         return self._codec.piece(token_id)
 
+    def byte(self, token_id: int) -> bytes:
+        """The byte that a piece like `<0xE6>` names; empty for every other piece."""
+        piece = self.piece(token_id)
+        named = len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">")
+        return bytes.fromhex(piece[3:5]) if named else b""
+
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """Train on texts (SPEC 1.4): BPE, digits split, whitespace kept, bytes for the unknown.
