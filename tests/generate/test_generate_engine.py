@@ -416,7 +416,7 @@ def test_guesses_save_steps_and_change_nothing(decoder, tokenizer):
 
 def test_int8_weights_are_near_and_do_not_depend_on_the_batch(decoder, tokenizer):
     exact = Engine(decoder, tokenizer).generate(["ban bel cut"], 1)[0]
-    engine = Engine(decoder, tokenizer, int8=True)
+    engine = Engine(decoder, tokenizer, dtype=torch.bfloat16, int8=True)
     prompts = ["ban bel cut", "dob", "nut " * 9]
     together = engine.generate(prompts, 20)
     assert together[0].logprobs[0] == pytest.approx(exact.logprobs[0], abs=0.1)

@@ -4,9 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from flywright.errors import UserError
 from flywright.generate import native
 from flywright.generate.cache import PagedCache, Step, gathered
-from flywright.generate.packed import Int8Linear, PackedLinear
+from flywright.generate.packed import PackedLinear
 from flywright.generate.runner import Local
 from flywright.model import Decoder
 from flywright.spec import ModelSpec
@@ -47,20 +48,26 @@ def test_attention_to_pages_is_that_of_gathered_ones(dtype, heads, groups, chann
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_packed_products_are_torchs(rows, with_bias, dtype):
     chance = torch.Generator().manual_seed(rows)
-    weight = torch.randn(48, 64, generator=chance).to(dtype)
-    bias = torch.randn(48, generator=chance).to(dtype) if with_bias else None
+    weight = torch.randn(50, 64, generator=chance).to(dtype)
+    bias = torch.randn(50, generator=chance).to(dtype) if with_bias else None
     x = torch.randn(1, rows, 64, generator=chance).to(dtype)
     expected = F.linear(x.float(), weight.float(), None if bias is None else bias.float())
     near = 1e-4 if dtype == torch.float32 else 0.15
     assert torch.allclose(PackedLinear(weight, bias)(x).float(), expected, atol=near)
-    eight = Int8Linear(weight, bias)(x).float()
-    assert float((eight - expected).norm() / expected.norm()) < 0.03
-    alone = Int8Linear(weight, bias)(x[:, :1])
-    assert torch.equal(alone[:, 0], eight.to(dtype)[:, 0])
+    if dtype == torch.float32:
+        with pytest.raises(UserError, match="bf16"):
+            PackedLinear(weight, bias, int8=True)
+        return
+    for int8, most in ((True, 0.02), (False, 0.004)):
+        linear = PackedLinear(weight, bias, int8)
+        wide, alone = linear(x, wide=True), linear(x[:, :1], wide=True)
+        assert 0 < float((wide - expected).norm() / expected.norm()) < most
+        assert torch.equal(alone[:, 0], wide[:, 0])
 
 
+@pytest.mark.parametrize("int8", [False, True])
 @pytest.mark.parametrize("rows", [1, 2])
-def test_a_model_by_one_call_is_its_modules(rows):
+def test_a_model_by_one_call_is_its_modules(rows, int8):
     spec = ModelSpec(
         vocab_size=64, hidden_size=64, layers=3, heads=6, kv_heads=2, head_dim=32, ffn_size=96,
         context_length=128, rotary_fraction=0.5,
@@ -71,7 +78,7 @@ def test_a_model_by_one_call_is_its_modules(rows):
         torch.nn.init.normal_(norm.weight, generator=torch.Generator().manual_seed(number))
         torch.nn.init.normal_(norm.bias, generator=torch.Generator().manual_seed(9 + number))
     cache = PagedCache(spec, 2, torch.bfloat16, torch.device("cpu"))
-    local = Local(model, cache)
+    local = Local(model, cache, int8=int8)
     assert local.whole is not None and local.whole.head is not None
     chance = torch.Generator().manual_seed(rows)
     ids = torch.randint(64, (2, 40), generator=chance).int()

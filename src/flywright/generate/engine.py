@@ -64,7 +64,7 @@ class Engine(Asking):
     shorter: `context_tokens` says how long it is. `dtype` decodes in another precision than the
     model's own; where the same answers are promised, that is float32.
     `guesses`: so many tokens are guessed from what the text said before, and drawn in one step.
-    `int8`: the layers' weights and what they are multiplied with are rounded to 8 bits.
+    `int8`: a bf16 model's layers, and what they are multiplied with, are rounded to 8 bits.
 
     A completion's `logprobs` are the model's own: natural log-softmax in fp32 of the untempered,
     uncut logits at each generated token, the end token included. Greedily an answer is that of

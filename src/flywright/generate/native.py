@@ -29,7 +29,7 @@ _FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fopenmp", "-shared", "-fPIC")
 _HARD = 2  # omp_pause_hard
 _PANEL = 32  # of decode.c
 _POINTER, _COUNT = ctypes.c_void_p, ctypes.c_int
-_LINEAR = (*[_POINTER] * 4, *[_COUNT] * 5)
+_LINEAR = (*[_POINTER] * 4, *[_COUNT] * 4, _POINTER, _COUNT)
 _DECODE = (_POINTER, _POINTER, _COUNT, _POINTER, _COUNT, *[_POINTER] * 4, _COUNT)
 _PEAKS = (_POINTER, _COUNT, ctypes.c_int64, _COUNT, _POINTER, _POINTER, _COUNT)
 _DTYPES = {torch.float32: (), torch.bfloat16: ("-DBF16",)}
@@ -45,7 +45,9 @@ class _Model(ctypes.Structure):
 
     _fields_ = [
         *((name, _POINTER) for name in ("embedding", "cosine", "sine", "layers")),
-        *((name, _POINTER) for name in ("norm", "norm_bias", "head", "head_bias")),
+        *((name, _POINTER) for name in ("norm", "norm_bias")),
+        ("head", _POINTER * 3),
+        ("head_bias", _POINTER),
         *((name, _COUNT) for name in ("count", "size", "inner", "outputs")),
         ("eps", ctypes.c_float),
     ]
@@ -85,32 +87,51 @@ def compiled(dtype: torch.dtype, heads: int, groups: int, channels: int) -> "Com
 
 
 class Product:
-    """y = x W^T + b in bf16, of a weight [O, I] packed as decode.c reads it: `made` makes one."""
+    """y = x W^T + b in bf16, of a weight [O, I] packed as decode.c reads it: `made` makes one.
 
-    def __init__(self, linear: Function, weight_OI: Tensor, bias_O: Tensor | None):
+    In int8 each output has a scale, and each row of x; their sums are exact.
+    """
+
+    def __init__(self, linear: Function, weight_OI: Tensor, bias_O: Tensor | None, int8: bool):
         self.outputs, self.inputs = weight_OI.shape
-        padded_OI = F.pad(weight_OI, (0, 0, 0, -self.outputs % _PANEL))
-        panels = padded_OI.unflatten(0, (-1, _PANEL)).unflatten(2, (-1, 2))
-        self.weight, self.bias = panels.transpose(1, 2).contiguous(), bias_O
-        self._linear = linear
-        self._fixed = self.weight.data_ptr(), 0 if bias_O is None else bias_O.data_ptr()
+        self.bias, self.int8, self._linear = bias_O, int8, linear
+        weight_OI = F.pad(weight_OI, (0, 0, 0, -self.outputs % _PANEL))
+        self.matrix: list[Tensor | None] = [None, None, None]  # `Matrix` of decode.c
+        if int8:
+            scale_O = weight_OI.float().abs().amax(1).clamp_min(1e-12) / 127
+            weight_OI = (weight_OI.float() / scale_O[:, None]).round().to(torch.int8)
+            self.matrix[1:] = scale_O, weight_OI.sum(1).mul(-128).int()
+        panels = weight_OI.unflatten(0, (-1, _PANEL)).unflatten(2, (-1, 4 if int8 else 2))
+        self.matrix[0] = panels.transpose(1, 2).contiguous()
+        self._told = (_POINTER * 3)(*pointers(self.matrix))
 
     def __call__(self, x_BI: Tensor, wide: bool = False) -> Tensor:
         """[..., I] -> [..., O] in bf16; `wide`: in fp32, not rounded."""
         x_BI, dtype = x_BI.contiguous(), torch.float32 if wide else torch.bfloat16
         y_BO = x_BI.new_empty(*x_BI.shape[:-1], self.outputs, dtype=dtype)
-        sizes = x_BI.numel() // self.inputs, self.inputs, self.outputs
-        threads = torch.get_num_threads()
-        self._linear(x_BI.data_ptr(), *self._fixed, y_BO.data_ptr(), *sizes, wide, threads)
+        rows = x_BI.numel() // self.inputs
+        room = torch.empty(rows * (self.inputs + 4) if self.int8 else 0, dtype=torch.uint8)
+        self._linear(
+            x_BI.data_ptr(), self._told, *pointers([self.bias, y_BO]), rows, self.inputs,
+            self.outputs, wide, room.data_ptr(), torch.get_num_threads(),
+        )  # fmt: skip
         return y_BO
 
     @classmethod
-    def made(cls, weight_OI: Tensor, bias_O: Tensor | None) -> "Product | None":
-        """Of a weight in bf16 with an even number of inputs; else, or where it cannot be, None."""
-        if weight_OI.dtype != torch.bfloat16 or weight_OI.shape[1] % 2:
+    def made(
+        cls, weight_OI: Tensor, bias_O: Tensor | None, int8: bool = False
+    ) -> "Product | None":
+        """Of a weight in bf16 whose inputs make whole pairs (int8: sixteens); else, or where it
+        cannot be, None."""
+        if weight_OI.dtype != torch.bfloat16 or weight_OI.shape[1] % (16 if int8 else 2):
             return None
         linear = _function("linear", "decode.c", _LINEAR)
-        return None if linear is None else cls(linear, weight_OI.detach(), bias_O)
+        return None if linear is None else cls(linear, weight_OI.detach(), bias_O, int8)
+
+
+def pointers(tensors: Sequence[Tensor | None]) -> list[int]:
+    """Where each begins; 0 for none."""
+    return [0 if one is None else one.data_ptr() for one in tensors]
 
 
 class Compiled:
@@ -190,7 +211,7 @@ class Decoding:
         self,
         decode: Function,
         embedding_VD: Tensor,
-        layers: Sequence[tuple[Sequence[Tensor], Pointers]],
+        layers: Sequence[tuple[Sequence[Tensor | None], Pointers]],
         norm: Sequence[Tensor],
         head: Product | None,
         tables: Tables,
@@ -199,14 +220,13 @@ class Decoding:
         eps: float,
     ):
         self._decode, self._shape, self.head, self._inner = decode, shape, head, inner
-        rows = [[*(one.data_ptr() for one in tensors), *pages] for tensors, pages in layers]
+        rows = [[*pointers(tensors), *pages] for tensors, pages in layers]
         told = torch.tensor(rows, dtype=torch.int64)
-        ends = (head.weight, head.bias) if head else (None, None)
-        kept = embedding_VD, *tables, told, *norm, *ends
-        pointers = [0 if one is None else one.data_ptr() for one in kept]
+        kept, last = (embedding_VD, *tables, told, *norm), head.matrix if head else []
         self._kept, self._size, self._room = (kept, layers), embedding_VD.shape[1], torch.empty(0)
         sizes = len(rows), self._size, inner, head.outputs if head else 0
-        self._model = _Model(*pointers, *sizes, eps)
+        ends = (_POINTER * 3)(*pointers(last)), *pointers([head.bias if head else None])
+        self._model = _Model(*pointers(kept), *ends, *sizes, eps)
         self._turned = tables[0].shape[-1]
 
     def __call__(self, ids_T: Tensor, wanted_M: Tensor, where: Where) -> Tensor:
@@ -214,6 +234,7 @@ class Decoding:
         rows, places, size = len(ids_T), len(wanted_M), self._size
         heads, groups, channels = self._shape
         each = 2 * size + 2 * (heads + groups) * channels + self._inner
+        each += max(size, heads * channels, self._inner) // 2 + 2  # x in 8 bits, and its scales
         if self._room.numel() < rows * each:
             self._room = torch.empty(rows * each, dtype=torch.bfloat16)
         tables = torch.empty(2, rows, self._turned)

@@ -8,6 +8,7 @@ Shapes: B rows, I inputs, O outputs.
 """
 
 import copy
+from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
@@ -30,14 +31,20 @@ AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
 class PackedLinear(nn.Module):
-    """y = x W^T + b, of a weight that stays reordered: by our own product where it is faster."""
+    """y = x W^T + b, of a weight that stays reordered: by our own product where it is faster.
 
-    def __init__(self, weight_OI: Tensor, bias_O: Tensor | None = None):
+    `int8`: half the bytes of bf16 (benchmarks/engine.py says how much that is worth). Raises
+    UserError where there is no such product.
+    """
+
+    def __init__(self, weight_OI: Tensor, bias_O: Tensor | None = None, int8: bool = False):
         super().__init__()
         self.bias = None if bias_O is None else bias_O.detach()
         weight_OI = weight_OI.detach()
-        self.own, self._theirs = Product.made(weight_OI, self.bias), None
-        if self.own is None or MOST_ROWS:
+        self.own, self._theirs = Product.made(weight_OI, self.bias, int8), None
+        if int8 and self.own is None:
+            raise UserError("int8 weights: of a model in bf16, on a CPU that has AVX512-BF16")
+        if self.own is None or MOST_ROWS and not int8:
             weight_OI = weight_OI.contiguous()
             self._theirs = torch.ops.mkldnn._reorder_linear_weight(weight_OI, 16)
 
@@ -49,39 +56,10 @@ class PackedLinear(nn.Module):
         return torch.ops.mkldnn._linear_pointwise(x_BI, self._theirs, self.bias, "none", [], "")
 
 
-class Int8Linear(nn.Module):
-    """The same of a weight in int8, a scale for each output; each row of x in int8 with its own.
-
-    Half the bytes, and integer products where the processor has them (benchmarks/engine.py says
-    how much that is worth, benchmarks/fp8.py what it costs). The sums are exact.
-    """
-
-    def __init__(self, weight_OI: Tensor, bias_O: Tensor | None = None):
-        super().__init__()
-        weight_OI = weight_OI.detach().float()
-        self._scale_O = weight_OI.abs().amax(1).clamp_min(1e-12) / 127
-        rounded = (weight_OI / self._scale_O[:, None]).round().to(torch.int8)
-        self._weight = torch.ops.onednn.qlinear_prepack(rounded, None)
-        self._zero_O = torch.zeros(len(weight_OI), dtype=torch.int32)
-        self._bias = None if bias_O is None else bias_O.detach()
-
-    def forward(self, x_BI: Tensor) -> Tensor:
-        """[..., I] -> [..., O], in x's dtype."""
-        rows_BI = x_BI.reshape(-1, x_BI.shape[-1])
-        scale_B1 = rows_BI.abs().amax(-1, keepdim=True).float().clamp_min(1e-12) / 127
-        whole_BI = (rows_BI / scale_B1).round_().add_(128).to(torch.uint8)
-        y_BO = torch.ops.onednn.qlinear_pointwise(
-            whole_BI, 1.0, 128, self._weight, self._scale_O, self._zero_O, None,
-            1.0, 0, torch.float32, "none", [], "",
-        )  # fmt: skip
-        y_BO = y_BO.mul_(scale_B1).to(x_BI.dtype).unflatten(0, x_BI.shape[:-1])
-        return y_BO if self._bias is None else y_BO + self._bias
-
-
 class PackedAttention(nn.Module):
     """`Attention` with one product for queries, keys and values, which the cache rotates itself."""
 
-    def __init__(self, plain: Attention, linear: type[nn.Module]):
+    def __init__(self, plain: Attention, linear: Callable[..., nn.Module]):
         super().__init__()
         parts = plain.q_proj, plain.k_proj, plain.v_proj
         biases: list[Tensor] = [one.bias for one in parts if one.bias is not None]
@@ -137,7 +115,7 @@ def one_call(body: Body, head: nn.Module | None, cache: PagedCache) -> Decoding 
     return Decoding.made(*parts, shape, inner, body.spec.norm_eps)
 
 
-def _weights(layer: nn.Module) -> list[Tensor] | None:
+def _weights(layer: nn.Module) -> list[Tensor | None] | None:
     """A layer's tensors as `decode.c` takes them, or None if it is not as Nemotron's."""
     attention, mlp = layer.self_attn, layer.mlp
     first, second = layer.input_layernorm, layer.post_attention_layernorm
@@ -145,12 +123,12 @@ def _weights(layer: nn.Module) -> list[Tensor] | None:
         return None
     linears = [attention.qkv, attention.o_proj, mlp.up_proj, mlp.down_proj]
     owns = [p.own for p in linears if isinstance(p, PackedLinear) and p.bias is None]
-    weights = [own.weight for own in owns if own]
-    if attention.normed or len(weights) < len(linears) or not isinstance(first, nn.LayerNorm):
+    matrices = [own.matrix for own in owns if own]
+    if attention.normed or len(matrices) < len(linears) or not isinstance(first, nn.LayerNorm):
         return None
     assert isinstance(second, nn.LayerNorm)
-    qkv, o, *of_mlp = weights
-    return [first.weight, first.bias, qkv, o, second.weight, second.bias, *of_mlp]
+    norms = first.weight, first.bias, second.weight, second.bias
+    return [*norms, *(part for matrix in matrices for part in matrix)]
 
 
 def can_pack(weight: Tensor) -> bool:
@@ -164,13 +142,13 @@ def packed(model: AnyModule, int8: bool = False) -> AnyModule:
     Raises UserError where there are no int8 products for it.
     """
     if int8 and not can_pack(next(model.parameters())):
-        raise UserError("int8 weights: on a CPU, of a model in float32 or bfloat16")
+        raise UserError("int8 weights: on a CPU")
     twin = copy.deepcopy(model, {id(p): p for p in model.parameters()})
-    _pack_within(twin, Int8Linear if int8 else PackedLinear)
+    _pack_within(twin, partial(PackedLinear, int8=int8))
     return twin
 
 
-def _pack_within(parent: nn.Module, linear: type[nn.Module]) -> None:
+def _pack_within(parent: nn.Module, linear: Callable[..., nn.Module]) -> None:
     for name, child in parent.named_children():
         if isinstance(child, Attention) and can_pack(child.q_proj.weight):
             setattr(parent, name, PackedAttention(child, linear))
