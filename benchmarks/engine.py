@@ -1,4 +1,4 @@
-"""The engine's parts beside their slow twins: decoding, attention, products, shared beginnings.
+"""The engine's parts beside their slow twins: decoding, attention, products, whole steps, draws.
 
     python benchmarks/engine.py [--out benchmarks/results/engine.json]
 
@@ -9,6 +9,7 @@ takes turns; the medians count. Only a machine that does nothing else gives numb
 """
 
 import argparse
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,9 +20,9 @@ import torch
 import torch.nn.functional as F
 from recording import RESULTS, row, write_result
 
-from flywright.generate import Engine
+from flywright.generate import Engine, native
 from flywright.generate.cache import PagedCache, Step, gathered
-from flywright.generate.packed import Int8Linear, PackedLinear
+from flywright.generate.packed import PackedLinear
 from flywright.generate.runner import Local
 from flywright.model import Decoder
 from flywright.spec import ModelSpec
@@ -126,8 +127,8 @@ def products(rows: int, dtype: torch.dtype, int8: bool, turns: int) -> dict:
     packs = [PackedLinear(weight) for weight in weights]
     x = torch.randn(rows, 768).to(dtype)
     if int8:
-        wholes = [Int8Linear(weight) for weight in weights]
-        pair = [lambda: [one(x) for one in wholes], lambda: [one(x) for one in packs]]
+        eights = [PackedLinear(weight, int8=True) for weight in weights]
+        pair = [lambda: [one(x) for one in eights], lambda: [one(x) for one in packs]]
     else:
         pair = [lambda: [one(x) for one in packs], lambda: [F.linear(x, one) for one in weights]]
     ours, theirs = in_turns(*pair, turns)
@@ -136,23 +137,35 @@ def products(rows: int, dtype: torch.dtype, int8: bool, turns: int) -> dict:
     return row(what, ours * 1e3, theirs * 1e3, f"{peer} product", "ms", True)
 
 
-def layers(rows: int, turns: int) -> dict:
+def one_call(rows: int, int8: bool, turns: int) -> dict:
     """Twelve layers of 768 over the next token of each of some rows, by one call and by modules."""
     spec = ModelSpec(
-        vocab_size=8, hidden_size=768, layers=12, heads=12, kv_heads=4, head_dim=64,
+        vocab_size=8192, hidden_size=768, layers=12, heads=12, kv_heads=4, head_dim=64,
         ffn_size=3072, context_length=256, rotary_fraction=0.5,
     )  # fmt: skip
-    model = Decoder(spec, seed=0).bfloat16()
-    cache = PagedCache(spec, rows, torch.bfloat16, torch.device("cpu"))
-    local, twin = Local(model, cache), Local(model, cache)
-    assert local.layers is not None
-    twin.layers = None
+    model, half = Decoder(spec, seed=0).bfloat16(), torch.bfloat16
+    native._function.cache_clear()
+    os.environ["FLYWRIGHT_NATIVE"] = "0"  # the slow twin: oneDNN's products, gathered pages
+    slow = Local(model, PagedCache(spec, rows, half, torch.device("cpu")))
+    del os.environ["FLYWRIGHT_NATIVE"]
+    native._function.cache_clear()
+    fast = Local(model, PagedCache(spec, rows, half, torch.device("cpu")), int8=int8)
+    assert fast.whole is not None and slow.whole is None
     row_T, position_T = torch.arange(rows).int(), torch.full((rows,), 200).int()
     table = torch.arange(1, 16 * rows + 1).int().view(rows, 16)
-    step = Step(row_T.long(), row_T, position_T, table, row_T.long())
-    ours, theirs = in_turns(lambda: local(step), lambda: twin(step), turns * 5)
-    what = f"12 layers over {rows} tokens, bfloat16"
-    return row(what, ours * 1e3, theirs * 1e3, "the same layers by their modules", "ms", True)
+    step = Step(row_T, row_T, position_T, table, row_T)
+    ours, theirs = in_turns(lambda: fast(step), lambda: slow(step), turns)
+    what = f"12 layers and head over {rows} tokens, {'int8' if int8 else 'bfloat16'}"
+    return row(what, ours * 1e3, theirs * 1e3, "bfloat16 by modules and oneDNN", "ms", True)
+
+
+def largest(rows: int, turns: int) -> dict:
+    """The largest logits of rows of 8192 and their logsumexp, beside torch's two operations."""
+    logits = torch.randn(rows, 8192)
+    twin = lambda: (logits.argmax(-1), logits.logsumexp(-1))  # noqa: E731
+    ours, theirs = in_turns(lambda: native.peaks(logits), twin, turns)
+    what = f"largest of 8192 logits and their logsumexp, {rows} rows"
+    return row(what, ours * 1e3, theirs * 1e3, "torch's argmax and logsumexp", "ms", True)
 
 
 def sharing(turns: int) -> dict[str, object]:
@@ -185,11 +198,10 @@ def main() -> None:
         rows = [decoding(batch, max(3, turns // 2)) for batch in (1, 8, 64)]
         rows += [attention(64, 1, 255, dtype, turns) for dtype in (single, half)]
         rows += [attention(1, 512, 0, dtype, turns) for dtype in (single, half)]
-        rows += [
-            products(m, dtype, False, turns) for dtype in (single, half) for m in (1, 2, 8, 64)
-        ]
+        rows += [products(m, dtype, False, turns) for dtype in (single, half) for m in (1, 8, 64)]
         rows += [products(m, half, True, turns) for m in (1, 8, 64)]
-        rows += [layers(m, turns) for m in (1, 2)]
+        rows += [one_call(m, int8, turns) for int8 in (False, True) for m in (1, 8, 64)]
+        rows += [largest(m, turns) for m in (1, 64)]
         rows.append(sharing(turns))
     write_result(parser.parse_args().out, "python benchmarks/engine.py", rows)
 

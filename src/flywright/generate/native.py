@@ -118,9 +118,7 @@ class Product:
         return y_BO
 
     @classmethod
-    def made(
-        cls, weight_OI: Tensor, bias_O: Tensor | None, int8: bool = False
-    ) -> "Product | None":
+    def made(cls, weight_OI: Tensor, bias_O: Tensor | None, int8: bool = False) -> "Product | None":
         """Of a weight in bf16 whose inputs make whole pairs (int8: sixteens); else, or where it
         cannot be, None."""
         if weight_OI.dtype != torch.bfloat16 or weight_OI.shape[1] % (16 if int8 else 2):

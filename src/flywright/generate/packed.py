@@ -44,7 +44,7 @@ class PackedLinear(nn.Module):
         self.own, self._theirs = Product.made(weight_OI, self.bias, int8), None
         if int8 and self.own is None:
             raise UserError("int8 weights: of a model in bf16, on a CPU that has AVX512-BF16")
-        if self.own is None or MOST_ROWS and not int8:
+        if self.own is None or (MOST_ROWS and not int8):
             weight_OI = weight_OI.contiguous()
             self._theirs = torch.ops.mkldnn._reorder_linear_weight(weight_OI, 16)
 
