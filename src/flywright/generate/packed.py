@@ -10,7 +10,7 @@ Shapes: B rows, I inputs, O outputs.
 import copy
 from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -109,7 +109,8 @@ def one_call(body: Body, head: nn.Module | None, cache: PagedCache) -> Decoding 
     if cache.native is None or not layers or len(placed) < len(layers):
         return None
     tables = rotary_tables(torch.arange(cache.context_length)[None], body.spec)
-    own, inner = getattr(head, "own", None), body.layers[0].mlp.up_proj.own.outputs
+    first: Any = body.layers[0]
+    own, inner = getattr(head, "own", None), first.mlp.up_proj.own.outputs
     norm, shape = (body.norm.weight, body.norm.bias), cache.native.shape
     parts = body.embed_tokens.weight, placed, norm, own, tables
     return Decoding.made(*parts, shape, inner, body.spec.norm_eps)
