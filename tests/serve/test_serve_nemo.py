@@ -235,7 +235,7 @@ def test_bos_is_sent_but_not_shown(client, tokenizer, replying):
     value = put(client, add_BOS=True).json()
     assert value["token_ids"][0][0] == tokenizer.bos_id
     assert value["sentences"][0].startswith("The fox")
-    assert replying.asked[-1][0] == "<s>The fox"
+    assert replying.asked[-1][0] == (tokenizer.bos_id, *tokenizer.encode("The fox"))
 
 
 def test_length_is_clipped_to_the_context_and_a_full_context_refused(tokenizer, replying):

@@ -97,15 +97,9 @@ class Answer(Request):
     def _part(self, text: str, finish: str) -> Completion:
         new = slice(self._told_tokens, self.drawn)
         self._told, self._told_tokens = self._told + len(text), self.drawn
-        return Completion(
-            text,
-            finish,
-            tuple(self.ids[self.prompt_tokens :][new]),
-            tuple(self.logprobs[new]),
-            self.prompt_tokens,
-            len(self.logprobs[new]),
-            tuple(self.top[new]),
-        )
+        ids, logprobs = tuple(self.ids[self.prompt_tokens :][new]), tuple(self.logprobs[new])
+        counts = self.prompt_tokens, len(logprobs)
+        return Completion(text, finish, ids, logprobs, *counts, tuple(self.top[new]))
 
     def _tell_part(self) -> None:
         """Tell what cannot become a stop string, nor the line's end that belongs to the turn's."""
@@ -125,12 +119,5 @@ class Answer(Request):
             text = self._text[: self._cut]
         if self._tell:
             self._tell(self._part(text[self._told :], finish))
-        return Completion(
-            text,
-            finish,
-            tuple(ids),
-            tuple(self.logprobs),
-            self.prompt_tokens,
-            self.drawn,
-            tuple(self.top),
-        )
+        counts = self.prompt_tokens, self.drawn
+        return Completion(text, finish, tuple(ids), tuple(self.logprobs), *counts, tuple(self.top))

@@ -36,6 +36,8 @@ from flywright.model import Decoder, load_decoder
 from flywright.progress import Tick, silent
 from flywright.tokenizer import Tokenizer, chat
 
+Places = list[tuple[Answer, int, int]]  # in a step's outputs: where, and how many or which
+
 
 class Reading(Request):
     """A request of the log-probabilities of `told`, from place `wanted` + 1 on."""
@@ -148,12 +150,7 @@ class Engine(Asking):
     ) -> list[Completion]:
         """Completions of many prompts, in order; prompt i is drawn with a seed of (seed, i)."""
         drawn = Sampling(
-            max_new_tokens,
-            temperature,
-            top_p,
-            top_k,
-            stop=tuple(stop),
-            min_tokens=min_new_tokens,
+            max_new_tokens, temperature, top_p, top_k, stop=tuple(stop), min_tokens=min_new_tokens
         )
         requests = [
             self._constrained(prompt, drawn.with_seed(seed_from(seed, index)))
@@ -221,7 +218,7 @@ class Engine(Asking):
         # a vocabulary padded beyond the tokenizer's pieces is never drawn from (SPEC 11.3)
         logits_MV = outputs_MV[:, : self.tokenizer.vocab_size].float()
         best_M, total_M = peaks(logits_MV)
-        answers: list[tuple[Answer, int, int]] = []
+        answers: Places = []
         at = 0
         for request, wanted in rows:
             if isinstance(request, Answer):
@@ -235,13 +232,7 @@ class Engine(Asking):
         if answers:
             self._draw(answers, logits_MV, best_M, total_M)
 
-    def _draw(
-        self,
-        answers: list[tuple[Answer, int, int]],
-        logits_MV: Tensor,
-        best_M: Tensor,
-        total_M: Tensor,
-    ) -> None:
+    def _draw(self, answers: Places, logits_MV: Tensor, best_M: Tensor, total_M: Tensor) -> None:
         places = [(one, at + i, i) for one, at, wanted in answers for i in range(wanted)]
         if len(places) < len(logits_MV):
             chosen_M = torch.tensor([place for _, place, _ in places], device=self._device)
@@ -277,7 +268,7 @@ def _read_out(request: Reading, logits_NV: Tensor, total_N: Tensor) -> None:
         settle(request.future, said)
 
 
-def _bent(places: list[tuple[Answer, int, int]], logits_MV: Tensor) -> Tensor:
+def _bent(places: Places, logits_MV: Tensor) -> Tensor:
     """Logits to draw from: without what may not come yet, what came made less likely."""
     bans = [
         (row, end)

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -148,7 +149,8 @@ class Compiled:
         tokens, width = qkv_1TE.shape[1:]
         first, wide = qkv_1TE.data_ptr(), channels * qkv_1TE.element_size()
         starts = first, first + heads * wide, first + (heads + groups) * wide
-        return self._call(starts, [width, channels] * 3, tables, pages, where, tokens, qkv_1TE)
+        layer = _layer(self.shape, tables, where, pages)
+        return self._call(layer, qkv_1TE, tokens, starts, [width, channels] * 3)
 
     def __call__(
         self, q_1HTK: Tensor, k: Tensor, v: Tensor, pages: Pointers, where: Where
@@ -158,44 +160,28 @@ class Compiled:
         parts = [x if x.stride(-1) == 1 else x.contiguous() for x in (q_1HTK, k, v)]
         strides = [x.stride(axis) for x in parts for axis in (2, 1)]
         starts, tokens = [x.data_ptr() for x in parts], q_1HTK.shape[2]
-        out_1TE = self._call(starts, strides, None, pages, where, tokens, q_1HTK)
+        layer = _layer(self.shape, None, where, pages)
+        out_1TE = self._call(layer, q_1HTK, tokens, starts, strides)
         return out_1TE.view(1, tokens, heads, channels).transpose(1, 2)
 
     def _call(
-        self,
-        starts: Sequence[int],
-        strides: list[int],
-        tables: Tables | None,
-        pages: Pointers,
-        where: Where,
-        tokens: int,
-        like: Tensor,
+        self, layer: _Layer, like: Tensor, tokens: int, starts: Sequence[int], strides: list[int]
     ) -> Tensor:
         out_1TE = like.new_empty(1, tokens, self.shape[0] * self.shape[2])
         far = (ctypes.c_int64 * 6)(*strides)
-        q, k, v = starts
-        k_pages, v_pages = pages
-        layer = _layer(
-            self.shape, tables, where, q=q, k=k, v=v, strides=ctypes.addressof(far),
-            k_pages=k_pages, v_pages=v_pages, out=out_1TE.data_ptr(),
-        )  # fmt: skip
+        layer.q, layer.k, layer.v = starts
+        layer.strides, layer.out = ctypes.addressof(far), out_1TE.data_ptr()
         self._attend(ctypes.byref(layer), tokens, torch.get_num_threads())
         return out_1TE
 
 
 def _layer(
-    shape: tuple[int, int, int], tables: Tables | None, where: Where, **pointers: int
+    shape: tuple[int, int, int], tables: Tables | None, where: Where, pages: Pointers = (0, 0)
 ) -> _Layer:
-    heads, groups, channels = shape
-    table, row, position = where
-    turned = 0
-    if tables is not None:
-        turned = tables[0].shape[-1]
-        pointers |= {"cosine": tables[0].data_ptr(), "sine": tables[1].data_ptr()}
-    return _Layer(
-        table=table.data_ptr(), row=row.data_ptr(), position=position.data_ptr(), turned=turned,
-        width=table.shape[1], heads=heads, groups=groups, channels=channels, **pointers,
-    )  # fmt: skip
+    turned = tables[0].shape[-1] if tables else 0
+    angles = pointers(tables or (None, None))
+    sizes = turned, where[0].shape[1], *shape
+    return _Layer(0, 0, 0, 0, *angles, *pages, *pointers(where), *sizes, 0)
 
 
 class Decoding:
@@ -206,17 +192,10 @@ class Decoding:
     """
 
     def __init__(
-        self,
-        decode: Function,
-        embedding_VD: Tensor,
-        layers: Sequence[tuple[Sequence[Tensor | None], Pointers]],
-        norm: Sequence[Tensor],
-        head: Product | None,
-        tables: Tables,
-        shape: tuple[int, int, int],
-        inner: int,
-        eps: float,
-    ):
+        self, decode: Function, embedding_VD: Tensor,
+        layers: Sequence[tuple[Sequence[Tensor | None], Pointers]], norm: Sequence[Tensor],
+        head: Product | None, tables: Tables, shape: tuple[int, int, int], inner: int, eps: float,
+    ):  # fmt: skip
         self._decode, self._shape, self.head, self._inner = decode, shape, head, inner
         rows = [[*pointers(tensors), *pages] for tensors, pages in layers]
         told = torch.tensor(rows, dtype=torch.int64)
@@ -257,17 +236,14 @@ class Decoding:
 
 def peaks(logits_MV: Tensor) -> Tables:
     """The most likely column [M] of each row, the first of equals; and its logsumexp [M]."""
-    width = logits_MV.shape[-1]
-    found = None
-    if logits_MV.is_cpu and logits_MV.dtype == torch.float32 and logits_MV.stride(-1) == 1:
-        found = _function("peaks", "peaks.c", _PEAKS)
-    if found is None:
+    found = _function("peaks", "peaks.c", _PEAKS)
+    plain = logits_MV.is_cpu and logits_MV.dtype == torch.float32 and logits_MV.stride(-1) == 1
+    if found is None or not plain:
         return logits_MV.argmax(-1), logits_MV.logsumexp(-1)
-    rows, threads = len(logits_MV), torch.get_num_threads()
-    best_M, total_M = torch.empty(rows, dtype=torch.int64), torch.empty(rows)
-    at = logits_MV.data_ptr(), rows, logits_MV.stride(0), width
-    found(*at, best_M.data_ptr(), total_M.data_ptr(), threads)
-    return best_M, total_M
+    (rows, width), threads = logits_MV.shape, torch.get_num_threads()
+    made = torch.empty(rows, dtype=torch.int64), torch.empty(rows)
+    found(logits_MV.data_ptr(), rows, logits_MV.stride(0), width, *pointers(made), threads)
+    return made
 
 
 @cache
@@ -302,13 +278,5 @@ def release_threads() -> None:
     libgomp lets threads wait less eagerly as soon as all callers' together outnumber the cores:
     then each small operation of the thread that computes would take twice as long.
     """
-    if (pause := _pause()) is not None:
-        pause(_HARD)
-
-
-@cache
-def _pause() -> Callable[[int], int] | None:
-    try:
-        return ctypes.CDLL("libgomp.so.1").omp_pause_resource_all
-    except (OSError, AttributeError):
-        return None
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libgomp.so.1").omp_pause_resource_all(_HARD)

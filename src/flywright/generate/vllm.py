@@ -69,21 +69,14 @@ class VllmEngine(Asking):
         how, name = answer.sampling, uuid.uuid4().hex
         kind, _, source = how.grammar.partition(":")
         sampling = self._vllm.SamplingParams(
-            max_tokens=answer.limit,
-            temperature=how.temperature,
-            top_p=how.top_p or 1e-6,
-            top_k=how.top_k,
-            min_p=how.min_p,
-            repetition_penalty=how.repetition_penalty,
-            seed=how.seed % 2**63,
-            min_tokens=min(how.min_tokens, answer.limit),
-            stop_token_ids=sorted(answer.ends),
-            ignore_eos=True,
+            max_tokens=answer.limit, min_tokens=min(how.min_tokens, answer.limit),
+            temperature=how.temperature, top_p=how.top_p or 1e-6, top_k=how.top_k, min_p=how.min_p,
+            repetition_penalty=how.repetition_penalty, seed=how.seed % 2**63,
+            stop_token_ids=sorted(answer.ends), ignore_eos=True, detokenize=False,
             logprobs=how.top_logprobs,
-            detokenize=False,
             structured_outputs=self._grammar(kind, source) if kind else None,
             output_kind=self._vllm.sampling_params.RequestOutputKind.DELTA,
-        )
+        )  # fmt: skip
         prompt = {"prompt_token_ids": answer.ids[: answer.prompt_tokens]}
         async for output in self._generated(prompt, sampling, name):
             new = output.outputs[0]

@@ -26,9 +26,7 @@ class Tokenizer:
         own = isinstance(codec, SentencePieces)
         self.chat = NemotronChat(codec) if own else TemplateChat(codec)
         self.vocab_size = codec.vocab_size
-        self.bos_id = codec.bos_id
-        self.eos_id = codec.eos_id
-        self.pad_id = codec.pad_id
+        self.bos_id, self.eos_id, self.pad_id = codec.bos_id, codec.eos_id, codec.pad_id
         self.opening = codec.opening
         self.control_ids = codec.control_ids
         self.extra_ids = codec.extra_ids
@@ -76,8 +74,7 @@ class Tokenizer:
     def byte(self, token_id: int) -> bytes:
         """The byte that a piece like `<0xE6>` names; empty for every other piece."""
         piece = self.piece(token_id)
-        named = len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">")
-        return bytes.fromhex(piece[3:5]) if named else b""
+        return bytes.fromhex(piece[3:5]) if len(piece) == 6 and piece[:3] == "<0x" else b""
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
