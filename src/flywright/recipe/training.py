@@ -263,4 +263,5 @@ def _preference(settings: DpoSettings) -> objectives.Objective:
     if settings.loss == "ipo":
         return objectives.ipo(*terms)
     distance = "backward" if settings.loss == "rpo" else settings.loss.removeprefix("rpo_")
-    return objectives.rpo(settings.beta, settings.eta, settings.sft_weight, distance)  # type: ignore[arg-type]
+    eta, weight = settings.eta, settings.sft_weight
+    return objectives.rpo(settings.beta, eta, weight, distance)  # type: ignore[arg-type]
