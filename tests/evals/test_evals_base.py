@@ -7,7 +7,6 @@ import math
 import os
 from pathlib import Path
 
-import httpx2
 import pytest
 import torch
 
@@ -18,6 +17,7 @@ from flywright.generate import Engine
 from flywright.generate.asking import Cutting
 from flywright.model import Decoder
 from flywright.records import Prompt, read_jsonl
+from flywright.serve.connections import Reply
 from flywright.serve.http import Http
 from flywright.spec import ModelSpec
 from flywright.stats import clustered_error, clustered_mean, detectable, standard_error
@@ -370,9 +370,9 @@ def test_what_does_not_fit_is_wrong_and_counted(data: Path, tmp_path: Path) -> N
 def test_a_server_that_finds_it_too_long_says_so_to_the_run() -> None:
     told = {"error": {"message": "the prompt is 9 tokens", "code": "context_length_exceeded"}}
     with pytest.raises(TooLong, match="9 tokens"):
-        Http("http://x")._value(httpx2.Response(400, json=told))
+        Http("http://x")._value(Reply(400, {}, json.dumps(told).encode()))
     with pytest.raises(AskError) as other:
-        Http("http://x")._value(httpx2.Response(400, json={"error": {"message": "bad top_p"}}))
+        Http("http://x")._value(Reply(400, {}, b'{"error": {"message": "bad top_p"}}'))
     assert not isinstance(other.value, TooLong)
 
 

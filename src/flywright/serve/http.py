@@ -1,4 +1,4 @@
-"""JSON over a pool of HTTP connections, with every failure as an AskError.
+"""JSON over HTTP, with every failure as an AskError.
 
 The error says whether asking again may help and how long the server asks to wait; the retries
 themselves are the caller's (ask has limits for that).
@@ -6,20 +6,16 @@ themselves are the caller's (ask has limits for that).
 
 import asyncio
 import re
-import ssl
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cache
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import httpx2
 import orjson
 
 from flywright.ask import AskError, Refused, TooLong
 from flywright.ask.protocol import Fault
+from flywright.errors import UserError
+from flywright.serve.connections import Connections, Reply
 
-POOL = 8  # connections
-JSON = {"Content-Type": "application/json"}
 RETRYABLE = (408, 409, 425, 429, 500, 502, 503, 504)
 FAULTS: dict[int, Fault] = {
     408: "timeout",
@@ -30,99 +26,80 @@ TOO_LONG = re.compile(r"context.length|context window|too long|maximum.*tokens",
 REFUSED = re.compile(r"content.filter|content.management|moderation|safety", re.IGNORECASE)
 
 
-@cache
-def _certificates() -> ssl.SSLContext:
-    """Read once for all pools."""
-    return ssl.create_default_context()
-
-
 class Http:
-    """One server's JSON over a pool of connections; a new pool for each event loop."""
+    """One server's JSON; connections of its own for each event loop."""
 
     def __init__(self, base_url: str, api_key: str = "", timeout_seconds: float = 600.0):
         self.base_url = base_url.rstrip("/").removesuffix("/v1")
-        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._timeout = httpx2.Timeout(timeout_seconds, connect=10.0)
+        key = api_key.strip()
+        self._headers = {"authorization": f"Bearer {key}"} if key else {}
+        self._seconds = timeout_seconds
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._pools: list[httpx2.AsyncClient] = []
-        self._busy: list[int] = []
-
-    @contextmanager
-    def _client(self) -> Iterator[httpx2.AsyncClient]:
-        """The first pool with a free place. A pool looks through all its connections at each
-        request: in one of hundreds, that would be most of what a call costs."""
-        loop = asyncio.get_running_loop()
-        if self._loop is not loop:
-            self._loop, self._pools, self._busy = loop, [], []
-        pools, busy = self._pools, self._busy
-        place = next((at for at, count in enumerate(busy) if count < POOL), len(busy))
-        if place == len(busy):
-            limits = httpx2.Limits(max_connections=POOL, max_keepalive_connections=POOL)
-            options = {"headers": self._headers, "timeout": self._timeout, "limits": limits}
-            pools.append(httpx2.AsyncClient(**options, verify=_certificates()))
-            busy.append(0)
-        busy[place] += 1
         try:
-            yield pools[place]
-        finally:
-            busy[place] -= 1
+            self._connections = Connections(self.base_url, self._headers)
+        except ValueError as error:
+            raise UserError(f"{base_url}: no address of a server ({error})") from None
 
     async def close(self) -> None:
         """Close the connections of this event loop."""
         if self._loop is asyncio.get_running_loop():
-            for pool in self._pools:
-                await pool.aclose()
+            await self._connections.close()
         self._loop = None
 
-    async def call(self, path: str, body: dict[str, Any], method: str = "POST") -> Any:
-        """The JSON answer. Raises AskError, retryable where asking again may help."""
-        sent = {"content": orjson.dumps(body), "headers": JSON}
-        return self._value(await self._response(method, path, **sent))
-
-    async def text(self, path: str) -> str | None:
-        """The text of a GET; None where there is none to be had. Raises AskError."""
-        response = await self._response("GET", path)
-        return response.text if response.status_code == 200 else None
-
-    async def _response(self, method: str, path: str, **sent: Any) -> httpx2.Response:
+    async def _ask(self, method: str, path: str, body: bytes = b"") -> Reply:
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._loop, self._connections = loop, Connections(self.base_url, self._headers)
         try:
-            with self._client() as client:
-                return await client.request(method, self.base_url + path, **sent)
-        except httpx2.HTTPError as error:
-            raise self._unreachable(error) from None
+            async with asyncio.timeout(self._seconds):
+                return await self._connections.ask(method, path, body)
+        except (OSError, EOFError, ValueError) as error:
+            late = isinstance(error, TimeoutError)
+            said = "no answer in time" if late else " ".join(str(error).split())
+            message = f"{self.base_url}: {said or type(error).__name__}"
+            raise AskError(message, True, fault="timeout" if late else "overload") from None
+
+    async def call(self, path: str, body: Any = None, method: str = "POST") -> Any:
+        """The JSON answer. Raises AskError, retryable where asking again may help."""
+        raw = b"" if body is None else orjson.dumps(body)
+        return self._value(await self._ask(method, path, raw))
 
     def get(self, path: str) -> Any:
-        """The JSON answer to a GET, without an event loop. Raises AskError."""
-        try:
-            response = httpx2.get(self.base_url + path, headers=self._headers, timeout=30.0)
-        except httpx2.HTTPError as error:
-            raise self._unreachable(error) from None
-        return self._value(response)
+        """The JSON answer to a GET, also where no event loop may wait. Raises AskError."""
 
-    def _unreachable(self, error: httpx2.HTTPError) -> AskError:
-        reason = str(error) or type(error).__name__
-        fault: Fault = "timeout" if isinstance(error, httpx2.TimeoutException) else "overload"
-        return AskError(f"{self.base_url}: {reason}", retryable=True, fault=fault)
+        async def got() -> Any:
+            try:
+                return await self.call(path, method="GET")
+            finally:
+                await self.close()
 
-    def _value(self, response: httpx2.Response) -> Any:
-        if response.status_code != 200:
-            raise self._fault(response)
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(asyncio.run, got()).result()
+
+    def _value(self, reply: Reply) -> Any:
+        if reply.status != 200:
+            raise self._fault(reply)
         try:
-            return orjson.loads(response.content)
+            return orjson.loads(reply.content)
         except ValueError:
             message = f"{self.base_url}: the answer is not JSON"
             raise AskError(message, retryable=True, fault="malformed") from None
 
-    def _fault(self, response: httpx2.Response) -> AskError:
+    def _fault(self, reply: Reply) -> AskError:
         """The error for a status; what servers say of a request that is bad has no common code."""
-        status, said = response.status_code, said_in(response)
-        message = f"{self.base_url}: status {status}: {said}"
-        if status in (400, 413, 422) and TOO_LONG.search(response.text):
+        status = reply.status
+        message = f"{self.base_url}: status {status}: {said_in(reply)}"
+        if status in (400, 413, 422) and TOO_LONG.search(reply.text):
             return TooLong(message)
-        if status in (400, 403) and REFUSED.search(response.text):
+        if status in (400, 403) and REFUSED.search(reply.text):
             return Refused(message)
         fault = FAULTS.get(status, "failed")
-        return AskError(message, status in RETRYABLE, _retry_after(response), fault)
+        return AskError(message, status in RETRYABLE, _retry_after(reply), fault)
+
+    async def text(self, path: str) -> str | None:
+        """The text of a GET; None where there is none to be had. Raises AskError."""
+        reply = await self._ask("GET", path)
+        return reply.text if reply.status == 200 else None
 
     def misshapen(self, what: str) -> AskError:
         """The error for an answer that is JSON but not what the wire promises."""
@@ -130,20 +107,20 @@ class Http:
         return AskError(message, retryable=True, fault="malformed")
 
 
-def said_in(response: httpx2.Response) -> str:
+def said_in(reply: Reply) -> str:
     """The server's own message: OpenAI's shape, a bare string, or the start of the body."""
     try:
-        value = response.json()
+        value = orjson.loads(reply.content)
     except ValueError:
-        value = response.text
+        value = reply.text
     if isinstance(value, dict):
         error = value.get("error", value.get("detail", value))
         value = error.get("message", error) if isinstance(error, dict) else error
     return " ".join(str(value).split())[:300]
 
 
-def _retry_after(response: httpx2.Response) -> float:
+def _retry_after(reply: Reply) -> float:
     try:
-        return max(0.0, float(response.headers.get("retry-after", 0)))
+        return max(0.0, float(reply.headers.get("retry-after", 0)))
     except ValueError:
         return 0.0  # an HTTP date: let the caller's own back-off decide
