@@ -6,10 +6,21 @@ import json
 import os
 import subprocess
 import sys
+import time
+from contextlib import nullcontext
 
 import pytest
 
-from flywright.ask import AskError, Ledger, Ledgered, LedgeredScorer, Sampling, Scripted
+from flywright.ask import (
+    AskError,
+    Ledger,
+    Ledgered,
+    LedgeredScorer,
+    Limited,
+    Patience,
+    Sampling,
+    Scripted,
+)
 from flywright.ask.scripted import ScriptedScorer
 from flywright.errors import FlywrightError
 from flywright.records import ATTRIBUTES, Conversation
@@ -184,6 +195,48 @@ def test_a_caller_that_gives_up_leaves_the_paid_reply(tmp_path):
 
         assert asyncio.run(run()).text == "q -> 0"
     assert slow.calls == 1
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_replies_on_their_way_to_the_disk_outlive_an_error(tmp_path, monkeypatch, inside):
+    real = Ledger._append
+
+    def slowly(self, lines):
+        time.sleep(0.05)
+        real(self, lines)
+
+    monkeypatch.setattr(Ledger, "_append", slowly)
+
+    async def run(ledger, ask):
+        with ledger if inside else nullcontext():
+            asked = [asyncio.create_task(ask.complete(f"q{n}", Sampling())) for n in range(9)]
+            await asyncio.sleep(0.01)  # one batch is being written, all others wait
+            asked += [asyncio.create_task(ask.complete(f"r{n}", Sampling())) for n in range(9)]
+            await asyncio.sleep(0.01)
+            raise AskError("the line is dead")
+
+    ledger, scripted = Ledger(tmp_path / "l"), Scripted(echo)
+    with pytest.raises(AskError), nullcontext() if inside else ledger:
+        asyncio.run(run(ledger, Ledgered(scripted, ledger)))
+    assert scripted.calls == 18
+    with Ledger(tmp_path / "l") as ledger:
+        assert len(ledger) == 18
+    assert len(list((tmp_path / "l").iterdir())) == 1
+
+
+def test_a_disk_that_is_late_makes_nobody_pay_again(tmp_path, monkeypatch):
+    real, late = Ledger._append, [0.2]
+
+    def slowly(self, lines):
+        time.sleep(late.pop() if late else 0)
+        real(self, lines)
+
+    monkeypatch.setattr(Ledger, "_append", slowly)
+    scripted = Scripted(echo)
+    with Ledger(tmp_path / "l") as ledger:
+        ask = Ledgered(Limited(scripted, Patience(try_seconds=0.05)), ledger)
+        assert asyncio.run(ask.complete("q", Sampling())).text == "q -> 0"
+    assert scripted.calls == 1
 
 
 def test_a_full_disk_is_one_clear_line_and_leaves_whole_lines(tmp_path, monkeypatch):

@@ -27,7 +27,7 @@ import threading
 import time
 import zlib
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from flywright.records import Conversation
 OPEN_SEGMENTS = 64  # kept open for reading
 INDEX_KIB = 32 << 10  # of the index in memory
 _LINE = re.compile(rb'\{"check":"([0-9a-f]{8})",("key":"([0-9a-f]{32})",.*)\n', re.DOTALL)
+Line = tuple[str, bytes, asyncio.Future[None]]  # a key, its line, and who waits for it
 Lease = Callable[[str], AbstractAsyncContextManager[Any]]
 Pay = Callable[[], Awaitable[dict[str, Any]]]
 Within = Callable[[Callable[[], Awaitable[bytes]]], Awaitable[bytes]]
@@ -91,7 +92,7 @@ class _Index:
         self._rows.close()
 
 
-class Ledger(AbstractContextManager["Ledger"], AbstractAsyncContextManager["Ledger"]):
+class Ledger(AbstractContextManager["Ledger"]):
     """Replies by key: one segment (a path that ends in .jsonl), or a folder of them.
 
     Opening repairs a torn tail and skips damaged lines (`damaged` counts them; their calls are paid
@@ -110,7 +111,9 @@ class Ledger(AbstractContextManager["Ledger"], AbstractAsyncContextManager["Ledg
         self._handles: dict[str, int] = {}  # of segments that were read lately
         self._own, self._file, self._end = "", -1, 0  # the segment that is written to
         self._in_flight: dict[str, asyncio.Task[Any]] = {}
-        self._unwritten: list[tuple[str, bytes, asyncio.Future[None]]] = []
+        self._unwritten: list[Line] = []  # of the event loop; a batch of it is the writer's
+        self._batch: list[Line] = []
+        self._writing = threading.Lock()
         self._writer: asyncio.Task[None] | None = None
         one_file = self.path.suffix == ".jsonl"
         self._folder = self.path.parent if one_file else self.path
@@ -150,11 +153,11 @@ class Ledger(AbstractContextManager["Ledger"], AbstractAsyncContextManager["Ledg
         skipped as damaged: it may be paid for again, but it is never believed.
         """
         start = self._read_to.get(name, 0)
-        if (self._folder / name).stat().st_size <= start:
-            return start
         rows: list[tuple[bytes, int, int, int]] = []
         number = self._number(name)
         with (self._folder / name).open("rb") as stream:
+            if os.fstat(stream.fileno()).st_size <= start:  # NFS knows better once it is open
+                return start
             stream.seek(start)
             for raw in stream:
                 if not raw.endswith(b"\n"):
@@ -182,21 +185,19 @@ class Ledger(AbstractContextManager["Ledger"], AbstractAsyncContextManager["Ledg
     def __exit__(self, *_error: object) -> None:
         self.close()
 
-    async def __aexit__(self, *_error: object) -> None:
-        """Calls still under way end here; every reply that came is on the disk."""
-        for task in self._in_flight.values():
-            task.cancel()
-        if self._writer is not None:
-            await asyncio.wait((self._writer,))
-        self.close()
-
     def close(self) -> None:
-        """Give the file free. Every reply handed out is on the disk already."""
-        for handle in [*self._handles.values(), *([self._file] if self._file >= 0 else [])]:
-            os.close(handle)
-        self._handles.clear()
-        self._file = -1
-        self._index.close()
+        """Give the file free. Calls under way end here; every reply that came is on the disk."""
+        for task in self._in_flight.values():
+            with suppress(RuntimeError):  # of an event loop that is closed
+                task.cancel()
+        try:
+            self._flush()
+        finally:
+            for handle in [*self._handles.values(), *([self._file] if self._file >= 0 else [])]:
+                os.close(handle)
+            self._handles.clear()
+            self._file = -1
+            self._index.close()
 
     def find(self, key: str) -> Any | None:
         """The reply remembered under `key`, or None."""
@@ -241,8 +242,11 @@ class Ledger(AbstractContextManager["Ledger"], AbstractAsyncContextManager["Ledg
             task.exception()  # looked at here, so that a caller who gave up leaves no warning
 
     async def _pay(self, key: str, pay: Pay, within: Within) -> Any:
+        raw = b""
+
         async def paid() -> bytes:
-            raw = _sealed(key, await pay())
+            nonlocal raw
+            raw = raw or _sealed(key, await pay())  # a disk that is late makes nobody pay again
             await self._commit(key, raw)
             return raw
 
@@ -263,21 +267,34 @@ class Ledger(AbstractContextManager["Ledger"], AbstractAsyncContextManager["Ledg
         await landed
 
     async def _write_all(self) -> None:
-        while self._unwritten:
-            batch, self._unwritten = self._unwritten, []
-            failed: FlywrightError | None = None
-            try:
-                await asyncio.to_thread(self._append, [(key, raw) for key, raw, _ in batch])
-            except FlywrightError as error:
-                failed = error
-            for landed in (landed for _, _, landed in batch if not landed.done()):
-                landed.set_exception(failed) if failed else landed.set_result(None)
+        try:
+            while self._unwritten:
+                self._batch, self._unwritten = self._unwritten, []
+                waiting, failed = [landed for _, _, landed in self._batch], None
+                try:
+                    await asyncio.to_thread(self._write)
+                except FlywrightError as error:
+                    failed = error
+                for landed in (each for each in waiting if not each.done()):
+                    landed.set_exception(failed) if failed else landed.set_result(None)
+        finally:
+            self._flush()
+
+    def _flush(self) -> None:
+        """What came and was not written yet, when the event loop ends: it is paid for."""
+        self._write()
+        self._batch, self._unwritten = self._unwritten, []
+        self._write()
+
+    def _write(self) -> None:
+        """Write the batch, unless another thread has."""
+        with self._writing:
+            batch, self._batch = self._batch, []
+            if batch:
+                self._append([(key, raw) for key, raw, _ in batch])
 
     def _append(self, lines: list[tuple[str, bytes]]) -> None:
-        """Write at the end and fsync; on a full disk cut back to what was whole.
-
-        Runs in a thread to its end even where the event loop is torn down meanwhile.
-        """
+        """Write at the end and fsync; on a full disk cut back to what was whole."""
         if self._file < 0:
             name = f"{time.time_ns():016x}-{platform.node()}-{os.getpid()}.jsonl"
             self._claim(name, os.O_CREAT | os.O_EXCL)

@@ -198,9 +198,9 @@ async def _asked(
     """Every prompt's items, sorted. What the ledger at `path` holds is not asked again."""
     totals: dict[str, list[float]] = defaultdict(list)  # for the tick: the metrics so far
     async with AsyncExitStack() as stack:
-        ledger = await stack.enter_async_context(Ledger(path))
+        ledger = stack.enter_context(Ledger(path))
         judgments = path.with_name(JUDGMENTS)
-        judged = await stack.enter_async_context(Ledger(judgments)) if who.judge else ledger
+        judged = stack.enter_context(Ledger(judgments)) if who.judge else ledger
         kept = replace(
             who,
             model=Ledgered(who.model, ledger) if who.model else None,
