@@ -6,14 +6,18 @@ import time
 
 import pytest
 import uvicorn
+from fastapi.responses import JSONResponse
 
 from flywright.serve.fake import create_fake_app
 
 
 class Endpoint:
-    """The fake endpoint with a counter, a delay, and the most calls that were in flight."""
+    """The fake endpoint with a counter, a delay, and the most calls that were in flight.
 
-    def __init__(self, faults=(), seconds=0.01):
+    status: where it is given, the answer to every call, with a complaint.
+    """
+
+    def __init__(self, faults=(), seconds=0.01, status=0):
         self.calls = self.in_flight = self.most = 0
         self.gate_open = True
         app, self.seconds = create_fake_app(faults), seconds
@@ -28,7 +32,8 @@ class Endpoint:
                     await asyncio.sleep(self.seconds)
                 while paid and not self.gate_open:
                     await asyncio.sleep(0.01)
-                await app(scope, receive, send)
+                answer = JSONResponse({"error": {"message": "no such key"}}, status)
+                await (answer if paid and status else app)(scope, receive, send)
             finally:
                 self.in_flight -= paid
 

@@ -172,6 +172,61 @@ def test_law10_an_endpoint_that_is_down_pauses_the_flow_and_ends_it(tmp_path, ma
     assert told.count("asking again in 0.1 s") == 2
 
 
+def test_law10_a_fault_of_the_program_ends_the_flow_early(
+    undisturbed, tmp_path, endpoint, monkeypatch
+):
+    path, spoken = prepared(tmp_path, endpoint, records=400), parse.spoken
+
+    def broken(*said):
+        return {}["no such key"]
+
+    monkeypatch.setattr(parse, "spoken", broken)
+    with pytest.raises(
+        FlywrightError, match=r"most records meet a fault of the program: KeyError: 'no"
+    ) as met:
+        run_one("dialogues", path, [])
+    assert met.value.exit_status == 1
+    assert "KeyError: 'no such key' (" in str(met.value) and f"{__file__}:" in str(met.value)
+    assert endpoint.calls <= 20 + 4 * AT_ONCE < CALLS
+    monkeypatch.setattr(parse, "spoken", spoken)
+    write_jsonl(tmp_path / "data.jsonl", prompts())
+    run_one("dialogues", path, [])
+    assert made(tmp_path) == made(undisturbed) and endpoint.calls == CALLS  # none paid for twice
+
+
+def test_law10_a_bad_line_of_data_is_told_before_anything_is_paid(tmp_path, endpoint):
+    path = prepared(tmp_path, endpoint)
+    with (tmp_path / "data.jsonl").open("a") as stream:
+        stream.write('{"id": "last"}\n')
+    with pytest.raises(UserError, match=rf"data\.jsonl:{RECORDS + 1}: not a Prompt"):
+        run_one("dialogues", path, [])
+    assert endpoint.calls == 0
+
+
+def test_law10_an_endpoint_that_refuses_every_call_ends_the_flow(tmp_path, make_endpoint):
+    with make_endpoint(status=401) as closed:
+        path = prepared(tmp_path, closed, records=400)
+        with pytest.raises(Stopped, match=r"questions failed \(failed: .*status 401: no such key"):
+            run_one("dialogues", path, [])
+        assert closed.calls <= 20 + 2 * AT_ONCE
+
+
+def test_law10_a_reward_server_is_asked_again_where_it_fails(tmp_path, make_endpoint):
+    with make_endpoint(["rate429=0.3", "error500=0.1"]) as busy, make_endpoint() as sound:
+        path = prepared(tmp_path, sound, records=16)
+        more = [f"reward='{busy.url}'", "patience.retries=5", "synth.dialogue_reward=-99"]
+        run_one("dialogues", path, more)
+    assert len(list(read_jsonl(tmp_path / "made.jsonl", Dialogue))) == 16
+
+
+@pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed")
+def test_law10_on_a_ray_cluster_and_no_cluster_is_said(undisturbed, tmp_path, endpoint):
+    with pytest.raises(UserError, match="--ray"):
+        run_one("dialogues", prepared(tmp_path, endpoint), [], workers=2, ray="127.0.0.1:9")
+    run_one("dialogues", prepared(tmp_path, endpoint), [], workers=2, ray="local")
+    assert made(tmp_path) == made(undisturbed) and endpoint.calls == CALLS
+
+
 @pytest.mark.skipif(find_spec("ray") is not None, reason="ray is installed")
 def test_without_ray_it_is_said_what_to_install(tmp_path, endpoint):
     with pytest.raises(UserError, match=r"--ray needs ray: install flywright\[scale\]"):

@@ -59,15 +59,17 @@ class Budget:
     others: Spent = field(default_factory=Spent)
     began: float = field(default_factory=time.monotonic)
 
+    def spent(self, name: str) -> float:
+        """Tokens or money, of all; or seconds of this run."""
+        if name == "seconds":
+            return time.monotonic() - self.began
+        return getattr(self.mine, name) + getattr(self.others, name)
+
     def check(self) -> None:
         """Raises Stopped if nothing is left."""
-        limits = {
-            "tokens": (self.mine.tokens + self.others.tokens, self.tokens),
-            "money": (self.mine.money + self.others.money, self.money),
-            "seconds": (time.monotonic() - self.began if self.seconds else 0, self.seconds),
-        }
-        for name, (spent, most) in limits.items():
-            if most and spent >= most:
+        for name in ("tokens", "money", "seconds"):
+            most = getattr(self, name)
+            if most and self.spent(name) >= most:
                 raise Stopped(f"the budget of {most:,.10g} {name} is spent; a larger one goes on")
 
     def pay(self, prompt_tokens: int, answer_tokens: int, price: Price) -> None:

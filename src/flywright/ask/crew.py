@@ -56,6 +56,7 @@ class Crew(AbstractContextManager["Crew"]):
         with named_disk_errors(folder):
             self._leases.mkdir(parents=True, exist_ok=True)
             self._workers.mkdir(exist_ok=True)
+        self.began = 0.0
         self._beats = itertools.count(1)
         self._seen: dict[str, tuple[str, float]] = {}  # of a holder: its beat, and since when
         self._over = threading.Event()
@@ -63,6 +64,7 @@ class Crew(AbstractContextManager["Crew"]):
 
     def __enter__(self) -> "Crew":
         self.beat()
+        self.began = (self._workers / f"{self.name}.json").stat().st_mtime  # by the disk's clock
         self._thread.start()
         return self
 

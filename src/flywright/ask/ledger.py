@@ -318,7 +318,7 @@ class Ledger(AbstractContextManager["Ledger"]):
 class _Remembering:
     """What Ledgered and LedgeredScorer share: the ledger, the key, and the counters."""
 
-    def __init__(self, answerer: Completer | Scorer, where: Ledger | Path):
+    def __init__(self, answerer: Completer | Scorer | Limited, where: Ledger | Path):
         self.model = answerer.model
         self._within = answerer.within if isinstance(answerer, Limited) else at_once
         self.ledger = where if isinstance(where, Ledger) else Ledger(where)
@@ -387,9 +387,9 @@ class Ledgered(_Remembering):
 class LedgeredScorer(_Remembering):
     """A Scorer that remembers every score of another one."""
 
-    def __init__(self, scorer: Scorer, where: Ledger | Path):
+    def __init__(self, scorer: Scorer | Limited, where: Ledger | Path):
         super().__init__(scorer, where)
-        self._scorer = scorer
+        self._scorer: Scorer = scorer.completer if isinstance(scorer, Limited) else scorer
 
     async def score(self, conversation: Conversation) -> dict[str, float]:
         """The remembered attributes by name (0-4), or new ones."""

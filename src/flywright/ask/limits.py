@@ -10,12 +10,12 @@ from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from anyio import CapacityLimiter
 
 from flywright.ask.budget import FREE, Budget, Price
-from flywright.ask.protocol import AskError, Completer, Completion, Sampling, Stopped
+from flywright.ask.protocol import AskError, Completion, Sampling, Stopped
 from flywright.files import seed_from
 from flywright.progress import Tick, silent
 from flywright.records import Conversation
@@ -140,7 +140,8 @@ class Patience:
 
 @dataclass(eq=False)
 class Limited:
-    """A Completer with a deadline, retries, adaptive concurrency and a budget.
+    """A Completer (or a Scorer, for LedgeredScorer) with a deadline, retries, adaptive concurrency
+    and a budget.
 
     concurrency: how many calls may be in flight, at most and at first: one more after a round of
     successes, half after an overload (once for all the calls that met it), three quarters while
@@ -149,7 +150,7 @@ class Limited:
     many questions fail.
     """
 
-    completer: Completer
+    completer: Any
     patience: Patience = Patience()
     concurrency: int = 64
     budget: Budget = field(default_factory=Budget)
@@ -194,8 +195,8 @@ class Limited:
             try:
                 result = await self._tried(call)
             except AskError as error:
-                if not error.retryable or isinstance(error, Stopped):
-                    raise
+                if isinstance(error, Stopped) or error.fault in ("too long", "refused"):
+                    raise  # the record's own end
                 self._endings.append(False)
                 if not self._pause(error):
                     raise
@@ -285,17 +286,17 @@ class Limited:
     def _pause(self, error: AskError) -> bool:
         """True if so many questions have failed that all wait now, and this one is tried again.
 
-        Raises Stopped once that did not help.
+        Raises Stopped once that did not help, and at once where asking again cannot.
         """
-        if self._opens > time.monotonic():
+        if error.retryable and self._opens > time.monotonic():
             return True
         failed = self._endings.count(False)
         few = len(self._endings) < RECENT or failed / RECENT <= self.patience.error_share
-        if few and not self._pauses:  # after a pause, one that fails is enough
+        if few and not (self._pauses and error.retryable):  # after a pause, one is enough
             return False
         said = f"{self.model}: {failed} of {len(self._endings)} questions failed"
         said = f"{said} ({error.fault}: {error})"
-        if self._pauses >= self.patience.pauses:
+        if self._pauses >= self.patience.pauses or not error.retryable:
             told = f"{said}; the same command goes on from here"
             self._stopped = self._stopped or Stopped(told, fault=error.fault)
             raise self._stopped

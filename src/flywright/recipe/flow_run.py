@@ -10,18 +10,19 @@ run the same command on the same folder: each shard is made by one of them.
 
 import asyncio
 import itertools
+import math
 import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flywright.ask import Budget, Completer, Crew, Ledger, Ledgered, Limited, Mixed, ordered
+from flywright.ask import Budget, Crew, Ledger, Ledgered, Limited, Mixed, ordered
 from flywright.ask.budget import Costs, Price
 from flywright.ask.limits import Patience
 from flywright.ask.protocol import Stopped
@@ -31,7 +32,7 @@ from flywright.progress import silent
 from flywright.recipe.console import Teller
 from flywright.recipe.flow_workers import PARENT, Helpers, number_here, on_ray
 from flywright.recipe.flows import FLOWS, AnswererSettings, Each, FlowFile, Job, Whole
-from flywright.recipe.prompt_flows import PROMPT_FLOWS
+from flywright.recipe.prompt_flows import READ
 from flywright.records import read_jsonl, write_jsonl
 from flywright.report.card import write_card
 from flywright.settings import load_settings
@@ -48,27 +49,24 @@ BESIDE |= {"reward_at_endpoint", "reward_api_key_variable"}
 Info = dict[str, Any]  # of a shard: file, read, records, counts, failed, left
 
 
-def _opened(who: AnswererSettings, own: FlowFile, budget: Budget, teller: Teller) -> Limited:
+def _opened(who: AnswererSettings, limited: Callable[..., Limited], seconds: float) -> Limited:
     """One answerer within its limits."""
-    patience = Patience(**own.patience.model_dump())
-    price = Price(who.prompt_price, who.answer_price)
-
-    def limited(completer: Completer, load: Any = None) -> Limited:
-        return Limited(completer, patience, who.concurrency, budget, price, load, teller.say)
-
+    own = partial(
+        limited, concurrency=who.concurrency, price=Price(who.prompt_price, who.answer_price)
+    )
     if not who.model:
         raise UserError("generator.model: name a URL or a weights folder")
     if not who.model.startswith(("http://", "https://")):
         from flywright.recipe.answerers import engine  # torch, only where it answers
 
-        return limited(engine(Path(who.model), who.name))
+        return own(engine(Path(who.model), who.name))
     from flywright.serve.client import HttpCompleter, NemoCompleter
 
     key = os.environ.get(who.api_key_variable, "") if who.api_key_variable else ""
     if who.wire == "nemo":
-        return limited(NemoCompleter(who.model, who.name, key, patience.try_seconds))
-    http = HttpCompleter(who.model, who.model_at_endpoint, key, patience.try_seconds)
-    return limited(http, http.load)
+        return own(NemoCompleter(who.model, who.name, key, seconds))
+    http = HttpCompleter(who.model, who.model_at_endpoint, key, seconds)
+    return own(http, load=http.load)
 
 
 def _code_hash() -> str:
@@ -92,8 +90,8 @@ class _Run:
     fingerprint: str
     work: Path
     stopped: Stopped | None = None
-    began: float = field(default_factory=time.time)
-    done: int = 0  # input records
+    done: int = 0  # input records, and those that this process has paid for
+    filled: int = 0
     total: int = 0
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
 
@@ -155,7 +153,7 @@ class _Run:
             return None
         info = read_json(path)
         final = not info["failed"] and not info["left"]
-        return info if final or path.stat().st_mtime >= self.began or self.stopped else None
+        return info if final or path.stat().st_mtime >= self.crew.began or self.stopped else None
 
     async def fill(self, path: Path, records: list[Any] | None) -> Info:
         """Make a shard's records and write them, then what is to be told of them."""
@@ -169,6 +167,7 @@ class _Run:
         made = await maker.unless_stopped(flow)
         self.stopped = self.stopped or maker.stopped
         count = write_jsonl(path.with_suffix(".jsonl"), made)
+        self.filled += len(records or ())
         info = {
             "file": path.with_suffix(".jsonl").name,
             "read": len(records or ()),
@@ -243,32 +242,29 @@ class _Run:
             parts = [note, f"{flying} in flight", _dropped(self.counts or self.maker.counts)]
             parts += [f"{rate:,.0f} tokens/s", cost, left]
             tick(done, total, " · ".join(part for part in parts if part))
-            if not foretold and done < total and done >= max(PILOT_RECORDS, total * PILOT_SHARE):
+            paid = self.filled if self.total else done
+            if not foretold and done < total and paid >= max(PILOT_RECORDS, total * PILOT_SHARE):
                 foretold = True
-                teller.say(self.forecast(done, total))
+                teller.say(self.forecast(paid, paid + total - done, note))
 
-    def forecast(self, done: int, total: int) -> str:
-        """What the records that are left will cost, from what those before have cost."""
-        tokens, variance = 0.0, 0.0
-        for costs in self.maker.costs.values():
-            mean, half = costs.forecast(round(costs.count * (total - done) / done))
-            tokens, variance = tokens + mean, variance + half**2
-        spent = self.crew.budget.mine
-        price = spent.money / max(1, spent.tokens)
-        half = variance**0.5
-        line = f"forecast after {done:,} of {total:,}: {tokens:,.0f} ± {half:,.0f} tokens more"
-        if price:
-            line += f", {tokens * price:.4g} ± {half * price:.2g} money"
-        budget = self.crew.budget
+    def forecast(self, done: int, total: int, flow: str) -> str:
+        """What the records that are left (of one flow) will cost, by what those before cost."""
+        costs, budget = self.maker.costs, self.crew.budget
+        found = [
+            one.forecast(round(one.count * (total - done) / done))
+            for one in ([costs[flow]] if flow else costs.values())
+        ]
+        tokens, half = sum(mean for mean, _ in found), math.hypot(*(half for _, half in found))
+        price = budget.mine.money / max(1, budget.mine.tokens)
+        line = f"forecast after {done:,} of {total:,} {flow or 'records'}: "
+        line += f"{tokens:,.0f} ± {half:,.0f} tokens more"
+        line += f", {tokens * price:.4g} ± {half * price:.2g} money" if price else ""
         over = [
             name
-            for name, most, now, more in (
-                ("tokens", budget.tokens, spent.tokens, tokens),
-                ("money", budget.money, spent.money, tokens * price),
-            )
-            if most and now + more > most
+            for name, more in (("tokens", tokens), ("money", tokens * price))
+            if 0 < getattr(budget, name) < budget.spent(name) + more
         ]
-        return line + (f"; more than the budget of {over[0]}" if over else "")
+        return line + "".join(f"; more than the budget of {name}" for name in over)
 
 
 def _dropped(counts: dict[str, dict[str, int]]) -> str:
@@ -284,20 +280,10 @@ def _dropped(counts: dict[str, dict[str, int]]) -> str:
     return f"{sum(reasons.values())} dropped ({told})"
 
 
-def _lines(path: Path) -> int:
-    """How many records a JSONL file has."""
-    try:
-        with path.open("rb") as stream:
-            return sum(bool(line.strip()) for line in stream)
-    except OSError as error:
-        raise UserError(f"{path}: cannot read: {error.strerror}") from None
-
-
 def _read_by(flow: str, own: FlowFile) -> list[Path]:
     """What a flow that makes all its records in one go reads."""
     paths = [own.data, *(path for path in vars(own.prompts).values() if isinstance(path, Path))]
-    if flow in PROMPT_FLOWS:
-        paths += sorted(set(own.out.parent.glob("*.jsonl")) - {own.out})
+    paths += [own.out.with_name(f"{name}.jsonl") for name in READ.get(flow, ())]
     return [path for path in paths if path is not None and path.exists()]
 
 
@@ -318,8 +304,8 @@ async def _go(run: _Run, name: str, teller: Teller, helpers: Helpers | None) -> 
     line = f"{name}: {manifest['records']} records in {own.out}; {told}"
     teller.finished(name, time.monotonic() - began)
     if run.stopped:
-        stopped = Stopped(f"{line}; stopped: {run.stopped}")
-        raise stopped
+        kind = FlywrightError if run.stopped.fault == "bug" else Stopped  # time will not mend it
+        raise kind(f"{line}; stopped: {run.stopped}")
     if manifest["failed"]:
         listed = own.out.with_suffix(".failed.jsonl")
         raise FlywrightError(
@@ -344,11 +330,13 @@ def _work(flow: str, path: Path, overrides: list[str], workers: int, number: int
     ):
         crew.refresh = ledger.refresh
         named = own.generator if isinstance(own.generator, list) else [own.generator]
-        limited = [_opened(who, own, budget, teller) for who in named]
+        patience = Patience(**own.patience.model_dump())
+        limiting = partial(Limited, patience=patience, budget=budget, tell=teller.say)
+        limited = [_opened(who, limiting, patience.try_seconds) for who in named]
         remembering = [Ledgered(one, ledger) for one in limited]
         shares = [who.weight for who in named]
         mixed = Mixed(list(zip(remembering, shares, strict=True)), own.seed)
-        job = Job(own, ledger, mixed)
+        job = Job(own, ledger, mixed, limiting)
         made_by = own.model_dump(mode="json", exclude=BESIDE)
         data = [_hash(path) for path in _read_by(flow, own)] if isinstance(entry, Whole) else []
         names = [job.scorer.model if job.scorer else "", *(who.model for who in job.each.values())]
@@ -356,7 +344,8 @@ def _work(flow: str, path: Path, overrides: list[str], workers: int, number: int
         costs: dict[str, Costs] = {}
         maker = Maker(mixed, own.synth, own.seed, failed=[], crew=crew, costs=costs)
         run = _Run(entry, maker, job, crew, limited, fingerprint, work)
-        run.total = _lines(run.data) if isinstance(entry, Each) else 0
+        if isinstance(entry, Each):  # a bad line is told before anything is paid for
+            run.total = sum(1 for _ in read_jsonl(run.data, entry.kind))
         arguments = [flow, str(path), *(f"--set={one}" for one in overrides)]
         helpers = Helpers(workers - 1, arguments, teller.say) if workers > 1 else None
         try:

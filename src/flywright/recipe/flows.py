@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from flywright.ask import Completer, Ledger, Ledgered, LedgeredScorer, Mixed, Scorer
+from flywright.ask import Completer, Ledger, Ledgered, LedgeredScorer, Limited, Mixed, Scorer
 from flywright.errors import UserError
 from flywright.recipe.flow_extras import EXTRAS, ExtraSettings, told_of_judges
 from flywright.recipe.prompt_flows import PROMPT_FLOWS, Given, PromptFlowSettings
@@ -86,12 +86,17 @@ class Job:
     own: FlowFile
     ledger: Ledger
     answerers: Mixed
+    limited: Callable[..., Limited]  # of one who answers, or rates
 
     @cached_property
     def scorer(self) -> Scorer | None:
         """The reward model, if there is one; the ledger remembers its scores."""
         if not self.own.reward:
             return None
+        if self.own.reward.startswith(("http://", "https://")):
+            from flywright.serve.client import HttpScorer
+
+            return LedgeredScorer(self.limited(HttpScorer(self.own.reward)), self.ledger)
         from flywright.recipe.answerers import scorer_of
 
         own = self.own

@@ -225,6 +225,11 @@ async def difficulty(maker: Maker, given: Given) -> list[Dialogue]:
     return answers
 
 
+READ: dict[str, tuple[str, ...]] = {  # what a flow reads of what the others left
+    **dict.fromkeys(("open_qa", "writing"), ("topics",)),
+    **dict.fromkeys(("instructions", "two_turn"), PLAIN),
+    **dict.fromkeys(("split", "difficulty"), ALL),
+}
 PROMPT_FLOWS: dict[str, Callable[[Maker, Given], Awaitable[list[Any]]]] = {
     "topics": make_topics,
     "open_qa": open_qa,

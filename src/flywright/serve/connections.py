@@ -47,7 +47,7 @@ def _proxy_of(url: SplitResult) -> SplitResult | None:
     return urlsplit(found if "://" in found else f"http://{found}")
 
 
-class _Dead(ConnectionError):
+class _Dead(ConnectionError):  # noqa: N818 - reads as what happened
     """The connection ended before an answer began."""
 
 

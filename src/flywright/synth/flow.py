@@ -6,13 +6,14 @@ call ends first, so that a resumed flow writes the same file as one that was nev
 """
 
 import traceback
+from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from flywright.ask.budget import OF_RECORD, Spent
-from flywright.ask.limits import ordered
+from flywright.ask.limits import RECENT, ordered
 from flywright.ask.mixed import RECORD
 from flywright.ask.protocol import AskError, Refused, Stopped, TooLong
 from flywright.errors import FlywrightError
@@ -29,6 +30,18 @@ class Dropped(Exception):  # noqa: N818 - a drop is an ending, not an error
 
 
 Ending = list[Out] | Dropped | AskError
+
+
+class Bugs:
+    """Faults of the program that records have met lately, over all flows that share this."""
+
+    def __init__(self):
+        self._met: deque[bool] = deque(maxlen=RECENT)
+
+    def note(self, met: bool) -> bool:
+        """One record more has ended; True if more than half of the last RECENT met a fault."""
+        self._met.append(met)
+        return met and self._met.count(True) > RECENT / 2
 
 
 def identity(record: Any) -> str:
@@ -89,20 +102,27 @@ class FlowResult(Generic[Out]):
         return self.records
 
 
+def _fault(error: Exception) -> AskError:
+    """A fault of the program as a record's end: what, and where."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    said = f"{type(error).__name__}: {error} ({place.filename}:{place.lineno})"
+    return AskError(said, fault="bug")
+
+
 async def stream_flow(
     step: Callable[[In, Ask], Awaitable[Iterable[Out]]],
     records: Iterable[In],
     ask: Ask,
     limit: int = 64,
-    survive: bool = False,
+    bugs: Bugs | None = None,
 ) -> AsyncGenerator[tuple[Ending[Out], Spent], None]:
     """How each record ends and what was paid for it, in order, as they end; ask = who answers.
 
     records: any iterable, of any length; at most `limit` are at work. A step returns the records it
     made, raises `Dropped(reason)`, or lets an AskError pass: failed, but a record that is TooLong
     for a model, or Refused, is dropped. After one that was Stopped no more are begun. Any other
-    error is a fault of the program or of the disk and is raised; survive: a fault of the program
-    ends its record as failed. Close it (aclosing).
+    error is a fault of the disk or of the program and is raised; with `bugs`, one of the program
+    ends its record as failed, and many of them end the flow: Stopped. Close it (aclosing).
     """
     stopped = False
 
@@ -112,22 +132,24 @@ async def stream_flow(
         RECORD.set(identity(record))
         OF_RECORD.set(spent)
         try:
-            return list(await step(record, ask)) or Dropped("gave nothing"), spent
+            ending: Ending[Out] = list(await step(record, ask)) or Dropped("gave nothing")
         except TooLong:
-            return Dropped("too long for the model"), spent
+            ending = Dropped("too long for the model")
         except Refused:
-            return Dropped("refused by the endpoint's filter"), spent
-        except (Dropped, AskError) as ending:
-            stopped = stopped or isinstance(ending, Stopped)
-            return ending, spent
+            ending = Dropped("refused by the endpoint's filter")
+        except (Dropped, AskError) as error:
+            ending = error
         except FlywrightError:
             raise
         except Exception as error:
-            if not survive:
+            if bugs is None:
                 raise
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            said = f"{type(error).__name__}: {error} ({place.filename}:{place.lineno})"
-            return AskError(said, fault="bug"), spent
+            ending = _fault(error)
+        met = isinstance(ending, AskError) and ending.fault == "bug"
+        if bugs and not isinstance(ending, Stopped) and bugs.note(met):
+            ending = Stopped(f"most records meet a fault of the program: {ending}", fault="bug")
+        stopped = stopped or isinstance(ending, Stopped)
+        return ending, spent
 
     def until_stopped() -> Iterable[In]:
         for record in records:

@@ -20,7 +20,15 @@ from flywright.files import digest, seed_from
 from flywright.progress import Tick, silent
 from flywright.records import Conversation, Lineage, Prompt, Record, record_id
 from flywright.synth import parse
-from flywright.synth.flow import Dropped, Ending, FlowResult, count_ending, identity, stream_flow
+from flywright.synth.flow import (
+    Bugs,
+    Dropped,
+    Ending,
+    FlowResult,
+    count_ending,
+    identity,
+    stream_flow,
+)
 from flywright.synth.settings import SynthSettings
 from flywright.synth.wording import Template
 
@@ -47,7 +55,8 @@ class Maker:
 
     failed: where it is a list, failures are put there and the flow goes on without these records;
     else they are raised. stopped: why no more records were begun. crew: who shares the work; all
-    of them come to the same records, since they share a ledger. costs: tokens paid for a record.
+    of them come to the same records, since they share a ledger. costs: tokens paid for a record
+    by flow, bugs: faults of the program; both over all that share them.
     """
 
     ask: Completer
@@ -59,6 +68,7 @@ class Maker:
     stopped: Stopped | None = None
     crew: Crew | None = None
     costs: dict[str, Costs] = field(default_factory=dict)
+    bugs: Bugs = field(default_factory=Bugs)
 
     async def run(self, name: str, step: Step[In, Out], records: Sequence[In]) -> list[Out]:
         """The records that `step` makes of all records, counted under `name`.
@@ -83,8 +93,8 @@ class Maker:
         self, name: str, step: Step[In, Out], records: Sequence[In], told: Callable[[], None]
     ) -> AsyncGenerator[Ending[Out], None]:
         costs = self.costs.setdefault(name, Costs())
-        limit, survive = self.settings.concurrency, self.failed is not None
-        async with aclosing(stream_flow(step, records, self.ask, limit, survive)) as stream:
+        limit, bugs = self.settings.concurrency, self.bugs if self.failed is not None else None
+        async with aclosing(stream_flow(step, records, self.ask, limit, bugs)) as stream:
             async for ending, spent in stream:
                 if spent.calls:
                     costs.add(spent.tokens)
