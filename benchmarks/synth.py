@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-from recording import RESULTS, write_result
+from recording import RESULTS, row, write_result
 
 import flywright
 from flywright.files import write_json
@@ -292,6 +292,20 @@ def compared(measured: dict[str, Figures]) -> list[Figures]:
             rows.append(
                 {"what": what, **numbers, "peer_name": measured[name][part]["name"], **ratio}
             )
+    return rows + aims(measured.get(OURS, {}))
+
+
+def aims(ours: Figures) -> list[Figures]:
+    """The aims that have no peer: cost and rate of a call, memory on the way to many records."""
+    rows = []
+    if speed := ours.get("speed"):
+        rows.append(row("CPU a call", speed["cpu_ms_a_call"], 1.5, "the aim", "ms", True))
+        rows.append(row("calls a second", speed["calls_a_second"], 600, "the aim", "calls/s"))
+    if memory := ours.get("memory"):
+        marks = memory["mib_after_rows"]
+        what, least = f"memory after {memory['rows']:,} records", marks["10000"]
+        most = max(marks.values())
+        rows.append(row(what, most, least, "itself after 10,000", "MiB", True))
     return rows
 
 

@@ -337,7 +337,7 @@ def export(
 @app.command()
 def report(folder: Path) -> None:
     """Write a run's report anew from its artifacts."""
-    from flywright.report import write_report
+    from flywright.report.page import write_report
 
     print(write_report(folder))
 

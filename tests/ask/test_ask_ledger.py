@@ -89,7 +89,7 @@ def test_a_completion_comes_back_as_it_went_in(tmp_path):
         with Ledger(path) as ledger:
             answerer = Ledgered(Rich(), ledger)
             reply = await answerer.complete(QUESTION, Sampling())
-            return reply, await answerer.logprobs("a", ["b", "c"]), answerer.completion_tokens
+            return reply, await answerer.logprobs("a", ["b", "c"])
 
     path = tmp_path / "l.jsonl"
     assert asyncio.run(ask(path)) == asyncio.run(ask(path))

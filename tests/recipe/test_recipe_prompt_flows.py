@@ -92,6 +92,14 @@ def test_the_sides_are_disjoint_and_what_was_flagged_is_not_for_sft(folder):
     assert flagged == [0, 1]
 
 
+def test_what_lies_beside_makes_no_flow_anew(folder, endpoint):
+    for flow in ("split", "open_qa", "difficulty"):
+        shards = folder / f"{flow}.work" / "shards"
+        made = {path: path.stat().st_mtime_ns for path in shards.iterdir()}
+        run(flow, folder, endpoint, *FEWER)
+        assert {path: path.stat().st_mtime_ns for path in shards.iterdir()} == made, flow
+
+
 def test_difficulty_is_told_by_source(folder):
     table = json.loads((folder / "difficulty.json").read_text())
     answers = list(read_jsonl(folder / "difficulty.jsonl", Dialogue))

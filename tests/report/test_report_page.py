@@ -9,8 +9,9 @@ import pytest
 from report_run import HOSTILE, RunWriter, comparison, dialogue, write_whole
 
 from flywright.errors import FlywrightError, UserError
-from flywright.report import pictures, write_report
+from flywright.report import pictures
 from flywright.report.artifacts import read_run
+from flywright.report.page import write_report
 
 SECTIONS = (
     *("claims", "stages", "reward", "data", "examples"),

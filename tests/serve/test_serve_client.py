@@ -88,3 +88,15 @@ def test_a_vllm_server_tells_of_its_load_and_others_do_not(live):
     with pytest.raises(AskError) as failed:
         asyncio.run(HttpCompleter("http://127.0.0.1:9", "m").load())
     assert failed.value.fault == "overload"
+
+
+@pytest.mark.parametrize(
+    "usage", [None, "many", {}, {"prompt_tokens": -1, "completion_tokens": 10**9}]
+)
+def test_tokens_that_nobody_counts_are_reckoned(live, usage):
+    app = FastAPI()
+    said = {"choices": [{"message": {"content": "Seven legs, or eight."}}], "usage": usage}
+    app.post("/v1/chat/completions")(lambda: said)
+    client = HttpCompleter(f"http://127.0.0.1:{live(app)}", "m")
+    answer = asyncio.run(client.complete(QUESTION, Sampling()))
+    assert (answer.prompt_tokens, answer.completion_tokens) == (8, 6)

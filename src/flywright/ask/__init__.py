@@ -24,28 +24,7 @@ from flywright.ask.protocol import (
 from flywright.ask.scripted import Scripted, ScriptedScorer
 
 __all__ = [
-    "AskError",
-    "Budget",
-    "Completer",
-    "Completion",
-    "Crew",
-    "Ids",
-    "Ledger",
-    "Ledgered",
-    "LedgeredScorer",
-    "Limited",
-    "Load",
-    "Mixed",
-    "Patience",
-    "Price",
-    "Reader",
-    "Refused",
-    "Sampling",
-    "Scorer",
-    "Scripted",
-    "ScriptedScorer",
-    "Stopped",
-    "TooLong",
-    "gather",
-    "ordered",
-]
+    "AskError", "Budget", "Completer", "Completion", "Crew", "Ids", "Ledger", "Ledgered",
+    "LedgeredScorer", "Limited", "Load", "Mixed", "Patience", "Price", "Reader", "Refused",
+    "Sampling", "Scorer", "Scripted", "ScriptedScorer", "Stopped", "TooLong", "gather", "ordered",
+]  # fmt: skip

@@ -38,7 +38,7 @@ from flywright.files import canonical_json, digest, named_disk_errors
 from flywright.records import Conversation
 
 OPEN_SEGMENTS = 64  # kept open for reading
-INDEX_KIB = 32 << 10  # of the index in memory
+INDEX_KIB = 8 << 10  # of the index in memory
 _LINE = re.compile(rb'\{"check":"([0-9a-f]{8})",("key":"([0-9a-f]{32})",.*)\n', re.DOTALL)
 Line = tuple[str, bytes, asyncio.Future[None]]  # a key, its line, and who waits for it
 Lease = Callable[[str], AbstractAsyncContextManager[Any]]
@@ -347,8 +347,7 @@ def _plain(prompt: Conversation | str) -> Any:
 class Ledgered(_Remembering):
     """A Completer that remembers every reply of another one.
 
-    `asked` counts the questions, `paid` those that were really put to the answerer now;
-    `prompt_tokens` and `completion_tokens` count all replies, remembered ones too.
+    `asked` counts the questions, `paid` those that were really put to the answerer now.
     """
 
     def __init__(self, completer: Completer, where: Ledger | Path):
@@ -356,8 +355,6 @@ class Ledgered(_Remembering):
         self._complete, self._reader = completer.complete, completer
         if isinstance(completer, Limited):  # its limits are put around the way to the disk, too
             self._complete, self._reader = completer.put, completer.completer
-        self.prompt_tokens = 0
-        self.completion_tokens = 0
 
     async def complete(self, prompt: Conversation | str, sampling: Sampling) -> Completion:
         """The remembered reply, or a new one. Raises what the answerer raises; that is not kept."""
@@ -368,10 +365,7 @@ class Ledgered(_Remembering):
             return {name: value[name] for name in value if value[name] or name == "text"}
 
         asked = {"prompt": _plain(prompt), "sampling": sampling.key()}
-        reply = Completion.from_dict(await self._remember("complete", asked, call))
-        self.prompt_tokens += reply.prompt_tokens
-        self.completion_tokens += reply.completion_tokens
-        return reply
+        return Completion.from_dict(await self._remember("complete", asked, call))
 
     async def logprobs(self, context: str, continuations: list[str]) -> list[float]:
         """The remembered log-probabilities (natural log, summed a continuation), or new ones."""

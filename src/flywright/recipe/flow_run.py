@@ -329,6 +329,8 @@ def _work(flow: str, path: Path, overrides: list[str], workers: int, number: int
         Ledger(work / "ledger", crew.lease) as ledger,
     ):
         crew.refresh = ledger.refresh
+        if ledger.damaged:
+            teller.say(f"{ledger.path}: {ledger.damaged} damaged lines; their calls are paid again")
         named = own.generator if isinstance(own.generator, list) else [own.generator]
         patience = Patience(**own.patience.model_dump())
         limiting = partial(Limited, patience=patience, budget=budget, tell=teller.say)

@@ -48,7 +48,8 @@ class Helpers:
 def on_ray(address: str, count: int, work: Callable[[int], str]) -> str:
     """`work(number)` in `count` tasks of a Ray cluster whose machines share the folder's disk.
 
-    Raises UserError without Ray, and FlywrightError with what the first task says that fails.
+    Raises UserError without Ray or its cluster, and FlywrightError with what the first task says
+    that fails.
     """
     try:
         import ray  # type: ignore[import-not-found]
@@ -63,15 +64,18 @@ def on_ray(address: str, count: int, work: Callable[[int], str]) -> str:
         except FlywrightError as error:
             return error.exit_status, str(error)
 
-    ray.init(address=address, log_to_driver=False)
+    try:
+        ray.init(address=address, log_to_driver=False)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(f"--ray {address}: {str(error).strip().splitlines()[0]}") from None
     try:
         run = ray.remote(max_retries=3)(task)  # a machine that is lost is tried again elsewhere
         ended = ray.get([run.remote(number) for number in range(count)])
     finally:
         ray.shutdown()
-    for status, said in ended:
-        if status:
-            failure = FlywrightError(said)
-            failure.exit_status = status
-            raise failure
-    return ended[0][1]
+    status, said = max(ended, key=lambda one: bool(one[0]))
+    if status:
+        failure = FlywrightError(said)
+        failure.exit_status = status
+        raise failure
+    return said

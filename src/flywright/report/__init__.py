@@ -1,11 +1,7 @@
 """The report of a run: reads artifacts, writes one HTML page and its numbers; nothing else.
 
-    from flywright.report import write_report
+    from flywright.report.page import write_report
     write_report(Path("runs/mine"))          # the path of runs/mine/report/index.html
 
 `flywright.report.trace.trace` tells where one record came from and what came from it.
 """
-
-from flywright.report.page import write_report
-
-__all__ = ["write_report"]

@@ -20,6 +20,8 @@ from flywright.serve.http import Http
 from flywright.tokenizer.export import CHAT_TEMPLATE
 
 NEMO_ENDS = ("<|endoftext|>", "<extra_id_1>", "\x11")  # the client's stop list (SPEC 11.1)
+MOST_TOKENS = 10_000_000  # that a server is believed to have read or written for one call
+TOKEN_BYTES = 4  # of text, about
 _GAUGE = re.compile(r"^vllm:(\w+)(?:\{[^}]*\})? ([0-9.eE+-]+)$", re.MULTILINE)
 
 
@@ -31,6 +33,13 @@ def _fields(sampling: Sampling) -> dict[str, Any]:
         if name in fields:
             raise AskError(f"{name} cannot be asked of a server")
     return {k: list(v) if k == "stop" else v for k, v in fields.items()}
+
+
+def _count(usage: Any, name: str, text: str) -> int:
+    """Tokens as the server counts them; by the letters, where it does not or cannot be right."""
+    told = usage.get(name) if isinstance(usage, dict) else None
+    believed = isinstance(told, int) and 0 <= told < MOST_TOKENS
+    return told if believed else -(-len(text.encode()) // TOKEN_BYTES)
 
 
 def _messages(conversation: Conversation) -> list[dict[str, str]]:
@@ -64,10 +73,10 @@ class HttpCompleter:
         body = {"model": self.wire_model, **_fields(sampling)}
         if isinstance(prompt, str):
             reply = await self.http.call("/v1/completions", {**body, "prompt": prompt})
-        else:
-            body["messages"] = _messages(prompt)
-            reply = await self.http.call("/v1/chat/completions", body)
-        return self._completion(reply)
+            return self._completion(reply, prompt)
+        body["messages"] = _messages(prompt)
+        reply = await self.http.call("/v1/chat/completions", body)
+        return self._completion(reply, "".join(message.content for message in prompt.messages))
 
     async def load(self) -> Load | None:
         """What a vLLM server tells of its load; None where there is no telling."""
@@ -77,11 +86,11 @@ class HttpCompleter:
         waiting = found.get("num_requests_waiting")
         return None if waiting is None else Load(float(waiting), float(cache))
 
-    def _completion(self, reply: Any) -> Completion:
+    def _completion(self, reply: Any, asked: str) -> Completion:
         try:
             choice = reply["choices"][0]
             text = choice["message"]["content"] if "message" in choice else choice["text"]
-            usage = reply.get("usage") or {}
+            usage = reply.get("usage")
         except (KeyError, IndexError, TypeError, AttributeError):
             raise self.http.misshapen("choices") from None
         if choice.get("finish_reason") == "content_filter":
@@ -91,8 +100,8 @@ class HttpCompleter:
         return Completion(
             text,
             finish="length" if choice.get("finish_reason") == "length" else "stop",
-            prompt_tokens=int(usage.get("prompt_tokens") or 0),
-            completion_tokens=int(usage.get("completion_tokens") or 0),
+            prompt_tokens=_count(usage, "prompt_tokens", asked),
+            completion_tokens=_count(usage, "completion_tokens", text),
         )
 
     async def logprobs(self, context: str, continuations: list[str]) -> list[float]:

@@ -2,9 +2,11 @@
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
+from flywright.ask import Limited, gather
 from flywright.serve.http import Http
 
 BATCH = 128  # texts in one request
@@ -15,6 +17,7 @@ class HttpEmbedder:
 
     def __init__(self, base_url: str, model: str, api_key: str = ""):
         self.http, self.model = Http(base_url, api_key), model
+        self._limits = Limited(self)
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """[T, D] of float32, each row of length 1. Raises AskError."""
@@ -23,7 +26,8 @@ class HttpEmbedder:
     async def _embed(self, texts: list[str]) -> np.ndarray:
         parts = [texts[start : start + BATCH] for start in range(0, len(texts), BATCH)]
         bodies = [{"model": self.model, "input": part} for part in parts]
-        replies = await asyncio.gather(*(self.http.call("/v1/embeddings", one) for one in bodies))
+        calls = [partial(self.http.call, "/v1/embeddings", one) for one in bodies]
+        replies = await gather(self._limits.within, calls)
         await self.http.close()
         try:
             rows = [row for reply in replies for row in sorted(reply["data"], key=_index)]
