@@ -108,7 +108,7 @@ def test_the_deadline_is_a_retryable_error_that_names_it():
 
 
 def test_concurrency_halves_on_overload_and_grows_back():
-    ask = Limited(Flaky(2), concurrency=16, sleep=no_sleep)
+    ask = Limited(Flaky(7), Patience(retries=7), concurrency=16, sleep=no_sleep)
 
     async def run():
         await ask.complete("q", Sampling())
@@ -118,6 +118,19 @@ def test_concurrency_halves_on_overload_and_grows_back():
 
     assert asyncio.run(run()) == 4
     assert ask.concurrency == 16
+
+
+def test_a_few_failures_that_no_haste_has_caused_slow_nobody():
+    class Shaky(Scripted):
+        async def complete(self, prompt, sampling):
+            self.failing = (getattr(self, "failing", 0) + 1) % 12
+            if not self.failing:
+                raise AskError("a planned fault", retryable=True, fault="overload")
+            return await super().complete(prompt, sampling)
+
+    ask = Limited(Shaky(lambda *_: "a"), concurrency=64, sleep=no_sleep)
+    asyncio.run(gather(lambda n: ask.complete(f"{n}", Sampling()), range(600)))
+    assert ask.calls > 640 and ask.concurrency == 64
 
 
 def test_no_more_in_flight_than_the_concurrency_also_in_a_second_loop():

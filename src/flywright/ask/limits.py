@@ -22,6 +22,9 @@ from flywright.records import Conversation
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+SMOOTHED = 32  # tries over which the share of overloads is taken
+MUCH = 0.15  # of them: below, they are no sign of too much asked
+GROWTH = 0.05  # of a place, after a success, at least
 RECENT = 20  # questions whose endings the error budget looks at
 LOAD_SECONDS = 1.0  # between two looks at a server's load
 FULL = 0.95  # share of a server's key-value cache above which it is asked less
@@ -143,9 +146,10 @@ class Limited:
     """A Completer (or a Scorer, for LedgeredScorer) with a deadline, retries, adaptive concurrency
     and a budget.
 
-    concurrency: how many calls may be in flight, at most and at first: one more after a round of
-    successes, half after an overload (once for all the calls that met it), three quarters while
-    `load` says that the server has enough. tell: hears of pauses.
+    concurrency: how many calls may be in flight, at most and at first: one more (or a twentieth)
+    after a round of successes, half where more than MUCH of the tries meet an overload (once for
+    all the calls that met it), three quarters while `load` says that the server has enough.
+    tell: hears of pauses.
     Raises AskError: retryable when late or out of retries; Stopped when the budget is spent or too
     many questions fail.
     """
@@ -163,7 +167,7 @@ class Limited:
         self.model = self.completer.model
         self.calls = self.in_flight = 0
         self._most = self.concurrency
-        self._room = float(self._most)
+        self._room, self._overload = float(self._most), 0.0
         self._places = CapacityLimiter(self._most)
         self._halved = self._looked = self._opens = -1e9  # monotonic seconds
         self._endings: deque[bool] = deque(maxlen=RECENT)
@@ -250,11 +254,12 @@ class Limited:
             self._adapt(overloaded, started)
 
     def _adapt(self, overloaded: bool, started: float) -> None:
-        """A place more after a round of successes; half of them for the first call that failed
-        since the last halving."""
+        """A place more after a round of successes; half of them where many calls fail, for the
+        first that was begun since the last halving."""
+        self._overload += (overloaded - self._overload) / SMOOTHED
         if not overloaded and not self._pressed:
-            self._room = min(float(self._most), self._room + 1 / self._room)
-        elif overloaded and started >= self._halved:
+            self._room = min(float(self._most), self._room + max(GROWTH, 1 / self._room))
+        elif overloaded and self._overload > MUCH and started >= self._halved:
             self._room = max(1.0, self._room / 2)
             self._halved = time.monotonic()
         if int(self._room) != self.concurrency:

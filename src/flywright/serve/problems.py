@@ -47,9 +47,10 @@ def problem_of(error: Exception) -> Problem:
             return Problem(502, f"the model could not answer: {error}")
         wait_seconds = error.retry_after_seconds or 1.0
         return Problem(503, str(error), retry_after_seconds=wait_seconds)
-    # where it happened, not what it said: that may hold words of a prompt
-    where = "".join(traceback.format_tb(error.__traceback__))
-    log.error("unexpected failure: %s\n%s", type(error).__name__, where)
+    if not isinstance(error, ConnectionError):  # which is nobody's fault here, or a planned one
+        # where it happened, not what it said: that may hold words of a prompt
+        where = "".join(traceback.format_tb(error.__traceback__))
+        log.error("unexpected failure: %s\n%s", type(error).__name__, where)
     return Problem(500, "the server failed on this request; its log says why")
 
 
