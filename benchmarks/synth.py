@@ -301,6 +301,10 @@ def aims(ours: Figures) -> list[Figures]:
     if speed := ours.get("speed"):
         rows.append(row("CPU a call", speed["cpu_ms_a_call"], 1.5, "the aim", "ms", True))
         rows.append(row("calls a second", speed["calls_a_second"], 600, "the aim", "calls/s"))
+    if calls := ours.get("calls"):
+        again, flying = calls["paid_again_after_kill"], calls["killed"]["most_in_flight"]
+        what = "calls paid again after kill -9"
+        rows.append(row(what, again, flying, "those in flight", "calls", True))
     if memory := ours.get("memory"):
         marks = memory["mib_after_rows"]
         what, least = f"memory after {memory['rows']:,} records", marks["10000"]

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from flywright.ask import Budget, Crew, Ledger, Ledgered, Limited, Mixed, ordered
-from flywright.ask.budget import Costs, Price
+from flywright.ask.budget import Price
 from flywright.ask.limits import Patience
 from flywright.ask.protocol import Stopped
 from flywright.errors import FlywrightError, UserError
@@ -320,12 +320,10 @@ def _work(flow: str, path: Path, overrides: list[str], workers: int, number: int
     if not own.out.suffix:
         own = own.model_copy(update={"out": own.out / f"{flow}.jsonl"})
     entry, work = FLOWS[flow], own.out.with_suffix(".work")
-    limits = own.budget
-    budget = Budget(limits.tokens, limits.money, limits.seconds)
-    parent = int(os.environ.get(PARENT, 0))
+    budget = Budget(**own.budget.model_dump())
     with (
         Teller(own.out.with_suffix(".log")) as teller,
-        Crew(work, budget, number, parent=parent) as crew,
+        Crew(work, budget, number, parent=int(os.environ.get(PARENT, 0))) as crew,
         Ledger(work / "ledger", crew.lease) as ledger,
     ):
         crew.refresh = ledger.refresh
@@ -335,16 +333,15 @@ def _work(flow: str, path: Path, overrides: list[str], workers: int, number: int
         patience = Patience(**own.patience.model_dump())
         limiting = partial(Limited, patience=patience, budget=budget, tell=teller.say)
         limited = [_opened(who, limiting, patience.try_seconds) for who in named]
-        remembering = [Ledgered(one, ledger) for one in limited]
         shares = [who.weight for who in named]
+        remembering = (Ledgered(one, ledger) for one in limited)
         mixed = Mixed(list(zip(remembering, shares, strict=True)), own.seed)
         job = Job(own, ledger, mixed, limiting)
         made_by = own.model_dump(mode="json", exclude=BESIDE)
         data = [_hash(path) for path in _read_by(flow, own)] if isinstance(entry, Whole) else []
         names = [job.scorer.model if job.scorer else "", *(who.model for who in job.each.values())]
         fingerprint = digest(flow, made_by, data, names, shares, _code_hash())
-        costs: dict[str, Costs] = {}
-        maker = Maker(mixed, own.synth, own.seed, failed=[], crew=crew, costs=costs)
+        maker = Maker(mixed, own.synth, own.seed, failed=[], crew=crew)
         run = _Run(entry, maker, job, crew, limited, fingerprint, work)
         if isinstance(entry, Each):  # a bad line is told before anything is paid for
             run.total = sum(1 for _ in read_jsonl(run.data, entry.kind))
