@@ -20,7 +20,7 @@ from flywright.ask import (
     ordered,
 )
 from flywright.ask.budget import Costs
-from flywright.synth import run_flow
+from flywright.synth import Maker, SynthSettings
 
 
 def test_gather_keeps_order_and_limit():
@@ -222,7 +222,7 @@ def test_one_of_several_answers_by_weight_whatever_the_order():
         return [ask.model]
 
     async def run(records):
-        return (await run_flow(step, records, mixed, "who")).records
+        return await Maker(mixed, SynthSettings(), 1).run("who", step, records)
 
     names = asyncio.run(run(range(400)))
     assert 270 < names.count("a") < 330

@@ -7,7 +7,7 @@ import pytest
 from flywright.ask import AskError, Scripted
 from flywright.errors import FlywrightError
 from flywright.records import Document
-from flywright.synth import Dropped, Maker, run_flow
+from flywright.synth import Dropped, Maker, SynthSettings
 from flywright.synth.dialogues import dialogues, two_turn
 from flywright.synth.instructions import instructed, revised
 from flywright.synth.prompts import closed_qa, coding, math, mix, open_qa, split, writing
@@ -27,9 +27,10 @@ def test_endings_are_counted_and_keep_their_order():
             raise AskError("busy", retryable=True)
         return [] if number == 8 else [ask + number] * (number % 3)
 
-    result = asyncio.run(run_flow(step, range(1, 12), 100, "numbers", limit=4))
-    assert result.records == [101, 102, 102, 104, 111, 111]
-    assert result.counts == {
+    maker = Maker(100, SynthSettings(concurrency=4), 1, failed=[])
+    made = asyncio.run(maker.run("numbers", step, range(1, 12)))
+    assert made == [101, 102, 102, 104, 111, 111]
+    assert maker.counts["numbers"] == {
         "in": 11,
         "ok": 4,
         "out": 6,
@@ -37,9 +38,9 @@ def test_endings_are_counted_and_keep_their_order():
         "dropped: fives": 2,
         "dropped: gave nothing": 4,
     }
-    assert result.failed[0].retryable
+    assert [(one.id, one.fault) for one in maker.failed] == [("7", "failed")]
     with pytest.raises(FlywrightError, match=r"numbers: 1 of 11 records failed.*busy"):
-        result.whole()
+        asyncio.run(Maker(100, SynthSettings(), 1).run("numbers", step, range(1, 12)))
 
 
 def test_a_fault_of_the_program_is_raised():
@@ -47,7 +48,7 @@ def test_a_fault_of_the_program_is_raised():
         raise KeyError("bug")
 
     with pytest.raises(KeyError):
-        asyncio.run(run_flow(step, range(3), None, "buggy"))
+        asyncio.run(Maker(None, SynthSettings(), 1).run("buggy", step, range(3)))
 
 
 async def everything(maker):

@@ -5,8 +5,8 @@ and returns records in an order that does not depend on which call ends first. W
 in; wrapped in `ask.Ledgered`, a killed flow goes on without paying twice.
 """
 
-from flywright.synth.flow import Dropped, FlowResult, run_flow
+from flywright.synth.flow import Dropped
 from flywright.synth.maker import Maker
 from flywright.synth.settings import GeneticSettings, SynthSettings
 
-__all__ = ["Dropped", "FlowResult", "GeneticSettings", "Maker", "SynthSettings", "run_flow"]
+__all__ = ["Dropped", "GeneticSettings", "Maker", "SynthSettings"]

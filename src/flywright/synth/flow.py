@@ -9,15 +9,13 @@ import traceback
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from flywright.ask.budget import OF_RECORD, Spent
 from flywright.ask.limits import RECENT, ordered
 from flywright.ask.mixed import RECORD
 from flywright.ask.protocol import AskError, Refused, Stopped, TooLong
 from flywright.errors import FlywrightError
-from flywright.progress import Tick, silent
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -61,45 +59,6 @@ def count_ending(counts: dict[str, int], ending: Ending[Any]) -> None:
     key = f"dropped: {ending}" if isinstance(ending, Dropped) else "failed"
     key = "left" if isinstance(ending, Stopped) else key
     counts[key] = counts.get(key, 0) + 1
-
-
-@dataclass(frozen=True)
-class FlowResult(Generic[Out]):
-    """How each record of a flow ended, in the order in which they went in: with what it gave, with
-    the Dropped that its step raised, or with an answerer's error."""
-
-    name: str
-    endings: Sequence[Ending[Out]]
-
-    @property
-    def records(self) -> list[Out]:
-        """All that was made, in order."""
-        return [record for made in self.endings if isinstance(made, list) for record in made]
-
-    @property
-    def failed(self) -> list[AskError]:
-        """The errors of the records that an answerer failed on."""
-        return [ending for ending in self.endings if isinstance(ending, AskError)]
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """in, ok, out, failed, and "dropped: REASON" for each reason, the reasons sorted."""
-        counts: dict[str, int] = {}
-        for ending in self.endings:
-            count_ending(counts, ending)
-        return {key: counts.get(key, 0) for key in (*COUNTED, *sorted(counts.keys() - {*COUNTED}))}
-
-    def whole(self) -> list[Out]:
-        """The records, if no record failed; else FlywrightError, so that nobody takes it for done.
-
-        Replies that a ledger remembers are not paid for again when the flow is run again.
-        """
-        if self.failed:
-            raise FlywrightError(
-                f"{self.name}: {len(self.failed)} of {len(self.endings)} records failed, the first "
-                f"with: {self.failed[0]}; run it again to try these again"
-            )
-        return self.records
 
 
 def _fault(error: Exception) -> AskError:
@@ -162,20 +121,3 @@ async def stream_flow(
     async with aclosing(ordered(end, work, limit)) as endings:
         async for ending in endings:
             yield ending
-
-
-async def run_flow(
-    step: Callable[[In, Ask], Awaitable[Iterable[Out]]],
-    records: Sequence[In],
-    ask: Ask,
-    name: str,
-    limit: int = 64,
-    tick: Tick = silent,
-) -> FlowResult[Out]:
-    """All endings of `stream_flow`, counted by tick(done, total, name)."""
-    endings: list[Ending[Out]] = []
-    async with aclosing(stream_flow(step, records, ask, limit)) as stream:
-        async for ending, _ in stream:
-            endings.append(ending)
-            tick(len(endings), len(records), name)
-    return FlowResult(name, endings)

@@ -16,6 +16,7 @@ from flywright.ask.budget import Costs
 from flywright.ask.crew import Crew
 from flywright.ask.limits import gather
 from flywright.ask.protocol import AskError, Completer, Sampling, Stopped
+from flywright.errors import FlywrightError
 from flywright.files import digest, seed_from
 from flywright.progress import Tick, silent
 from flywright.records import Conversation, Lineage, Prompt, Record, record_id
@@ -24,7 +25,6 @@ from flywright.synth.flow import (
     Bugs,
     Dropped,
     Ending,
-    FlowResult,
     count_ending,
     identity,
     stream_flow,
@@ -87,7 +87,7 @@ class Maker:
             endings = [ending async for ending in self._alone(name, step, records, told)]
         for ending in endings:
             count_ending(counts, ending)
-        return self._kept(FlowResult(name, endings), records)
+        return self._kept(name, endings, records)
 
     async def _alone(
         self, name: str, step: Step[In, Out], records: Sequence[In], told: Callable[[], None]
@@ -128,16 +128,21 @@ class Maker:
             )
         return [ending for number in range(len(shards)) for ending in found[number] or ()]
 
-    def _kept(self, result: FlowResult[Out], records: Sequence[In]) -> list[Out]:
-        if self.failed is None:
-            return result.whole()
-        for record, ending in zip(records, result.endings, strict=False):
+    def _kept(self, name: str, endings: Sequence[Ending[Out]], records: Sequence[In]) -> list[Out]:
+        """What was made; what failed is noted, or raised so that nobody takes it for done."""
+        errors = [ending for ending in endings if isinstance(ending, AskError)]
+        if errors and self.failed is None:
+            raise FlywrightError(
+                f"{name}: {len(errors)} of {len(endings)} records failed, the first with: "
+                f"{errors[0]}; run it again to try these again"
+            )
+        for record, ending in zip(records, endings, strict=False):
             if isinstance(ending, Stopped):
                 self.stopped = ending
-            elif isinstance(ending, AskError):
-                told = {"flow": result.name, "fault": ending.fault, "message": str(ending)}
+            elif isinstance(ending, AskError) and self.failed is not None:
+                told = {"flow": name, "fault": ending.fault, "message": str(ending)}
                 self.failed.append(Failure(id=identity(record), **told))
-        return result.records
+        return [record for made in endings if isinstance(made, list) for record in made]
 
     async def unless_stopped(self, flow: Awaitable[list[Out]]) -> list[Out]:
         """What a flow makes; nothing if it is stopped before its first records."""
