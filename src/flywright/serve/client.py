@@ -38,8 +38,9 @@ def _fields(sampling: Sampling) -> dict[str, Any]:
 def _count(usage: Any, name: str, text: str) -> int:
     """Tokens as the server counts them; by the letters, where it does not or cannot be right."""
     told = usage.get(name) if isinstance(usage, dict) else None
-    believed = isinstance(told, int) and 0 <= told < MOST_TOKENS
-    return told if believed else -(-len(text.encode()) // TOKEN_BYTES)
+    if isinstance(told, int) and 0 <= told < MOST_TOKENS:
+        return told
+    return -(-len(text.encode()) // TOKEN_BYTES)
 
 
 def _messages(conversation: Conversation) -> list[dict[str, str]]:
