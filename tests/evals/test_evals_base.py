@@ -17,8 +17,7 @@ from flywright.generate import Engine
 from flywright.generate.asking import Cutting
 from flywright.model import Decoder
 from flywright.records import Prompt, read_jsonl
-from flywright.serve.connections import Reply
-from flywright.serve.http import Http
+from flywright.serve.http import Http, Reply
 from flywright.spec import ModelSpec
 from flywright.stats import clustered_error, clustered_mean, detectable, standard_error
 from flywright.tokenizer import Tokenizer, train_tokenizer

@@ -17,7 +17,7 @@ from flywright.recipe.files_road import FilesSettings, walk
 from flywright.recipe.loop import weak_to_strong
 from flywright.recipe.settings import AlignSettings, RecipeSettings, WholeSettings
 from flywright.recipe.sources import open_source
-from flywright.recipe.step import Road, Stop, check_until
+from flywright.recipe.step import Road, Stop
 from flywright.report.page import write_report
 from flywright.settings import apply_overrides, parse_settings, read_toml
 

@@ -6,16 +6,22 @@ themselves are the caller's (ask has limits for that).
 
 import asyncio
 import re
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
+from urllib.request import getproxies, proxy_bypass
 
+import aiohttp
 import orjson
+from yarl import URL
 
 from flywright.ask import AskError, Refused, TooLong
 from flywright.ask.protocol import Fault
 from flywright.errors import UserError
-from flywright.serve.connections import Connections, Reply
 
+CONNECT_SECONDS = 10.0
+JSON = {"content-type": "application/json"}
 RETRYABLE = (408, 409, 425, 429, 500, 502, 503, 504)
 FAULTS: dict[int, Fault] = {
     408: "timeout",
@@ -26,42 +32,80 @@ TOO_LONG = re.compile(r"context.length|context window|too long|maximum.*tokens",
 REFUSED = re.compile(r"content.filter|content.management|moderation|safety", re.IGNORECASE)
 
 
+@dataclass(frozen=True)
+class Reply:
+    """An answer; header names in any case."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
+    @property
+    def text(self) -> str:
+        """The content as text, whatever it is."""
+        return self.content.decode(errors="replace")
+
+
 class Http:
-    """One server's JSON; connections of its own for each event loop."""
+    """One server's JSON; connections of its own for each event loop, as many as calls at once.
+
+    Proxies are the environment's (HTTPS_PROXY, NO_PROXY, ...). Raises UserError for no address.
+    """
 
     def __init__(self, base_url: str, api_key: str = "", timeout_seconds: float = 600.0):
         self.base_url = base_url.rstrip("/").removesuffix("/v1")
         key = api_key.strip()
         self._headers = {"authorization": f"Bearer {key}"} if key else {}
-        self._seconds = timeout_seconds
+        self._timeout = aiohttp.ClientTimeout(timeout_seconds, sock_connect=CONNECT_SECONDS)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._session: aiohttp.ClientSession
+        self._keeper: asyncio.Task[None] | None = None
         try:
-            self._connections = Connections(self.base_url, self._headers)
+            if not (host := URL(self.base_url).host):
+                raise ValueError(f"{base_url!r} names no server")
+            self._proxy = _proxy(URL(self.base_url).scheme, host)
         except ValueError as error:
             raise UserError(f"{base_url}: no address of a server ({error})") from None
 
     async def close(self) -> None:
         """Close the connections of this event loop."""
-        if self._loop is asyncio.get_running_loop():
-            await self._connections.close()
-        self._loop = None
+        if self._keeper and self._loop is asyncio.get_running_loop():
+            self._keeper.cancel()
+            await asyncio.wait([self._keeper])
+        self._keeper = None
 
-    async def _ask(self, method: str, path: str, body: bytes = b"") -> Reply:
+    def _connections(self) -> aiohttp.ClientSession:
+        """This event loop's; a task keeps them, so that they are closed when the loop ends."""
         loop = asyncio.get_running_loop()
-        if self._loop is not loop:
-            self._loop, self._connections = loop, Connections(self.base_url, self._headers)
+        if self._keeper is None or self._loop is not loop:
+            connector = aiohttp.TCPConnector(limit=0)
+            options = {"headers": self._headers, "timeout": self._timeout, "proxy": self._proxy}
+            self._loop, self._session = loop, aiohttp.ClientSession(connector=connector, **options)
+            self._keeper = loop.create_task(_until_cancelled(self._session))
+        return self._session
+
+    async def _ask(self, method: str, path: str, body: bytes | None = None) -> Reply:
+        """A kept connection that the server has closed meanwhile is no failure: once more."""
         try:
-            async with asyncio.timeout(self._seconds):
-                return await self._connections.ask(method, path, body)
-        except (OSError, EOFError, ValueError) as error:
+            try:
+                return await self._once(method, path, body)
+            except aiohttp.ServerDisconnectedError:
+                return await self._once(method, path, body)
+        except (aiohttp.ClientError, OSError, ValueError) as error:
             late = isinstance(error, TimeoutError)
             said = "no answer in time" if late else " ".join(str(error).split())
             message = f"{self.base_url}: {said or type(error).__name__}"
             raise AskError(message, True, fault="timeout" if late else "overload") from None
 
+    async def _once(self, method: str, path: str, body: bytes | None) -> Reply:
+        where = self.base_url + path
+        headers = JSON if body else None
+        async with self._connections().request(method, where, data=body, headers=headers) as reply:
+            return Reply(reply.status, reply.headers, await reply.read())
+
     async def call(self, path: str, body: Any = None, method: str = "POST") -> Any:
         """The JSON answer. Raises AskError, retryable where asking again may help."""
-        raw = b"" if body is None else orjson.dumps(body)
+        raw = None if body is None else orjson.dumps(body)
         return self._value(await self._ask(method, path, raw))
 
     def get(self, path: str) -> Any:
@@ -105,6 +149,19 @@ class Http:
         """The error for an answer that is JSON but not what the wire promises."""
         message = f"{self.base_url}: the answer has no {what}"
         return AskError(message, retryable=True, fault="malformed")
+
+
+def _proxy(scheme: str, host: str) -> str | None:
+    """The environment's, with or without http:// before it."""
+    found = getproxies().get(scheme) or getproxies().get("all")
+    if not found or proxy_bypass(host):
+        return None
+    return found if "://" in found else f"http://{found}"
+
+
+async def _until_cancelled(session: aiohttp.ClientSession) -> None:
+    async with session:
+        await asyncio.Event().wait()
 
 
 def said_in(reply: Reply) -> str:
