@@ -21,6 +21,7 @@ class TextSource(Protocol):
 
     def documents(self) -> Iterator[Document]:
         """Texts to pretrain on."""
+        ...
 
     def questions(self) -> list[Document]:
         """Question-answer texts for continued training."""
@@ -28,6 +29,7 @@ class TextSource(Protocol):
 
     def benchmark_texts(self) -> Iterator[tuple[str, str]]:
         """(benchmark, text) of everything that must not be trained on."""
+        ...
 
 
 class Source(TextSource, Protocol):
@@ -35,18 +37,23 @@ class Source(TextSource, Protocol):
 
     def ratings(self, count: int) -> list[Rating]:
         """Human-like ratings; rows 2k and 2k + 1 share a prompt."""
+        ...
 
     def rated_heldout(self, split: str, count: int) -> list[Rating]:
         """The same on held-out prompts, with lineage.scores["gold_helpfulness"] if known."""
+        ...
 
     def prompts(self, count: int) -> list[Prompt]:
         """Training prompts with ground truth."""
+        ...
 
     def code_seeds(self) -> list[Prompt]:
         """Coding prompts that Genetic Instruct starts from."""
+        ...
 
     def heldout(self, split: str, count: int) -> list[Prompt]:
         """Held-out prompts of a split ("near", "far", or "tuning" to choose settings by)."""
+        ...
 
     def weakness(self, prompt: Prompt) -> str:
         """The kind of error that the generator makes on a held-out prompt; "" = none or unknown."""
@@ -58,6 +65,7 @@ class Source(TextSource, Protocol):
 
     def generator(self) -> Completer:
         """The first model that writes data."""
+        ...
 
 
 def open_source(target: str, seed: int) -> Source:
