@@ -123,8 +123,8 @@ class Files(TextSource):
         paths = {name: of.path for name, of in recipe.texts.items()}
         self._texts = Sets("texts", recipe.data, paths)
         self._quizzes = Sets("quizzes", recipe.data, recipe.quizzes)
-        missing = (*self._quizzes.missing, *self._texts.missing)
-        self.notes = tuple(f"Not there: {name}." for name in missing)
+        self.missing = [*self._quizzes.missing, *self._texts.missing]
+        self.notes = tuple(f"Not there: {name}." for name in self.missing)
 
     @cached_property
     def fingerprint(self) -> str:
