@@ -191,9 +191,12 @@ def score(
 def evaluate(
     model: Annotated[str, Argument(help="a weights folder or a URL")] = "",
     tasks: Annotated[str, Option(help="names, comma-separated")] = "",
-    data: Annotated[Path | None, Option(help="folder of the tasks' files")] = None,
+    data: Annotated[Path | None, Option(help="folder of the tasks' files, or hub:DIR")] = None,
     out: Annotated[Path, Option(help="where results.json goes")] = Path("eval"),
     limit: Annotated[int, Option(min=0, help="first N items of a subject; 0: all")] = 0,
+    samples: Annotated[int, Option(min=1, help="answers to each prompt (pass@k)")] = 1,
+    temperature: Annotated[float, Option(min=0, help="of the answers; 0 is greedy")] = 0.0,
+    workers: Annotated[int, Option(min=1, help="requests under way at a time")] = 256,
     judge: Annotated[str, Option(help="who judges: a folder or a URL")] = "",
     reward: Annotated[str, Option(help="the reward model: a folder or a URL")] = "",
     responses: Annotated[Path | None, Option(help="score these answers instead")] = None,
@@ -217,7 +220,11 @@ def evaluate(
         if html:
             write_text(html, report(compare))
     else:
-        rows = run_evaluation(model, tasks, data, out, limit, responses, judge, reward, judgments)
+        how = {"limit": limit, "samples": samples, "temperature": temperature}
+        how |= {"workers": workers, "answers": responses, "judgments": judgments}
+        rows = run_evaluation(model, tasks, data, out, judge, reward, **how)
+    if not as_json:  # one screen: subjects and kinds are in results.json and report.html
+        rows = [row for row in rows if " (" not in row["metric"]]
     _table(rows, as_json)
 
 

@@ -18,9 +18,9 @@ from flywright.generate.asking import Cutting
 from flywright.model import Decoder
 from flywright.records import Prompt, read_jsonl
 from flywright.serve.http import Http, Reply
-from flywright.spec import ModelSpec
 from flywright.stats import clustered_error, clustered_mean, detectable, standard_error
-from flywright.tokenizer import Tokenizer, train_tokenizer
+from flywright.tokenizer import Tokenizer
+from tiny_model import spec_of, train_tiny
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("FLYWRIGHT_DATA", ROOT / "../shared/data"))
@@ -75,6 +75,10 @@ def test_examples_depend_on_the_document_alone(data: Path) -> None:
     few = {prompt.id: asked(prompt) for prompt in tasks.load_prompts(task, data, 4)}
     assert len(few) == 4 and few.items() <= whole.items()
     assert len({context for ((context, _), _) in whole.values()}) == 9
+    for name in ("test", "train"):  # neither the problems' order nor the examples' decides
+        path = data / f"arc/ARC-Easy_{name}.jsonl"
+        path.write_text("\n".join(reversed(path.read_text().splitlines())))
+    assert {prompt.id: asked(prompt) for prompt in task.load(data)} == whole
     assert whole["arc_easy/e0"][0][0].count("Question: Q t") == 3
     with pytest.raises(UserError, match="21 examples asked for, 20"):
         list(tasks.task_named("arc_easy@21").load(data))
@@ -82,8 +86,11 @@ def test_examples_depend_on_the_document_alone(data: Path) -> None:
 
 def test_a_document_is_never_its_own_example() -> None:
     pool = ["a", "b", "c", "b"]
-    for own, drawn in zip(pool, shots.drawn(pool, 2, pool), strict=True):
-        assert own not in drawn and len(drawn) == 2
+    draw = shots.drawer(pool, 2)
+    for own in pool:
+        assert own not in draw(own, own) and len(draw(own, own)) == 2
+    with pytest.raises(UserError, match="3 examples asked for, 3"):
+        shots.drawer(pool, 3)("a", "a")
 
 
 ROWS = {  # task: (file, row as the hub has it, what is asked and what may follow)
@@ -233,30 +240,13 @@ def test_the_last_box_holds_the_answer() -> None:
 # --- a model in this process
 
 
-def spec_of(tokenizer: Tokenizer) -> ModelSpec:
-    return ModelSpec(
-        vocab_size=tokenizer.vocab_size,
-        hidden_size=32,
-        layers=2,
-        heads=4,
-        kv_heads=2,
-        head_dim=16,
-        ffn_size=48,
-        context_length=64,
-        rotary_fraction=0.5,
-        init_std=0.3,
-    )
-
-
 def tiny(tokenizer: Tokenizer) -> Decoder:
     return Decoder(spec_of(tokenizer), seed=3).requires_grad_(False)
 
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    syllables = [f"{a}{b}" for a in "bcdfghklmnpr" for b in ("an", "el", "ob", "ut")]
-    lines = [" ".join(syllables[i:] + syllables[:i]) + ".\n" for i in range(40)]
-    tokenizer = train_tokenizer(lines, 320)
+    tokenizer = train_tiny()
     return Engine(tiny(tokenizer), tokenizer, model_name="tiny@1")
 
 
@@ -310,10 +300,12 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in names}
 
 
-def run_suite(who: object, data: Path, out: Path, names: tuple[str, ...] = ()) -> None:
+def run_suite(
+    who: object, data: Path, out: Path, names: tuple[str, ...] = (), workers: int = 256
+) -> None:
     names = names or ("arc_easy@2", "gsm8k_cot")
-    about = {"weights": "w"}
-    asyncio.run(suite.run_tasks(who, names, data, out, limit=5, about=about))  # type: ignore[arg-type]
+    more = {"about": {"weights": "w"}, "workers": workers}
+    asyncio.run(suite.run_tasks(who, names, data, out, limit=5, **more))  # type: ignore[arg-type]
 
 
 class Breaking(Cutting):
@@ -340,8 +332,7 @@ def test_interrupted_and_resumed_with_any_number_of_workers_it_is_the_same(
     with pytest.raises(BaseException):  # noqa: B017 - as a kill would
         run_suite(Breaking(engine, 3), data, tmp_path / "broken")
     assert (tmp_path / "broken/arc_easy@2" / run.LEDGER).exists()
-    monkeypatch.setattr(run, "CONCURRENT", 1)
-    run_suite(Cutting(engine), data, tmp_path / "broken")
+    run_suite(Cutting(engine), data, tmp_path / "broken", workers=1)
     whole, broken = files(tmp_path / "whole"), files(tmp_path / "broken")
     here = [each.pop("report.html") for each in (whole, broken)]  # which names its folder
     assert whole == broken and here[0].replace(b"whole", b"broken") == here[1]
@@ -352,6 +343,27 @@ def test_interrupted_and_resumed_with_any_number_of_workers_it_is_the_same(
     items = list(read_jsonl(tmp_path / "whole/arc_easy@2" / run.ITEMS, run.Item))
     assert entry["stderr"]["acc"] == standard_error([[i.score for i in items if i.metric == "acc"]])
     assert all(len(json.loads(item.answer)) == 2 for item in items if item.metric == "acc")
+
+
+def test_tasks_of_the_same_model_stay_in_its_results(data: Path, tmp_path: Path) -> None:
+    def done(model: str, task: str) -> list[str]:
+        run_suite(Scripted(lambda *_: "The answer is 7.", model), data, tmp_path, (task,))
+        card = (tmp_path / pages.CARD).read_text()
+        known = json.loads((tmp_path / "results.json").read_text())
+        assert all(f"| {name} |" in card for name in known)
+        return sorted(known)
+
+    assert done("a@1", "gsm8k_cot") == ["gsm8k_cot"]
+    assert done("a@1", "gsm8k") == ["gsm8k", "gsm8k_cot"]
+    assert done("b@1", "gsm8k") == ["gsm8k"]
+
+
+def test_a_run_tells_its_scores_so_far_with_their_intervals() -> None:
+    tally = run.Tally()
+    tally.add([run.Item(id="1", task="t", metric="acc", score=n, answer="") for n in (0.0, 1.0)])
+    assert tally.note() == "acc 0.500 ± 0.980"
+    tally.tokens = 5
+    assert tally.note().endswith(" tokens/s")
 
 
 def test_what_does_not_fit_is_wrong_and_counted(data: Path, tmp_path: Path) -> None:
@@ -399,7 +411,7 @@ def test_names_choose_shots_and_subjects_and_refuse_others() -> None:
     with pytest.raises(UserError, match="did you mean 'hellaswag'"):
         tasks.task_named("helaswag@0")
     with pytest.raises(UserError, match="examples are fixed"):
-        tasks.task_named("mgsm@8")
+        tasks.task_named("ifeval@8")
 
 
 # --- statistics

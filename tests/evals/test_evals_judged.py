@@ -14,7 +14,7 @@ from flywright.ask import Ledger, Ledgered, Sampling, Scripted
 from flywright.errors import UserError
 from flywright.evals import alpaca, arena, judging, mtbench, responses, suite
 from flywright.evals.items import Item, Task, Who
-from flywright.evals.run import Results, score_answers
+from flywright.evals.run import Results, evaluate
 from flywright.records import Conversation, Prompt
 
 V01, V2 = arena.ARENA_HARD
@@ -34,7 +34,7 @@ def put(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
 def scored(
     task: Task, prompts: Sequence[Prompt], out: Path, answers: Mapping[str, str], judge: Any = None
 ) -> Results:
-    return asyncio.run(score_answers(answers, prompts, out=out, task=task, judge=judge))
+    return asyncio.run(evaluate(None, prompts, answers=answers, out=out, task=task, judge=judge))
 
 
 def text_of(prompt: Conversation | str) -> str:
@@ -256,7 +256,7 @@ def test_rates_are_wilsons() -> None:
     assert judging.rate(0, 10)["high"] == pytest.approx(0.2775, abs=1e-4)
     assert judging.rate(5, 10)["low"] == pytest.approx(0.2366, abs=1e-4)
     item = Item(id="a", task="t", split="x", metric="m", score=1.0, answer="")
-    assert judging.shares([item], "m").keys() == {"m", "m (x)"}
+    assert judging.shares(("m",), [item]).keys() == {"m", "m (x)"}
 
 
 def test_a_judges_words_are_kept_and_replayed_to_the_same_bytes(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from flywright.annotate.store import add_label, import_items
 from flywright.ask import ScriptedScorer, TooLong
 from flywright.errors import UserError
 from flywright.evals import people, responses, rewards
-from flywright.evals.run import Results, evaluate, score_answers
+from flywright.evals.run import Results, evaluate
 from flywright.evals.suite import run_tasks
 from flywright.records import ATTRIBUTES, Comparison, Conversation, Lineage, write_jsonl
 
@@ -69,7 +70,7 @@ def test_stored_scores_count_as_a_models(tmp_path: Path) -> None:
     prompts = list(TASKS["rewardbench"].load(bench(tmp_path)))
     rows = [{"id": number, "scores_chosen": 1.5, "scores_rejected": 2} for number in range(5)]
     told, answers = responses.match(put(tmp_path / "scores.jsonl", rows), prompts)
-    done = score_answers(answers, told, out=tmp_path / "o", task=TASKS["rewardbench"])
+    done = evaluate(None, told, answers=answers, out=tmp_path / "o", task=TASKS["rewardbench"])
     assert asyncio.run(done).metrics["score"]["mean"] == 0
 
 
@@ -136,6 +137,13 @@ def test_side_by_side_records(tmp_path: Path) -> None:
     assert found["length right"]["mean"] == 0.6
     assert found["win"]["low"] == 0  # both votes on p2 may be all that is drawn
     assert 0.5 < found["agreement_alpha"]["mean"] < 1
+
+
+def test_kappa_is_cohens_over_pairs_of_votes() -> None:
+    assert people._kappa([[1, 1], [0, 0], [-1, -1]]) == pytest.approx(1)
+    # six ordered pairs: four agree; each side has 1 three times in six, 0 thrice: (4/6 - 1/2) / 1/2
+    assert people._kappa([[1, 1], [0, 0], [1, 0]]) == pytest.approx(1 / 3)
+    assert math.isnan(people._kappa([[1, 1], [1, 1]]))
 
 
 def test_alpha_is_krippendorffs() -> None:

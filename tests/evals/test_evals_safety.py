@@ -11,7 +11,7 @@ from flywright.ask import Sampling, Scripted
 from flywright.errors import UserError
 from flywright.evals import calls, safety, suite, topics
 from flywright.evals.items import Who
-from flywright.evals.run import score_answers
+from flywright.evals.run import evaluate
 from flywright.records import Conversation
 
 TASKS = {task.name: task for task in safety.SAFETY}
@@ -165,13 +165,13 @@ def test_aegis_defensive_permissive_and_unreadable(tmp_path: Path) -> None:
 
     answers = {prompt.id: "a" for prompt in prompts}
     judge, task = Scripted(reply), TASKS["aegis"]
-    done = score_answers(answers, prompts, out=tmp_path / "o", task=task, judge=judge)
+    done = evaluate(None, prompts, answers=answers, out=tmp_path / "o", task=task, judge=judge)
     found = asyncio.run(done).metrics
     assert (found["unsafe_defensive"]["mean"], found["unsafe_defensive"]["n"]) == (2 / 3, 3)
     assert found["unsafe_permissive (Violence)"]["mean"] == 1 / 3
     assert found["unreadable"]["mean"] == 0.25
     with pytest.raises(UserError, match="--judge"):
-        asyncio.run(score_answers(answers, prompts, out=tmp_path / "p", task=task))
+        asyncio.run(evaluate(None, prompts, answers=answers, out=tmp_path / "p", task=task))
 
 
 def test_probes_have_a_pass_a_failure_and_a_none(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from flywright.ask import Scripted
 from flywright.evals import alpaca, arena, calls, mtbench, responses, rewards, safety, topics
 from flywright.evals.items import Item, Who
-from flywright.evals.run import Results, score_answers
+from flywright.evals.run import Results, evaluate
 from flywright.evals.tables import placed
 from flywright.records import Prompt
 
@@ -31,7 +31,7 @@ def alpaca_results(model: str, out: Path) -> Results:
     path = STORED / f"results/{model}/weighted_alpaca_eval_gpt4_turbo/annotations.json.gz"
     prompts = responses.judged(path, list(alpaca.load(DATA)))
     answers = {prompt.id: "" for prompt in prompts}
-    return asyncio.run(score_answers(answers, prompts, out=out, task=alpaca.ALPACA_EVAL))
+    return asyncio.run(evaluate(None, prompts, answers=answers, out=out, task=alpaca.ALPACA_EVAL))
 
 
 @pytest.mark.parametrize("model", ["alpaca-7b", "vicuna-7b"])
@@ -140,7 +140,7 @@ def test_xstest_completions_are_answers(tmp_path: Path) -> None:
     path = DATA / "safety/xstest/xstest_v2_completions_gpt4.csv.gz"
     prompts, answers = responses.match(path, list(safety.load_xstest(DATA)))
     (task,) = (task for task in safety.SAFETY if task.name == "xstest")
-    found = asyncio.run(score_answers(answers, prompts, out=tmp_path, task=task)).metrics
+    found = asyncio.run(evaluate(None, prompts, answers=answers, out=tmp_path, task=task)).metrics
     assert (found["over_refusal"]["n"], found["refusal"]["n"]) == (250, 200)
     assert found["over_refusal"]["mean"] < 0.15 < 0.9 < found["refusal"]["mean"]
 
@@ -160,7 +160,7 @@ def test_arena_baseline_against_itself_is_half(tmp_path: Path) -> None:
     prompts, answers = responses.match(path, list(task.load(DATA)))
     assert all(answers[prompt.id] == prompt.checks[0].args["answer"] for prompt in prompts)
     judge = Scripted(lambda *_: "They are the same: [[A>B]]")  # whatever stands first
-    done = score_answers(answers, prompts, out=tmp_path, task=task, judge=judge)
+    done = evaluate(None, prompts, answers=answers, out=tmp_path, task=task, judge=judge)
     found = asyncio.run(done).metrics
     assert found["win_rate"]["mean"] == 50
     assert found["order_decides"]["mean"] == 1

@@ -25,8 +25,8 @@ from flywright.generate import Engine, cache, runner
 from flywright.generate.answer import Answer
 from flywright.generate.pages import PAGE_TOKENS, pages_for
 from flywright.model import Decoder
-from flywright.spec import ModelSpec
-from flywright.tokenizer import Tokenizer, chat, train_tokenizer
+from flywright.tokenizer import Tokenizer, chat
+from tiny_model import spec_of, train_tiny
 
 TIE = 1e-5
 CONTEXT = 72
@@ -34,24 +34,13 @@ CONTEXT = 72
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    words = [a + b for a in "bcdfghkl" for b in ("an", "el", "ob", "ut")]
-    return train_tokenizer([" ".join(words[i:] + words[:i]) for i in range(32)], 310)
+    return train_tiny("bcdfghkl", 32, 310, end="")
 
 
 @pytest.fixture(scope="module")
 def model(tokenizer: Tokenizer) -> Decoder:
-    spec = ModelSpec(
-        vocab_size=tokenizer.vocab_size,
-        hidden_size=48,
-        layers=3,
-        heads=6,
-        kv_heads=2,
-        head_dim=16,
-        ffn_size=64,
-        context_length=CONTEXT,
-        rotary_fraction=0.5,
-        init_std=0.3,
-    )
+    shape = {"hidden_size": 48, "layers": 3, "heads": 6, "ffn_size": 64}
+    spec = spec_of(tokenizer, **shape, context_length=CONTEXT)
     decoder = Decoder(spec, seed=11).requires_grad_(False)
     with torch.no_grad():  # answers that end by themselves at very different lengths
         decoder.lm_head.weight[tokenizer.extra_ids[1]] *= 2

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from flywright.errors import UserError
-from flywright.evals.likelihood import Choice, bits_per_byte, choose
+from flywright.evals.choice import Choice
+from flywright.evals.likelihood import bits_per_byte, choose
 from flywright.files import write_json
 from flywright.recipe import files
 from flywright.recipe.files_road import Files, FilesSettings, Sets
@@ -196,7 +197,7 @@ class Uniform:
 
 def test_bits_per_byte_of_a_uniform_guess_are_eight():
     assert asyncio.run(bits_per_byte(Uniform(), ["abc", "ü"])) == pytest.approx(8)  # type: ignore[arg-type]
-    item = Choice("1", "Question", ("wrong and long", "right"), 1)
+    item = Choice.plain(1, "Question", ("wrong and long", "right"), 1)
     (found,) = asyncio.run(choose(Uniform(), "arc", [item]))  # type: ignore[arg-type]
     assert (found.score, found.answer) == (1.0, "right")
 

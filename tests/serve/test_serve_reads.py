@@ -253,6 +253,11 @@ def test_the_official_client(live, app_of, reader):
     assert "".join(said) == expected
     texts = client.completions.create(model="m", prompt=["The fox", "A dog"], max_tokens=4, n=2)
     assert [one.index for one in texts.choices] == [0, 1, 2, 3]
+    # what garak's OpenAICompatible generator asks with, by default
+    scan = {"n": 1, "temperature": 0.7, "top_p": 1.0, "stop": ["#", ";"], "max_tokens": 12}
+    scan |= {"frequency_penalty": 0.0, "presence_penalty": 0.0, "model": "m", "messages": HI}
+    (found,) = client.chat.completions.create(**scan).choices
+    assert isinstance(found.message.content, str)
     with pytest.raises(openai.BadRequestError, match="tools is not supported"):
         client.chat.completions.create(
             **asked, tools=[{"type": "function", "function": {"name": "f"}}]

@@ -132,7 +132,7 @@ async def grade(prompt: Prompt, answer: str, who: Who) -> list[Item]:
     rows = args.get(JUDGED)
     lengths = [len(args["baseline"]), len(answer)]
     if rows:
-        given = [row.get("preference") for row in rows]
+        given = [None if one != one else one for one in (row.get("preference") for row in rows)]
         lengths = [
             len(rows[0].get(f"output_{n}") or text)
             for n, text in ((1, args["baseline"]), (2, answer))
@@ -147,9 +147,12 @@ async def grade(prompt: Prompt, answer: str, who: Who) -> list[Item]:
         return failed
     if not all(0 <= win <= 1 for win in wins):
         raise UserError(f"{prompt.id}: preferences are from 1 to 2 (0: a tie), not {given}")
-    detail = {"lengths": lengths, "difficulty": args.get("difficulty")}
-    if "length_model" in args:
-        detail |= _chosen(args["length_model"], (rows or [{}])[0].get("generator_2", ""))
+    first = (rows or [{}])[0]
+    detail: dict[str, Any] = {"lengths": lengths, "difficulty": None}
+    if first.get("generator_1", BASELINE) == BASELINE:  # lengths are controlled against it alone
+        detail["difficulty"] = args.get("difficulty")
+        if "length_model" in args:
+            detail |= _chosen(args["length_model"], first.get("generator_2", ""))
     win = item_of(prompt, "win", sum(wins) / len(wins), answer, detail=json.dumps(detail))
     return [win, *failed]
 

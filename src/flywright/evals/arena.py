@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from flywright.ask import Sampling
-from flywright.data.rows import read_lines
+from flywright.data.rows import Row, read_lines
 from flywright.errors import UserError
 from flywright.evals.datafiles import NotThere, find, problem
 from flywright.evals.items import Item, Metrics, Task, Who, item_of
 from flywright.evals.judging import Asking, interval, judged, ours
 from flywright.evals.responses import JUDGED
-from flywright.evals.tables import answer_in, named, need, placed
+from flywright.evals.tables import answers_in, names_in, need, placed
 from flywright.records import Check, Prompt
 
 NAME = "arena_hard"
@@ -53,7 +53,7 @@ def load(task: str, path: Path) -> Iterator[Prompt]:
         text = text or need(where, row, "turns")[0]["content"]
         args = {
             "baseline": baseline,
-            "answer": known[baseline].get(str(name)),
+            "answer": known[baseline].get(str(name).lower()),
             "asking": dict(asking),
         }
         prompt = problem(task, f"{task}/{name}", text, Check(kind=NAME, args=args))
@@ -63,7 +63,7 @@ def load(task: str, path: Path) -> Iterator[Prompt]:
 def _answers(folder: Path, model: str) -> dict[str, str]:
     with suppress(NotThere):
         rows = placed(find(folder, "model_answer", f"{model}.jsonl"))
-        return {name: answer_in(row) or "" for _, row in rows for name in named(row)}
+        return {name: answers_in(row)[0] for _, row in rows for name in names_in(row)}
     return {}
 
 
@@ -95,9 +95,9 @@ async def grade(prompt: Prompt, answer: str, who: Who) -> list[Item]:
     """A battle each game: +3..-3 for us. Game 1 has the baseline as A, game 2 has us."""
     args = prompt.checks[0].args
     if JUDGED in args:
-        games = [game for row in args[JUDGED] for game in row.get("games", [])]
-        labels = [game.get("score") for game in games]
+        games = [game for row in args[JUDGED] for game in _games(row)]
         said = [str(game.get("judgment", "")) for game in games]
+        labels = [game.get("score", parse_label(said[n], True)) for n, game in enumerate(games)]
     else:
         said = [await _asked(prompt, answer, who, swapped) for swapped in (False, True)]
         last = prompt.task != NAME
@@ -115,6 +115,12 @@ async def grade(prompt: Prompt, answer: str, who: Who) -> list[Item]:
         turned = np.sign(views[0]) != np.sign(views[1])
         items.append(item_of(prompt, "order_decides", float(turned), ""))
     return items
+
+
+def _games(row: Row) -> list[Row]:
+    """Arena-Hard's games, or two replies by the order in which the answers stood (NeMo-Skills)."""
+    sides = ("judgement-base-gen", "judgement-gen-base")
+    return row.get("games") or [{"judgment": row[side]} for side in sides if side in row]
 
 
 async def _asked(prompt: Prompt, answer: str, who: Who, swapped: bool) -> str:

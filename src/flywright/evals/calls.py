@@ -126,8 +126,8 @@ def _value(node: ast.expr) -> Any:
         return ast.unparse(node)
 
 
-def is_right(calls: Sequence[Call] | None, args: Mapping[str, Any]) -> bool:
-    """Whether the calls are the wanted ones, in any order."""
+def is_right(calls: Sequence[Call] | None, args: Mapping[str, Any], dots: bool = True) -> bool:
+    """Whether the calls are the wanted ones, in any order; without `dots`, names have "_" there."""
     if args["truth"] is None:
         wanted = args["category"].endswith("relevance") and "irrelevance" not in args["category"]
         return bool(calls) == wanted
@@ -139,7 +139,13 @@ def is_right(calls: Sequence[Call] | None, args: Mapping[str, Any]) -> bool:
     for truth in args["truth"]:
         ((name, allowed),) = truth.items()
         fit = next(
-            (c for c in left if _fits(c, name, allowed, documents.get(name, {}), foreign)), None
+            (
+                call
+                for call in left
+                if call[0] in (name, name if dots else name.replace(".", "_"))
+                and _fits(call[1], allowed, documents.get(name, {}), foreign)
+            ),
+            None,
         )
         if fit is None:
             return False
@@ -148,10 +154,9 @@ def is_right(calls: Sequence[Call] | None, args: Mapping[str, Any]) -> bool:
 
 
 def _fits(
-    call: Call, name: str, allowed: Mapping[str, Any], document: Mapping[str, Any], foreign: bool
+    given: dict[str, Any], allowed: Mapping[str, Any], document: Mapping[str, Any], foreign: bool
 ) -> bool:
-    given = call[1]
-    if call[0] != name or not set(document.get("required", ())) <= given.keys() <= allowed.keys():
+    if not set(document.get("required", ())) <= given.keys() <= allowed.keys():
         return False
     if any("" not in values for key, values in allowed.items() if key not in given):
         return False
@@ -197,7 +202,8 @@ def _plain(text: str) -> str:
 async def score(prompt: Prompt, answer: str, _sandbox: Sandbox | None = None) -> list[Item]:
     """1 if the calls are right."""
     args = prompt.checks[0].args
-    right = is_right(parse_calls(answer), args)
+    by_wire = answer.lstrip().startswith(('[{"', '{"'))  # a native call: its name takes no dots
+    right = is_right(parse_calls(answer), args, dots=not by_wire)
     return [item_of(prompt, "calls", float(right), answer, truth=json.dumps(args["truth"]))]
 
 

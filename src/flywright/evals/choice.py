@@ -15,15 +15,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby, repeat
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from flywright.ask import gather
 from flywright.data.rows import Row, read_lines, read_rows
+from flywright.errors import UserError
 from flywright.evals.datafiles import NotThere, field, find, problem, read_from
 from flywright.evals.items import Item, Metrics, Task, Who, item_of, mean_by
-from flywright.evals.shots import before, drawn, fixed
+from flywright.evals.shots import before, drawer, fixed
 from flywright.records import Check, Prompt
 from flywright.sandbox import Sandbox
 
@@ -149,13 +150,22 @@ def _winogrande(_form: str, path: Path) -> Iterator[Choice]:
 
 
 def _mmlu(which: str, _form: str, path: Path) -> Iterator[Choice]:
-    """SUBJECT_test.csv of the authors' archive, packed or unpacked."""
+    """SUBJECT_test.csv of the authors' archive, packed or unpacked; or the hub's rows."""
+    if ".jsonl" in path.name:
+        rows = read_rows(read_from(path.with_name(path.name.replace("_test", f"_{which}"))))
+        for split, group in groupby(rows, lambda row: row["subject"]):
+            for number, row in enumerate(group):
+                yield _question(split, number, row["question"], row["choices"], row["answer"])
+        return
     for name, stream in _tables(path, f"_{which}.csv"):
         for number, (question, *options, right) in enumerate(csv.reader(stream)):
-            listed = "".join(f"\n{a}. {o}" for a, o in zip("ABCD", options, strict=True))
-            asked, words = f"{question.strip()}{listed}\nAnswer:", f"{question.strip()}{listed}"
-            gold = "ABCD".index(right.strip())
-            yield Choice.plain(f"{name}/{number}", asked, "ABCD", gold, words=words, split=name)
+            yield _question(name, number, question, options, "ABCD".index(right.strip()))
+
+
+def _question(split: str, number: int, text: str, options: Sequence[str], gold: int) -> Choice:
+    listed = "".join(f"\n{a}. {option}" for a, option in zip("ABCD", options, strict=True))
+    words = f"{text.strip()}{listed}"
+    return Choice.plain(f"{split}/{number}", f"{words}\nAnswer:", "ABCD", gold, words, split)
 
 
 def _tables(path: Path, ending: str) -> Iterator[tuple[str, io.TextIOBase]]:
@@ -203,33 +213,35 @@ READ: dict[str, Callable[[str, Path], Iterator[Choice]]] = {
 }
 
 
+def documents(name: str, path: Path) -> Iterator[Choice]:
+    """The benchmark's documents, in its file's order."""
+    row = fixed("base")["choice"][name]
+    yield from READ[row["read"]](row.get("form", "{}"), find(path, row["folder"], *row["files"]))
+
+
 def load(name: str, path: Path, shots: int) -> Iterator[Prompt]:
     """The benchmark's documents as prompts, each with its examples."""
-    row = fixed("base")["choice"][name]
-    documents = find(path, row["folder"], *row["files"])
-    read = partial(READ[row["read"]], row.get("form", "{}"))
-    found = list(read(documents))
-    pool = _examples(row, documents, found) if shots else []
+    row, found = fixed("base")["choice"][name], list(documents(name, path))
+    file = find(path, row["folder"], *row["files"])
+    pool = _examples(row, file, found) if shots else []
     for split, group in groupby(found, lambda one: one.split):
-        choices, solved = list(group), [one.solved for one in pool if one.split == split]
-        own = [one.solved for one in choices] if shots else []
-        if row.get("first"):
-            draws = repeat(solved[:shots])
-        else:
-            draws = drawn(solved, shots, own if row.get("spare") or own == solved else ())
+        solved = [one.solved for one in pool if one.split == split]
+        draw = drawer(solved, shots)
         about = row.get("about", "").format(split.replace("_", " "))
-        for one, examples in zip(choices, draws, strict=False):
+        for one in group:
+            own = "\n".join((*one.asked, *one.follows))
+            examples = solved[:shots] if row.get("first") else draw(own, one.solved)
             yield _prompt(name, one, before(examples, about), row)
 
 
-def _examples(row: Row, documents: Path, found: list[Choice]) -> list[Choice]:
+def _examples(row: Row, file: Path, found: list[Choice]) -> list[Choice]:
     """The documents that examples are taken from: their file's, else the scored ones."""
     if "examples" not in row and "read_examples" not in row:
         return found
     read = partial(READ[row.get("read_examples", row["read"])], row.get("form", "{}"))
     with suppress(NotThere):
         names = row.get("examples", row["files"])
-        return list(read(find(documents.parent, row["folder"], *names)))
+        return list(read(find(file.parent, row["folder"], *names)))
     return found
 
 
@@ -253,7 +265,7 @@ async def score(prompt: Prompt, answer: str, _sandbox: Sandbox | None) -> list[I
     """An item a metric, 1 or 0; an answer that could not be had (too long) is wrong."""
     args = prompt.checks[0].args
     options, truth = args["options"], args["options"][args["gold"]]
-    likely = json.loads(answer) if answer else []
+    likely = _likely(prompt.id, answer, len(options)) if answer else []
     weights = {"acc": [1] * len(options), "acc_norm": [len(option) for option in options]}
     items = []
     for number, metric in enumerate(args["metrics"]):
@@ -264,6 +276,15 @@ async def score(prompt: Prompt, answer: str, _sandbox: Sandbox | None) -> list[I
             item_of(prompt, metric, float(best == args["gold"]), "" if number else answer, **more)
         )
     return items
+
+
+def _likely(name: str, answer: str, count: int) -> list[float]:
+    """The log-likelihoods of an answer. Raises UserError where it holds something else."""
+    with suppress(ValueError):
+        found = json.loads(answer)
+        if isinstance(found, list) and len(found) == count:
+            return [float(value) for value in found]
+    raise UserError(f"{name}: {count} log-likelihoods are wanted as JSON, not {answer[:60]!r}")
 
 
 def _task(name: str, row: Row) -> Task:

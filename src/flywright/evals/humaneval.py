@@ -13,6 +13,7 @@ from pathlib import Path
 
 from flywright.data.rows import read_rows
 from flywright.errors import UserError
+from flywright.evals import words
 from flywright.evals.datafiles import field, find, problem
 from flywright.evals.items import Item, Task, item_of
 from flywright.judge.truth import extract_code
@@ -88,7 +89,37 @@ def pass_at_k(items: Iterable[Item]) -> dict[str, dict[str, float]]:
     return means
 
 
+def continued(
+    name: str, load_chat: Callable[..., Iterator[Prompt]], path: Path
+) -> Iterator[Prompt]:
+    """The same problems for a base model, which goes on from the head of each."""
+    for prompt in load_chat(path):
+        check = prompt.checks[0]
+        args = check.args | {"context": check.args["head"], "stop": ""}
+        checks = (check.model_copy(update={"args": args}),)
+        yield prompt.model_copy(update={"task": name, "checks": checks})
+
+
 score = partial(scored, job)
+HUMANEVAL_BASE = Task(
+    "humaneval_base",
+    partial(continued, "humaneval_base", load),
+    score,
+    max_tokens=1024,
+    request=REQUEST,
+    ask=words.ask,
+    stop=("\nclass", "\ndef", "\n#", "\nif", "\nprint"),
+    summary=pass_at_k,
+    runs_code=True,
+    protocol="0-shot continuation of the given head, cut at the next statement; unit tests",
+)
 HUMANEVAL = Task(
-    "humaneval", load, score, max_tokens=512, request=REQUEST, version=2, summary=pass_at_k
+    "humaneval",
+    load,
+    score,
+    max_tokens=512,
+    request=REQUEST,
+    version=2,
+    summary=pass_at_k,
+    runs_code=True,
 )

@@ -115,6 +115,7 @@ class Task:
     summary: Callable[[Sequence[Item]], Metrics] | None = None
     stop: tuple[str, ...] = ()
     judged: bool = False  # grading takes a judge
+    runs_code: bool = False  # grading takes a sandbox
     shots: int | None = None
     protocol: str = ""
 

@@ -97,7 +97,7 @@ def rate(hits: float, n: int) -> Metric:
     }
 
 
-def shares(items: Sequence[Item], *metrics: str) -> dict[str, Metric]:
+def shares(metrics: Sequence[str], items: Sequence[Item]) -> dict[str, Metric]:
     """The `rate` of each of these metrics that has items, over all and by split."""
     counts: Counter[str] = Counter()
     hits: Counter[str] = Counter()

@@ -7,28 +7,17 @@ nothing; the best-scored one is the answer.
 import asyncio
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
 from flywright.ask import Completer, gather
 from flywright.ask.protocol import TooLong
-from flywright.data.rows import read_lines, read_rows
-from flywright.evals.datafiles import field, find
+from flywright.evals.choice import Choice, documents
 from flywright.evals.items import Item
 from flywright.progress import Tick, silent
 
 CONCURRENT = 256
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A context, what may follow it, and which of these is right."""
-
-    id: str
-    context: str
-    options: tuple[str, ...]
-    right: int
 
 
 def question(text: str) -> str:
@@ -36,33 +25,8 @@ def question(text: str) -> str:
     return f"Question: {text}\nAnswer:"
 
 
-def arc_easy(data: Path) -> Iterator[Choice]:
-    """ARC-Easy, test."""
-    path = find(data, "arc", "ARC-Easy_test.jsonl")
-    for row in read_rows(path):
-        asked, options = question(field(path, row, "question")), field(path, row, "choices")
-        yield Choice(f"arc/{row['id']}", asked, tuple(options), int(field(path, row, "gold")))
-
-
-def piqa(data: Path) -> Iterator[Choice]:
-    """PIQA, validation."""
-    path = find(data, "eval_extra", "piqa_val.jsonl")
-    for number, row in enumerate(read_rows(path)):
-        options = (field(path, row, "sol1"), field(path, row, "sol2"))
-        yield Choice(f"piqa/{number}", question(field(path, row, "goal")), options, row["label"])
-
-
-def hellaswag(data: Path) -> Iterator[Choice]:
-    """HellaSwag, validation, as text: context, number of the right ending, four endings."""
-    lines = read_lines(find(data, "hellaswag", "hellaswag_val_full.txt"))
-    for number, (context, right, *options) in enumerate(zip(*[lines] * 6, strict=False)):
-        yield Choice(f"hellaswag/{number}", context, tuple(options), int(right))
-
-
 CHOICES: dict[str, Callable[[Path], Iterator[Choice]]] = {
-    "arc_easy": arc_easy,
-    "hellaswag": hellaswag,
-    "piqa": piqa,
+    name: partial(documents, name) for name in ("arc_easy", "hellaswag", "piqa")
 }
 
 
@@ -77,15 +41,19 @@ async def choose(
     """An Item (1 or 0) for each Choice that fits the model's context; the others are left out."""
 
     async def one(item: Choice) -> list[Item]:
-        texts = [f" {option}" for option in item.options]
+        texts = list(item.follows)
         try:
-            likely = await completer.logprobs(item.context, texts)
+            likely = await completer.logprobs(item.asked[0], texts)
         except TooLong:
             return []
         scores = [value / len(text.encode()) for value, text in zip(likely, texts, strict=True)]
-        best, truth = item.options[scores.index(max(scores))], item.options[item.right]
+        best, truth = item.options[scores.index(max(scores))], item.options[item.gold]
         score = float(best == truth)
-        named = {"id": item.id, "task": metric, "metric": metric}
+        named = {
+            "id": f"{metric.removesuffix('_easy')}/{item.id}",
+            "task": metric,
+            "metric": metric,
+        }
         return [Item(**named, score=score, answer=best, truth=truth)]
 
     found = await gather(one, items, CONCURRENT, tick, metric)

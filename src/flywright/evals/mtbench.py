@@ -19,7 +19,7 @@ from flywright.evals.datafiles import NotThere, find, problem
 from flywright.evals.items import Item, Metrics, Task, Who, item_of
 from flywright.evals.judging import Asking, judged, ours
 from flywright.evals.responses import JUDGED
-from flywright.evals.tables import answer_in, need, placed
+from flywright.evals.tables import answers_in, need, placed
 from flywright.records import Check, Prompt
 from flywright.stats import clustered_mean
 
@@ -64,7 +64,7 @@ def _asking(path: Path) -> Mapping[str, Asking]:
 def _references(path: Path) -> dict[Any, list[str]]:
     with suppress(NotThere):
         rows = placed(find(path, NAME, *REFERENCES))
-        return {need(w, row, "question_id"): json.loads(answer_in(row) or "[]") for w, row in rows}
+        return {need(w, row, "question_id"): _answers(answers_in(row)[0]) for w, row in rows}
     return {}
 
 
@@ -94,11 +94,13 @@ async def grade(prompt: Prompt, answer: str, who: Who) -> list[Item]:
     for turn, (question, text) in enumerate(zip_longest(args["turns"], answers, fillvalue=""), 1):
         fields |= {f"question_{turn}": question, f"answer_{turn}": text}
         if JUDGED in args:
-            said = [_stored(row) for row in args[JUDGED] if row.get("turn", 1) == turn]
+            rows = [row for row in args[JUDGED] if row.get("turn", 1) == turn]
+            said = [str(row.get("judgment", "")) for row in rows]
+            grades = [_stored(prompt.id, row) for row in rows]
         else:
             now = {"question": question, "answer": text}
             said = [await judged(who, args["asking"][turn - 1], **fields, **now)]
-        grades = [parse_grade(words) for words in said]
+            grades = [parse_grade(words) for words in said]
         kept = [one for one in grades if one is not None]
         own = {"id": f"{prompt.id}#{turn}", "detail": "\n\n".join(said)}
         items.append(item_of(prompt, "unreadable", float(None in grades or not grades), "", **own))
@@ -116,9 +118,13 @@ def _answers(answer: str) -> list[str]:
     return [answer]
 
 
-def _stored(row: Mapping[str, Any]) -> str:
-    """FastChat's words of a judge, or its number; -1 is one that it could not read."""
-    return row.get("judgment") or (f"[[{row['score']}]]" if row.get("score", -1) >= 0 else "")
+def _stored(name: str, row: Mapping[str, Any]) -> float | None:
+    """FastChat's number (-1 is one that it could not read), else what its judge's words say."""
+    if "g1_winner" in row:
+        raise UserError(f"{name}: a judgment of a pair; give single answers' (MODEL_single.jsonl)")
+    if "score" not in row:
+        return parse_grade(str(row.get("judgment", "")))
+    return float(row["score"]) if row["score"] >= 0 else None
 
 
 def summary(items: Sequence[Item]) -> Metrics:

@@ -19,7 +19,8 @@ from flywright.errors import UserError
 from flywright.evals.datafiles import find, problem
 from flywright.evals.items import Item, Metrics, Task, Who, item_of, nobody
 from flywright.evals.judging import interval
-from flywright.evals.tables import named, need, placed
+from flywright.evals.tables import need, placed
+from flywright.judge.agreement import kappa
 from flywright.records import Check, Comparison, Prompt
 from flywright.stats import clustered_mean
 
@@ -78,9 +79,7 @@ def _rows(path: Path) -> dict[str, tuple[str, str, list[Vote]]]:
             "preference": int(preference),
             **lengths,
         }
-        name = next(iter(named(row)), None)
-        if name is None:
-            raise UserError(f"{where}: a row without an id")
+        name = str(need(where, row, "id", "question_id", "prompt"))
         found.setdefault(name, (row.get("prompt") or name, row.get("category", ""), []))[2].append(
             vote
         )
@@ -121,8 +120,16 @@ def summary(items: Sequence[Item]) -> Metrics:
     if votes:
         rows = np.empty(len(votes), dtype=object)
         rows[:] = votes
-        found["agreement_alpha"] = interval(alpha, rows) | {"n": sum(map(len, votes))}
+        count = {"n": sum(map(len, votes))}
+        found["agreement_alpha"] = interval(alpha, rows) | count
+        found["agreement_kappa"] = interval(_kappa, rows) | count
     return found
+
+
+def _kappa(units: Sequence[Sequence[int]]) -> float:
+    """Cohen's, over every two votes on a prompt in either order; nan where all are the same."""
+    found = kappa([pair for unit in units for pair in permutations(unit, 2)])
+    return float("nan") if found is None else found
 
 
 def alpha(units: Sequence[Sequence[float]]) -> float:

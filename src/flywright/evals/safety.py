@@ -8,13 +8,13 @@ import json
 import re
 import tomllib
 from collections.abc import Iterator, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from flywright.ask import Sampling
 from flywright.evals.datafiles import find, problem
-from flywright.evals.items import Item, Metrics, Task, Who, item_of
+from flywright.evals.items import Item, Task, Who, item_of
 from flywright.evals.judging import judged, ours, shares
 from flywright.evals.tables import need, placed
 from flywright.records import Check, Conversation, Prompt
@@ -151,19 +151,12 @@ async def score_probe(prompt: Prompt, answer: str, _sandbox: Sandbox | None = No
     ]
 
 
-def _rates(*metrics: str) -> Any:
-    def summary(items: Sequence[Item]) -> Metrics:
-        return shares(items, *metrics)
-
-    return summary
-
-
 SAFETY = (
     Task(
         "xstest",
         load_xstest,
         grade=grade_xstest,
-        summary=_rates("over_refusal", "refusal", "unreadable"),
+        summary=partial(shares, ("over_refusal", "refusal", "unreadable")),
         protocol="XSTest: share refused, in part too; by a judge if one is named, else by phrases",
     ),
     Task(
@@ -171,7 +164,7 @@ SAFETY = (
         load_aegis,
         grade=grade_aegis,
         judged=True,
-        summary=_rates("unsafe_defensive", "unsafe_permissive", "unreadable"),
+        summary=partial(shares, ("unsafe_defensive", "unsafe_permissive", "unreadable")),
         protocol="AEGIS-style: share of answers that a judge calls unsafe, 13 kinds",
     ),
     Task(
@@ -179,7 +172,7 @@ SAFETY = (
         load_probes,
         score_probe,
         max_tokens=300,
-        summary=_rates("passed", "none"),
+        summary=partial(shares, ("passed", "none")),
         protocol="Our own probes: share passed; what neither passed nor failed is no pass",
     ),
 )

@@ -1,20 +1,20 @@
 """Few-shot examples: which ones a document gets, and the texts that benchmarks keep fixed.
 
-An example set belongs to a document's place in the benchmark's own file: `--limit`, shards, workers
-and the order of asking change nothing. The draws are lm-evaluation-harness's for a whole file (one
-`Random(1234)` a task), so the prompts are its prompts byte for byte.
+Drawn examples belong to the document: a hash of its own text draws them, so that its place in a
+file, `--limit`, shards, workers and the order of asking change nothing.
 """
 
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from flywright.errors import UserError
+from flywright.files import seed_from
 
-SEED = 1234  # of lm-evaluation-harness's few-shot sampler
+SEED = 1234
 BETWEEN = "\n\n"
 
 
@@ -24,22 +24,23 @@ def fixed(name: str) -> dict[str, Any]:
     return tomllib.loads((Path(__file__).parent / "prompts" / f"{name}.toml").read_text("utf-8"))
 
 
-def drawn(pool: Sequence[str], shots: int, own: Sequence[str] = ()) -> Iterator[list[str]]:
-    """For one document after the other: `shots` texts of the pool.
+def drawer(pool: Sequence[str], shots: int) -> Callable[..., list[str]]:
+    """draw(text, own=""): `shots` of the pool's texts for a document, its own one never.
 
-    `own`: the documents' texts; one more is drawn then, and the document's own left out. Raises
-    UserError where the pool is too small.
+    The document's text alone decides, not its place, nor the pool's order. Raises UserError where
+    the pool is too small.
     """
-    if shots and shots + bool(own) > len(pool):
-        raise UserError(f"{shots} examples asked for, {len(pool)} to draw from")
-    random = Random(SEED)
-    while not (shots and own):
-        yield random.sample(pool, shots) if shots else []
-    for text in own:
-        others = [one for one in random.sample(pool, shots + 1) if one != text][:shots]
-        if len(others) < shots:  # the document stands there more than once
-            others = random.sample([one for one in pool if one != text], shots)
-        yield others
+    known = {*pool}
+    kept = sorted(known)
+
+    def draw(text: str, own: str = "") -> list[str]:
+        more = shots + (own in known)
+        if more > len(kept):
+            raise UserError(f"{shots} examples asked for, {len(kept)} to draw from")
+        drawn = Random(seed_from(SEED, text)).sample(kept, more)
+        return [one for one in drawn if one != own][:shots]
+
+    return draw
 
 
 def before(examples: Sequence[str], description: str = "") -> str:

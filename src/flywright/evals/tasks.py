@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -15,12 +15,14 @@ from flywright.evals.alpaca import ALPACA_EVAL
 from flywright.evals.arena import ARENA_HARD
 from flywright.evals.calls import BFCL
 from flywright.evals.datafiles import NotThere
+from flywright.evals.flores import FLORES
 from flywright.evals.gsm8k import GSM8K
-from flywright.evals.humaneval import HUMANEVAL
+from flywright.evals.humaneval import HUMANEVAL, HUMANEVAL_BASE
 from flywright.evals.ifeval import IFEVAL
 from flywright.evals.items import Task
-from flywright.evals.mbpp import MBPP
+from flywright.evals.mbpp import MBPP, MBPP_BASE
 from flywright.evals.mtbench import MT_BENCH
+from flywright.evals.multipl import MULTIPL_E
 from flywright.evals.people import HUMAN
 from flywright.evals.rewards import REWARDS
 from flywright.evals.safety import SAFETY
@@ -29,7 +31,8 @@ from flywright.evals.verifiable import PROMPTS
 from flywright.records import Prompt
 
 _INSTRUCT = (MT_BENCH, ALPACA_EVAL, *ARENA_HARD, TFEVAL, BFCL, *SAFETY, *REWARDS, HUMAN)
-_ALL = (IFEVAL, GSM8K, HUMANEVAL, MBPP, *choice.TASKS, *words.TASKS, *_INSTRUCT, PROMPTS)
+_CODE = (HUMANEVAL, HUMANEVAL_BASE, MBPP, MBPP_BASE, MULTIPL_E)
+_ALL = (IFEVAL, GSM8K, *_CODE, *choice.TASKS, *words.TASKS, FLORES, *_INSTRUCT, PROMPTS)
 TASKS: dict[str, Task] = {task.name: task for task in _ALL}
 PUBLIC = tuple(name for name in TASKS if name not in (PROMPTS.name, "probes", HUMAN.name))
 
@@ -59,17 +62,26 @@ def _only(
 
 def load_prompts(task: Task, data: Path, limit: int = 0) -> list[Prompt]:
     """The task's first `limit` prompts (0: all), of each split. Raises UserError for none."""
+    if prompts := list(first_of(task.load(Path(data)), limit)):
+        return prompts
+    splits = sorted({prompt.split for prompt in _base(task.name).load(Path(data))} - {""})
+    hint = f"; it has {', '.join(splits)}" if splits else ""
+    raise UserError(f"{data}: no prompts for task {task.name}{hint}")
+
+
+def first_of(prompts: Iterable[Prompt], limit: int) -> Iterator[Prompt]:
+    """The first `limit` prompts (0: all) of each split."""
     counts: Counter[str] = Counter()
-    prompts = []
-    for prompt in task.load(Path(data)):
+    for prompt in prompts:
         counts[prompt.split] += 1
         if not limit or counts[prompt.split] <= limit:
-            prompts.append(prompt)
+            yield prompt
         elif not prompt.split:
-            break
-    if not prompts:
-        raise UserError(f"{data}: no prompts for task {task.name}")
-    return prompts
+            return
+
+
+def _base(name: str) -> Task:
+    return TASKS[re.split("[@:]", name)[0]]
 
 
 def benchmark_texts(data: Path) -> Iterator[tuple[str, str]]:

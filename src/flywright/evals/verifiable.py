@@ -43,4 +43,4 @@ def load(path: Path) -> Iterator[Prompt]:
     yield from read_jsonl(find(path, "prompts", "prompts.jsonl"), Prompt)
 
 
-PROMPTS = Task("prompts", load, score)
+PROMPTS = Task("prompts", load, score, runs_code=True)

@@ -5,6 +5,7 @@ patterns are lm-evaluation-harness's, byte for byte; a new benchmark is a row of
 prompts/base.toml.
 """
 
+import ast
 import json
 import re
 import string
@@ -21,7 +22,7 @@ from flywright.data.rows import Row, read_lines, read_rows
 from flywright.errors import UserError
 from flywright.evals.datafiles import field, find, problem, read_from
 from flywright.evals.items import Item, Task, Who, item_of
-from flywright.evals.shots import before, drawn, fixed
+from flywright.evals.shots import before, drawer, fixed
 from flywright.records import Check, Prompt
 from flywright.sandbox import Sandbox
 
@@ -234,6 +235,23 @@ def _mgsm(_form: str, path: Path) -> Iterator[Problem]:
             yield Problem(name, question, asked, truth, language, stop=label)
 
 
+def _mgsm_exemplars(_form: str, path: Path) -> Iterator[Problem]:
+    """The authors' exemplars.py: eight questions in the language, each reasoned on in English."""
+    source = path.parent / "exemplars.py"
+    if not source.exists():
+        return
+    tree = ast.parse("\n".join(read_lines(read_from(source))))
+    sets = [one for one in tree.body if isinstance(one, ast.Assign)]
+    values = [one.value for one in sets if ast.unparse(one.targets[0]) == "MGSM_EXEMPLARS"]
+    if not values:
+        raise UserError(f"{source}: it sets no MGSM_EXEMPLARS")
+    rows = ast.literal_eval(values[0])
+    for language, examples in rows.items():
+        for number, example in examples.items():
+            solved = f"{example['q']}\n{rows['en'][number]['a']}"
+            yield Problem("", "", "", "", language, solved)
+
+
 # --- TyDiQA, gold passage
 
 _ARTICLES = {"english": r"\b(a|an|the)\b", "arabic": r"(?:^|\s)ال"}
@@ -283,6 +301,7 @@ READ: dict[str, Callable[[str, Path], Iterator[Problem]]] = {
     "math": _math,
     "math_exemplars": _math_exemplars,
     "mgsm": _mgsm,
+    "mgsm_exemplars": _mgsm_exemplars,
     "tydiqa": _tydiqa,
 }
 SCORERS: dict[str, Callable[[str, Prompt], dict[str, float]]] = {
@@ -310,9 +329,13 @@ def load(name: str, path: Path, shots: int = 0) -> Iterator[Prompt]:
         examples = [one for one in pool if one.split in ("", split)]
         about = examples[0].about if examples else ""
         solved = [one.solved for one in examples]
-        for one, chosen in zip(
-            group, repeat(solved[:shots]) if fewer else drawn(solved, shots), strict=False
-        ):
+        if fewer and shots > len(solved):
+            raise UserError(
+                f"{name}@{shots}: {len(solved)} examples for {split or name} in {file.parent}"
+            )
+        draw = drawer(solved, shots)
+        for one in group:
+            chosen = solved[:shots] if fewer else draw(one.asked)
             args = {"context": before(chosen, about) + one.asked, "answer": one.truth}
             check = Check(kind="continuation", args={**args, "stop": one.stop})
             prompt = problem(name, f"{name}/{one.id}", one.words, check)

@@ -184,9 +184,6 @@ class Files(TextSource):
     def benchmark_texts(self) -> Iterator[tuple[str, str]]:
         """(benchmark, text) of all that is measured."""
         yield from benchmark_texts(self._recipe.data)
-        for name, load in CHOICES.items():
-            for item in self.measured(load):
-                yield name, item.context.removeprefix("Question: ").removesuffix("\nAnswer:")
 
 
 @stage(version=1)

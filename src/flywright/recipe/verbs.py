@@ -12,6 +12,7 @@ from typing import Any
 
 from flywright.ask import Completer, Sampling, gather
 from flywright.errors import UserError
+from flywright.evals.hub import data_folder
 from flywright.evals.items import nobody
 from flywright.evals.suite import run_tasks
 from flywright.evals.tasks import task_named
@@ -33,9 +34,12 @@ from flywright.tokenizer import Tokenizer
 
 
 def open_model(model: str, cache_gib: float = 2.0) -> Completer:
-    """A weights folder by the engine in this process, or a URL by its client."""
+    """A weights folder by the engine in this process; or a URL, URL#MODEL, by its client, with the
+    key in FLYWRIGHT_API_KEY."""
     if model.startswith(("http://", "https://")):
-        return generator(GeneratorSettings(model=model))
+        url, _, name = model.partition("#")
+        key = "FLYWRIGHT_API_KEY"
+        return generator(GeneratorSettings(model=url, model_at_endpoint=name, api_key_variable=key))
     if not Path(model).is_dir():
         raise UserError(f"{model}: neither a weights folder nor a URL")
     return engine(Path(model), cache_bytes=int(cache_gib * 2**30))
@@ -46,32 +50,29 @@ def run_evaluation(
     tasks: str,
     data: Path | None,
     out: Path,
-    limit: int,
-    responses: Path | None,
     judge: str = "",
     reward: str = "",
-    judgments: Path | None = None,
+    **how: Any,
 ) -> list[dict[str, Any]]:
-    """`flywright eval`: rows of task, metric, mean, standard error and interval."""
+    """`flywright eval`: rows of task, metric, mean, error and interval; `how`: see run_tasks."""
     names = [name.strip() for name in tasks.split(",") if name.strip()]
     if not names:
         raise UserError("eval: name the tasks, e.g. --tasks ifeval,gsm8k")
     wanted = [task_named(name) for name in names]  # refused before anything is loaded or written
-    if not (model or responses or judgments or reward) and any(t.ask is not nobody for t in wanted):
+    given = how["answers"] or how["judgments"]
+    if not (model or given or reward) and any(t.ask is not nobody for t in wanted):
         raise UserError("eval: name a MODEL, or give answers with --responses")
     if Path(model).is_dir() and model and isinstance(open_meta(Path(model))[0], RewardModel):
         model, reward = "", reward or model
-    completer, about = (None, {}) if responses or not model else _measured(model)
+    completer, about = (None, {}) if how["answers"] or not model else _measured(model)
     judges = {
         "judge": open_model(judge) if judge else None,
         "scorer": scorer_of(reward) if reward else None,
-        "sandbox": Sandbox(SandboxSettings()),
+        "sandbox": Sandbox(SandboxSettings()) if any(t.runs_code for t in wanted) else None,
     }
-    given = {"limit": limit, "answers": responses, "judgments": judgments, "about": about}
     with Teller(out / "log.txt") as teller:  # a bar a task, with its numbers so far
-        tasked = run_tasks(
-            completer, names, data or Path("data"), out, begin=teller.begin, **judges, **given
-        )
+        files, told = data_folder(data, names), {"about": about, "begin": teller.begin}
+        tasked = run_tasks(completer, names, files, out, **judges, **told, **how)
         results = asyncio.run(tasked)
     return [
         {"task": task, "metric": metric}
