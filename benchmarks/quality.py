@@ -34,7 +34,7 @@ from flywright.recipe.step import MANIFEST, Announce, Artifact, Road, Stage, Sto
 from flywright.records import Dialogue, Prompt, read_jsonl
 from flywright.settings import apply_overrides, parse_settings
 from flywright.stats import paired_difference
-from flywright.synth.filters import decontaminate
+from flywright.synth.decontaminate import Benchmarks, decontaminate
 
 METRICS = ("mean", *STAGE_METRICS, "reward")
 UNTOLD = "flywright.world:Untold"  # the same small world, where no text tells the facts
@@ -290,7 +290,11 @@ def came_in(made: dict[str, Artifact], share: float, source: Source) -> int:
         *read_jsonl(prompts / "preference.jsonl", Prompt),
         *read_jsonl(code / "code.jsonl", Dialogue),
     ]
-    return len(decontaminate(texts, source.benchmark_texts(), share=share)[1])
+    return len(
+        decontaminate(texts, Benchmarks(source.benchmark_texts(), share=share, methods=("words",)))[
+            1
+        ]
+    )
 
 
 def carry_out(

@@ -2,8 +2,8 @@
 
 import asyncio
 
-from flywright.ask import Sampling, Scripted, ScriptedScorer
-from flywright.judge import pairwise, reward, rubric
+from flywright.ask import Scripted, ScriptedScorer
+from flywright.judge import pairwise, reward
 from flywright.records import ATTRIBUTES, Conversation, weighted_reward
 
 ASKED = Conversation.of("Which is best?", "A cat.", "Why?", system="Be kind.")
@@ -54,20 +54,3 @@ def test_the_reward_judge_weighs_all_five_attributes() -> None:
     assert same.preference == 0 and same.score == 0
     answered = asyncio.run(reward.reward_of(ScriptedScorer(rate), ASKED, "long"))
     assert answered == weighted_reward(rate(ASKED.answered("long")))
-
-
-def test_grades() -> None:
-    assert rubric.parse_grade("Good. [[7]]") == 7 and rubric.parse_grade("[8.5]") == 8.5
-    assert rubric.parse_grade("[[11]]") is None and rubric.parse_grade("seven") is None
-    seen: list[str] = []
-
-    def reply(prompt: Conversation | str, _sampling: Sampling) -> str:
-        assert isinstance(prompt, Conversation)
-        seen.append(prompt.last)
-        return "Fine. [[9]]"
-
-    judge = Scripted(reply)
-    assert asyncio.run(rubric.grade(judge, ASKED, "an answer", "the truth")).score == 9
-    assert "an answer" in seen[0] and "the truth" in seen[0]
-    asyncio.run(rubric.grade(judge, ASKED, "an answer"))
-    assert "reference" not in seen[1]

@@ -67,7 +67,7 @@ async def run(ledger):
     prompts = await open_qa(maker, await topics(maker))
     made = await by_reward(maker, await dialogues(maker, prompts), rater, 0.0)
     named = {model.model: model for model in models}
-    judges = Judges(scorer=rater, decide="reward")
+    judges = Judges(scorer=rater)
     return [*made, *await comparisons(maker, prompts, named, judges)]
 
 with Ledger(folder / "ledger.jsonl") as ledger:

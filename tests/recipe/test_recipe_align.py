@@ -122,7 +122,7 @@ def recipe(base: Path, own: Path, endpoint: str, *more: str) -> AlignSettings:
     tiny = [f"base.folder={base}", f"generator.model={endpoint}"]
     names = ("ratings", "prompts", "heldout", "code")
     tiny += [f"files.{name}={own / name}.jsonl" for name in names]
-    small = {"sft": 6, "preference": 4, "truth": 2, "documents": 1}
+    small = {"sft": 16, "preference": 16, "truth": 2, "documents": 1}
     tiny += [f"prompts.{name}={count}" for name, count in small.items()]
     small = {"macro_topics": 2, "subtopics": 1, "questions": 1, "revisions": 1, "user_turns": 2}
     tiny += [f"synth.{name}={count}" for name, count in {**small, "samples": 2}.items()]

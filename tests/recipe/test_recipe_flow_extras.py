@@ -30,7 +30,7 @@ def run(flow, own, reply=lambda *_: pytest.fail("nobody has to be asked")):
 def test_problems_that_come_along_are_read_and_solved(tmp_path):
     path = RECIPES / "synth-laptop" / "problems.jsonl"
     _, asked = run("problems", own_file(tmp_path, f"data={path}", "problems.tries=0"))
-    assert len(asked) == 6 and all(isinstance(one, Prompt) and one.checks for one in asked)
+    assert len(asked) == 4 and all(isinstance(one, Prompt) and one.checks for one in asked)
     right = {
         "baker": "54",
         "frac": "0.25",
@@ -44,7 +44,7 @@ def test_problems_that_come_along_are_read_and_solved(tmp_path):
         return f"So it is.\nAnswer: {found[0] if found else '30.3'}"
 
     maker, solved = run("problems", own_file(tmp_path, f"data={path}"), reply)
-    assert len(solved) == 6 and maker.counts["read"]["out"] == 6
+    assert len(solved) == 4 and maker.counts["read"]["out"] == 4
     with pytest.raises(UserError, match="data = FILE"):
         run("problems", own_file(tmp_path))
 

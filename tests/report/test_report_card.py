@@ -33,7 +33,7 @@ def test_the_card_says_what_is_there(files):
     assert "| `people` | CC-BY-4.0 |" in card and "| not stated |" in card
     assert "| filter | near copy | 2 |" in card and "| filter | no reward | 1 |" in card
     assert "| `dialogue` | 4 | 66.7% |" in card and "| talks.jsonl | 6 |" in card
-    assert "Not stated: no filter's word" in card
+    assert "**Not compared with any benchmark:**" in card
     assert tally.rewards == [2.0, 0.0, 1.0, 2.0][-len(tally.rewards) :]
 
 
@@ -55,6 +55,7 @@ def test_flows_and_contamination_are_told(files):
         files / "x.card.md", [("talks.jsonl", files / "talks.jsonl")], flows, {}, "Compared."
     )
     card = (files / "x.card.md").read_text()
+    assert "\n# x\n" in card
     assert "| open_qa | cut | 6 |" in card and "| open_qa | failed | 1 |" in card
     assert "| open_qa | no |" not in card and "\nCompared.\n" in card
     write_card(files / "x.card.md", [])  # one of ours is written again
@@ -75,7 +76,16 @@ def test_a_folder_without_records_is_named(tmp_path):
 
 
 def test_bars_count_every_value():
-    assert [line.split()[-1] for line in bars([0, 0, 5, 10])] == [*"2000010001"]
-    doubled = bars([1, 2, 3, 4, 900], doubling=True)
-    assert sum(int(line.split()[-1]) for line in doubled) == 5 and "1 to 2 " in doubled[0]
-    assert len(bars([2.0, 2.0])) == 1
+    assert [line.split()[-1] for line in bars("x", [0, 0, 5, 10])[4:-1]] == [*"2000010001"]
+    assert sum(int(line.split()[-1]) for line in bars("x", [2.0, 2.0])[4:-1]) == 2
+    assert bars("x", []) == []
+
+
+@pytest.mark.parametrize("length", [0, 1, 7, 8, 9, 4095, 4096, 4097])
+def test_every_length_has_a_bar(tmp_path, run, length):
+    talk = dialogue("t")
+    talk["conversation"]["messages"][-1]["content"] = "x" * length
+    run.lines(tmp_path / "t.jsonl", [talk, dialogue("u")])
+    card_of_folder(tmp_path, {})
+    shown = (tmp_path / "README.md").read_text().split("in characters")[1].split("```")[1]
+    assert sum(int(line.split()[-1]) for line in shown.strip().splitlines()) == 2

@@ -11,7 +11,7 @@ import pytest
 
 from flywright.ask import AskError, Sampling
 from flywright.errors import UserError
-from flywright.judge import rubric
+from flywright.judge import prompts
 from flywright.judge.instructions import CHECKERS
 from flywright.judge.truth import followed
 from flywright.records import ATTRIBUTES, Conversation, Lineage, Prompt
@@ -32,7 +32,7 @@ NOT_ASKED = (
     "toolbox",
     "again",
 )  # parts of other prompts
-TEMPLATES = [*FOLDER.glob("*.txt"), *(Path(rubric.__file__).parent / "templates").glob("*.txt")]
+TEMPLATES = [*FOLDER.glob("*.txt"), *(Path(prompts.__file__).parent / "templates").glob("*.txt")]
 ASKING = sorted(path for path in TEMPLATES if not path.stem.endswith(NOT_ASKED))
 LIST = 'Name {n} broad topics that people talk about.\nAnswer with a numbered list, like "1. ...".'
 

@@ -9,7 +9,7 @@ from flywright.ask import Scripted, ScriptedScorer
 from flywright.errors import UserError
 from flywright.records import ATTRIBUTES, Check, weighted_reward
 from flywright.synth import Maker
-from flywright.synth.comparisons import ComparisonSettings, Judges, comparisons, shared_out
+from flywright.synth.comparisons import ComparisonSettings, Judges, comparisons
 
 
 def answerer(name, text):
@@ -39,8 +39,9 @@ def prefers(word):
 
 @pytest.fixture
 def compare(small):
-    def run(prompts, answerers, judges, seed=3):
-        maker = Maker(Scripted(lambda *_: ""), small, seed=seed)
+    def run(prompts, answerers, judges, seed=3, judging=("truth", "llm")):
+        settings = small.model_copy(update={"judges": judging})
+        maker = Maker(Scripted(lambda *_: ""), settings, seed=seed)
         named = {who.model: who for who in answerers}
         return maker, asyncio.run(comparisons(maker, prompts, named, judges))
 
@@ -89,11 +90,12 @@ def test_the_reward_model_takes_its_best_and_its_worst(compare, prompts):
         answerer("b", "x"),
         answerer("c", "the longest " * 4),
     ]
-    judges = Judges(llm=prefers("x"), scorer=ScriptedScorer(rate, model="rm"), decide="reward")
-    _, pairs = compare(prompts, many, judges)
-    for pair in pairs:
+    judges = Judges(llm=prefers("x"), scorer=ScriptedScorer(rate, model="rm"))
+    _, pairs = compare(prompts, many, judges, judging=("llm", "reward"))
+    mine = [pair for pair in pairs if pair.judge == "reward"]
+    assert len(mine) == len(prompts) / 2  # the other half were the LLM's to decide
+    for pair in mine:
         assert (pair.chosen, pair.rejected) == (("the longest " * 4).strip(), "x")
-        assert pair.judge == "reward"
         votes = {vote.judge: vote.preference for vote in pair.lineage.verdicts}
         assert votes == {"llm:judge": -1, "reward:rm": 1}
 
@@ -112,17 +114,9 @@ def test_samples_differ_by_seed_and_order_does_not_matter(small, prompts, late):
     for seed in range(2):
         maker = Maker(late(seed), small, seed=3)
         named = {"one": late(seed + 5, noisy)}
-        judges = Judges(scorer=ScriptedScorer(rate), decide="reward")
+        judges = Judges(scorer=ScriptedScorer(rate))
         runs.append(asyncio.run(comparisons(maker, prompts, named, judges)))
     assert runs[0] == runs[1] and len(runs[0]) > 0
-
-
-def test_a_missing_judge_is_said(compare, prompts):
-    two = [answerer("a", "one"), answerer("b", "two")]
-    with pytest.raises(UserError, match="LLM judge"):
-        compare(prompts, two, Judges())
-    with pytest.raises(UserError, match="scorer"):
-        compare(prompts, two, Judges(decide="reward"))
 
 
 @pytest.mark.parametrize(
@@ -143,7 +137,7 @@ def test_a_judge_left_out_leaves_its_prompts_to_the_others(small, make_prompt, n
     settings = small.model_copy(update={"judges": names})
     maker = Maker(Scripted(lambda *_: ""), settings, seed=3)
     judges = Judges(llm=prefers("think"), scorer=ScriptedScorer(rate, model="rm"))
-    pairs = asyncio.run(shared_out(maker, prompts, named, judges))
+    pairs = asyncio.run(comparisons(maker, prompts, named, judges))
     assert Counter(pair.judge for pair in pairs) == expected
     assert all(pair.chosen_reward is not None for pair in pairs)
     voters = {vote.judge.partition(":")[0] for pair in pairs for vote in pair.lineage.verdicts}
@@ -158,7 +152,7 @@ def test_harder_pairs_are_samples_of_the_best_model(small, make_prompt):
 
     prompts = [make_prompt(f"say something, time {n}") for n in range(40)]
     named = {name: said(name) for name in ("weak", "middle", "best")}
-    judges = Judges(scorer=ScriptedScorer(rate, model="rm"), decide="reward")
+    judges = Judges(scorer=ScriptedScorer(rate, model="rm"))
     settings = ComparisonSettings(models_each=2, best="best", harder=0.5, best_samples=6)
     maker = Maker(Scripted(lambda *_: ""), small, seed=3)
     pairs = asyncio.run(comparisons(maker, prompts, named, judges, settings))

@@ -5,7 +5,10 @@ import asyncio
 import gzip
 import json
 import os
+import random
+import re
 import tomllib
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +21,9 @@ from flywright.errors import UserError
 from flywright.synth.decontaminate import Benchmarks, confirmed, numbers
 from flywright.synth.embeddings import StaticTable, near_vectors, unit
 
-ITEMS = tomllib.loads((Path(__file__).parent / "planted_items.toml").read_text("utf-8"))["item"]
+HERE = Path(__file__).parent
+ITEMS = tomllib.loads((HERE / "planted_items.toml").read_text("utf-8"))["item"]
+HELD_OUT = tomllib.loads((HERE / "planted_heldout.toml").read_text("utf-8"))["item"]
 LANGUAGES = ("de", "es", "zh")
 DATA = Path(os.environ.get("FLYWRIGHT_DATA", "../shared/data"))
 
@@ -46,17 +51,19 @@ def told(name, result):
     return result
 
 
-def test_planted_copies_are_found_and_lookalikes_are_not(bench):
-    truth = [item["text"] for item in ITEMS]
+@pytest.mark.parametrize("items", [ITEMS, HELD_OUT], ids=["tuning", "held-out"])
+def test_planted_copies_are_found_and_lookalikes_are_not(items):
+    truth = [item["text"] for item in items]
+    bench = Benchmarks([("own", item["text"]) for item in [*ITEMS, *HELD_OUT]])
     exact = [f"Please help me. {text} Thank you!" for text in truth]
     assert told("exact", found(bench, exact, truth))[0] == 1.0
-    sure, seen, _ = told("reworded", found(bench, [i["reworded"] for i in ITEMS], truth))
+    sure, seen, _ = told("reworded", found(bench, [i["reworded"] for i in items], truth))
     assert sure >= 0.5 and seen == 1.0
     for language in LANGUAGES:
-        plants = [item[language] for item in ITEMS]
+        plants = [item[language] for item in items]
         _, seen, _ = told(f"translated: {language}", found(bench, plants, truth))
-        assert seen >= 0.6  # two of the eight have neither numbers nor names enough
-    clean = [item["lookalike"] for item in ITEMS]
+        assert seen >= 0.5  # some have neither numbers nor names enough
+    clean = [item["lookalike"] for item in items]
     sure, seen, _ = told("clean lookalikes", found(bench, clean))
     assert sure == 0.0 and seen <= 0.15
 
@@ -76,9 +83,9 @@ def test_what_no_method_can_check_is_counted():
 
 
 def test_numbers_are_read_in_any_writing():
-    said = "1,250 or 1.250 or 1 250; 2.50 and 2,5; three, drei, 三 and 007"
+    said = "1,250 or 1.250 or 1 250; 2.50 and 2,5; three, drei, 三 and 007, 5²"
     plain = [number for number, _ in numbers(said)]
-    assert plain == ["1250", "1250", "1250", "2.5", "2.5", "3", "3", "3", "7"]
+    assert plain == ["1250", "1250", "1250", "2.5", "2.5", "3", "3", "3", "7", "5"]
     assert [digits for _, digits in numbers("three 4")] == [False, True]
 
 
@@ -156,23 +163,74 @@ def lines(path):
         return list(stream)
 
 
+SAME = {
+    **{"buys": "purchases", "sells": "is selling", "students": "pupils", "children": "kids"},
+    **{"money": "cash", "earns": "makes", "each": "every", "friend": "pal", "large": "big"},
+    **{"needs": "requires", "house": "home", "also": "too", "total": "sum", "twice": "two times"},
+    **{"Write": "Compose", "write": "compose", "function": "routine", "response": "reply"},
+}
+
+
+def reworded(text):
+    """The last sentence first, other words for some, other names for people, one word in eight
+    left out (never a number)."""
+    rng = random.Random(text)
+    *others, last = re.split(r"(?<=[.?!])\s+", text.strip())
+    said = re.sub(
+        r"[A-Za-z]+", lambda found: SAME.get(found[0], found[0]), " ".join([last, *others])
+    )
+    for new, name in zip(("Bertil", "Ottoline"), sorted(set(NAME.findall(text))), strict=False):
+        said = said.replace(name, new)
+    words = said.split(" ")
+    return " ".join(w for w in words if rng.random() > 0.12 or any(c.isdigit() for c in w))
+
+
+NAME = re.compile(r"(?<=[.a-z,] )[A-Z][a-z]{3,}")
+
+
 @pytest.mark.slow
-def test_translated_items_of_a_real_benchmark():
-    """MGSM: the first 250 of GSM8K in ten languages; the training split, which is of the same kind
-    and no copy, and C4's pages measure what is taken for an item wrongly."""
-    items = [json.loads(line)["question"] for line in lines(DATA / "gsm8k/test.jsonl.gz")]
-    train = [json.loads(line)["question"] for line in lines(DATA / "gsm8k/train.jsonl.gz")]
-    code = [json.loads(line)["prompt"] for line in lines(DATA / "humaneval/HumanEval.jsonl.gz")]
-    bench = Benchmarks([("gsm8k", text) for text in items] + [("humaneval", c) for c in code])
-    least = {"de": 0.8, "es": 0.8, "fr": 0.8, "sw": 0.8, "ru": 0.55, "zh": 0.5, "ja": 0.5}
+@pytest.mark.parametrize("half", ["tuning", "held-out"])
+def test_copies_of_real_benchmark_items(half):
+    """Real items, parted by hash: what may be chosen by the tuning half is measured on the other.
+
+    Exact and (by rule) reworded copies of GSM8K, IFEval and HumanEval, MBPP as people edited it,
+    and MGSM, which is GSM8K's first 250 in ten languages. GSM8K's training split, which is of the
+    same kind and no copy, and C4's pages measure what is taken for an item wrongly.
+    """
+
+    def mine(text):
+        return (sha256(text.encode()).digest()[0] % 2 == 0) == (half == "tuning")
+
+    def rows(name, field):
+        return [json.loads(line)[field] for line in lines(DATA / name)]
+
+    sets = {
+        "gsm8k": rows("gsm8k/test.jsonl.gz", "question"),
+        "ifeval": rows("ifeval/input_data.jsonl.gz", "prompt"),
+        "humaneval": rows("humaneval/HumanEval.jsonl.gz", "prompt"),
+        "mbpp": rows("mbpp/mbpp.jsonl.gz", "text"),
+    }
+    bench = Benchmarks([(name, text) for name, items in sets.items() for text in items])
+    for name in ("gsm8k", "ifeval", "humaneval"):
+        own = [text for text in sets[name] if mine(text)][:300]
+        assert told(f"{name} exact", found(bench, own, own))[0] == 1.0
+        sure, seen, _ = told(f"{name} reworded", found(bench, list(map(reworded, own)), own))
+        assert sure > 0.7 and seen > 0.9
+    edited = json.loads("".join(lines(DATA / "mbpp/sanitized-mbpp.json.gz")))
+    first = dict(zip(rows("mbpp/mbpp.jsonl.gz", "task_id"), sets["mbpp"], strict=True))
+    changed = [row["prompt"] for row in edited if row["prompt"] != first[row["task_id"]]]
+    assert told("mbpp edited", found(bench, list(filter(mine, changed))))[1] > 0.5
+    least = {"de": 0.8, "es": 0.8, "fr": 0.75, "sw": 0.8, "ru": 0.55}
     for language in ("de", "es", "fr", "sw", "ru", "zh", "ja", "th", "bn", "te"):
-        rows = lines(DATA / f"eval_extra/mgsm/mgsm_{language}.tsv")
-        plants = [row.split("\t")[0] for row in rows]
-        _, seen, _ = told(f"GSM8K in {language}", found(bench, plants, items))
-        assert seen >= least.get(language, 0.45)
-    sure, seen, _ = told("clean: GSM8K's train", found(bench, train[:3000]))
+        said = [
+            line.split("\t")[0] for line in lines(DATA / f"eval_extra/mgsm/mgsm_{language}.tsv")
+        ]
+        pairs = [pair for pair in zip(said, sets["gsm8k"], strict=False) if mine(pair[1])]
+        result = found(bench, *map(list, zip(*pairs, strict=True)))
+        assert told(f"GSM8K in {language}", result)[1] >= least.get(language, 0.45)
+    train = list(filter(mine, rows("gsm8k/train.jsonl.gz", "question")))[:2000]
+    sure, seen, _ = told("clean: GSM8K's train", found(bench, train))
     assert sure < 0.01 and seen < 0.1
-    rows = lines(DATA / "corpus_wiki_web_samples/c4_demo.jsonl.gz")
-    pages = [json.loads(row)["text"] for row in rows]
-    sure, seen, _ = told("clean: C4's pages", found(bench, pages[:300]))
-    assert sure < 0.01 and seen < 0.15
+    pages = list(filter(mine, rows("corpus_wiki_web_samples/c4_demo.jsonl.gz", "text")))
+    sure, seen, _ = told("clean: C4's pages", found(bench, pages))
+    assert sure < 0.015 and seen < 0.15

@@ -14,11 +14,11 @@ from flywright.records import (
     Lineage,
     weighted_reward,
 )
+from flywright.synth.decontaminate import Benchmarks, decontaminate
 from flywright.synth.filters import (
     Pool,
     by_reward,
     chosen_quality,
-    decontaminate,
     exact,
     near,
     preference_sets,
@@ -61,10 +61,9 @@ def test_near_copies_are_found_and_others_kept(make_prompt):
 def test_filters_that_are_off_keep_everything(make_prompt):
     records = [make_prompt(text(n)) for n in (1, 1, 2)]
     assert near(records, 0.0) == (records, [])
-    assert decontaminate(records, [("exam", text(1))], share=0.0) == (records, [])
-    assert (
-        len(near(records, 0.8)[0]) == 2 and len(decontaminate(records, [("exam", text(1))])[0]) == 1
-    )
+    exam = [("exam", text(1))]
+    assert decontaminate(records, Benchmarks(exam, share=0.0)) == (records, [])
+    assert len(near(records, 0.8)[0]) == 2 and len(decontaminate(records, Benchmarks(exam))[0]) == 1
 
 
 def test_the_pool_agrees_with_comparing_all_pairs():
@@ -105,7 +104,9 @@ def test_decontamination_finds_planted_items_and_says_which(make_prompt):
     ]
     part = make_prompt(" ".join(benchmark[3][1].split()[:16]).upper())
     short = make_prompt("Tell me: how far is it?")
-    kept, hits = decontaminate([*clean, *planted, part, short], benchmark, words=8, share=0.5)
+    kept, hits = decontaminate(
+        [*clean, *planted, part, short], Benchmarks(benchmark, methods=("words",))
+    )
     assert kept == clean
     assert [hit.record for hit in hits] == [record.id for record in [*planted, part, short]]
     assert hits[0].benchmark == "bench-a" and hits[0].item == benchmark[0][1]
@@ -116,7 +117,7 @@ def test_decontamination_finds_planted_items_and_says_which(make_prompt):
 def test_a_shared_template_is_no_hit_and_tiny_items_hit_nothing(make_prompt):
     benchmark = [("bench", "Sort these words: river lake sea pond brook ocean"), ("bench", "Why")]
     record = make_prompt("Sort these words: apple pear plum grape cherry fig. Why?")
-    assert decontaminate([record], benchmark, words=4) == ([record], [])
+    assert decontaminate([record], Benchmarks(benchmark, 4, methods=("words",))) == ([record], [])
 
 
 def dialogue(number):

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from flywright.records import Document
-from flywright.synth.filters import decontaminate
+from flywright.synth.decontaminate import Benchmarks, decontaminate
 from flywright.world import World
 from flywright.world.corpus import SOURCES
 from flywright.world.facts import RELATIONS, state
@@ -90,10 +90,11 @@ def test_questions_are_training_items_only(world: World) -> None:
 
 def test_decontamination_leaves_most_training_prompts(world: World) -> None:
     prompts = world.prompts(600)
-    kept, _ = decontaminate(prompts, world.benchmark_texts())
+    benchmarks = Benchmarks(world.benchmark_texts(), methods=("words",))
+    kept, _ = decontaminate(prompts, benchmarks)
     assert len(kept) > 0.9 * len(prompts)
     heldout = world.heldout("near", 100)
-    assert not decontaminate(heldout, world.benchmark_texts())[0]
+    assert not decontaminate(heldout, benchmarks)[0]
 
 
 def test_the_noisy_source_has_copies(documents: list[Document]) -> None:

@@ -8,7 +8,6 @@ from test_world_tasks import passes, truth
 
 from flywright.ask import AskError, Sampling
 from flywright.judge.pairwise import prefer
-from flywright.judge.rubric import grade
 from flywright.records import Conversation
 from flywright.synth import parse
 from flywright.synth.wording import keyed, template, variants
@@ -210,7 +209,6 @@ def test_judges_pairs_by_what_is_right(teacher: Teacher) -> None:
         right = f"moon {word} king"
         verdict = asyncio.run(prefer(teacher, talk, right, f"king {word} moon"))
         good += verdict.preference == 1
-        assert asyncio.run(grade(teacher, talk, right)).score is not None
     assert 15 < good < 30  # right mostly, biased to the first place at times
 
 

@@ -61,9 +61,7 @@ async def likelier(
 
     async def letter(a: str, b: str) -> str:
         text = fill("likelier", conversation=transcript(conversation), first=a, second=b)
-        plain = text.strip().replace(
-            "<extra_id_", "<extra id "
-        )  # a raw context is parsed for these
+        plain = text.strip().replace("<extra_id_", "<extra id ")  # a raw context is parsed for it
         scores = await judge.logprobs(plain, [" A", " B"])
         return "AB"[scores[1] > scores[0]]
 

@@ -13,6 +13,7 @@ from flywright.ask import Completer
 from flywright.data.formats import open_records
 from flywright.data.prepare import INPUTS
 from flywright.errors import UserError
+from flywright.evals.tasks import benchmark_texts
 from flywright.files import digest, file_hash, folder_hash
 from flywright.recipe import files
 from flywright.recipe.settings import BroughtSettings
@@ -29,11 +30,11 @@ class Brought(Source):
 
     def __init__(self, own: BroughtSettings):
         self._own = own
-        paths = [Path(path) for path in own.model_dump().values() if path]
+        paths = [Path(path) for path in (*own.model_dump().values(), own.benchmarks) if path]
         missing = ", ".join(str(path) for path in paths if not path.exists())
         if missing:
             raise UserError(f"[files]: {missing}: no such file")
-        self.fingerprint = digest("brought/1", own.model_dump(), [bytes_of(path) for path in paths])
+        self.fingerprint = digest("brought/2", own.model_dump(), [bytes_of(path) for path in paths])
 
     def documents(self) -> Iterator[Document]:
         """Documents for closed Q&A."""
@@ -81,7 +82,8 @@ class Brought(Source):
         return here
 
     def benchmark_texts(self) -> Iterator[tuple[str, str]]:
-        """The held-out prompts."""
+        """The held-out prompts, and the public benchmarks whose files are named."""
+        yield from benchmark_texts(Path(self._own.benchmarks)) if self._own.benchmarks else ()
         for prompt in prompts(self._own.heldout):
             yield "heldout", "\n".join(turn.content for turn in prompt.conversation.turns)
 

@@ -33,13 +33,13 @@ from flywright.recipe import files, stages
 from flywright.recipe import settings as s
 from flywright.recipe.answerers import engine
 from flywright.recipe.loop import pretrained
+from flywright.recipe.overlap import apart
 from flywright.recipe.sources import TextSource
 from flywright.recipe.step import Artifact, Road, Work, stage
 from flywright.recipe.training import open_tokenizer, rank, regress, supervise
 from flywright.records import Comparison, Dialogue, Document, Rating, read_jsonl, write_jsonl
 from flywright.settings import Settings
 from flywright.stats import bootstrap_mean
-from flywright.synth.filters import decontaminate
 from flywright.tokenizer import chat
 from flywright.train.passes import Passes
 from flywright.train.reference import pair_reference
@@ -117,6 +117,8 @@ class Sets:
 
 class Files(TextSource):
     """The texts and quizzes of a recipe; texts are split by hash."""
+
+    patterned = True  # training parts of benchmarks
 
     def __init__(self, recipe: FilesSettings):
         self._recipe = recipe
@@ -212,11 +214,11 @@ def gather_dialogues(
     found: list[Dialogue] = list(chain.from_iterable(some))
     heldout = read_jsonl(pairs / "heldout.jsonl", Comparison)
     held = {files.opening(pair.conversation) for pair in heldout}
-    apart = [talk for talk in found if files.opening(talk.conversation) not in held]
-    kept, hits = decontaminate(apart, source.benchmark_texts())
+    others = [talk for talk in found if files.opening(talk.conversation) not in held]
+    kept = apart(work, others, source)
     work.items = write_jsonl(work / "dialogues.jsonl", kept)
-    dropped["opens as a held-out pair"] = len(found) - len(apart)
-    work.facts = {"dropped": dropped, "contaminated": len(hits), "missing": talks.missing}
+    dropped["opens as a held-out pair"] = len(found) - len(others)
+    work.facts |= {"dropped": dropped, "missing": talks.missing}
 
 
 @stage(version=2, trains=True)

@@ -103,7 +103,7 @@ def card(folder: Path, overrides: list[str]) -> str:
 def _statement(coverage: dict[str, Counter[str]], missing: list[str], hits: list[dict]) -> str:
     """What the card says of contamination."""
     if not coverage:
-        return "Not compared with any benchmark."
+        return ""
     seen = ", ".join(f"{name} ({counts['items']:,} items)" for name, counts in coverage.items())
     sure = len({hit["record"] for hit in hits if hit["sure"]})
     suspected = sum(not hit["sure"] for hit in hits)

@@ -22,7 +22,7 @@ from flywright.records import Comparison, Dialogue, Document, Prompt, Record, re
 from flywright.sandbox import Sandbox
 from flywright.settings import Settings
 from flywright.synth import GeneticSettings, Maker, SynthSettings, filters, prompts, topics
-from flywright.synth.comparisons import Judges, shared_out
+from flywright.synth.comparisons import Judges, comparisons
 from flywright.synth.dialogues import dialogues
 from flywright.synth.genetic import genetic
 
@@ -170,7 +170,7 @@ async def _dialogues(maker: Maker, job: Job, found: list[Prompt]) -> list[Dialog
 
 async def _comparisons(maker: Maker, job: Job, found: list[Prompt]) -> list:
     judges = Judges(job.runner, job.own.part("judge", job.each, maker.ask), job.scorer)
-    return await shared_out(maker, found, job.each, judges, job.own.comparisons)
+    return await comparisons(maker, found, job.each, judges, job.own.comparisons)
 
 
 def _judged(own: FlowFile) -> None:

@@ -1,14 +1,35 @@
-"""Whether anything held out was trained on: by the words of every request, and by item."""
+"""What is held out is kept out of training data; and, at the end, whether anything came in."""
 
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from flywright.recipe.sources import Source
-from flywright.recipe.step import Artifact
+from flywright.files import write_json
+from flywright.recipe.sources import Source, TextSource
+from flywright.recipe.step import Artifact, Work
 from flywright.records import Conversation, Message, Prompt, parse_lines
-from flywright.synth.filters import normal
+from flywright.report.hits import write_hits
+from flywright.synth.decontaminate import METHODS, Benchmarks, decontaminate
+from flywright.synth.texts import AnyText, normal
+
+
+def apart(
+    work: Work, records: Iterable[AnyText], source: TextSource, share: float = 0.5
+) -> list[AnyText]:
+    """Without the records that surely repeat an item; suspects stay. Both are counted and shown.
+
+    Texts of a patterned source are compared word for word alone. share: of an item's 8-grams.
+    """
+    methods = METHODS[:1] if source.patterned else METHODS
+    benchmarks = Benchmarks(source.benchmark_texts(), share=share, methods=methods)
+    kept, hits = decontaminate(records, benchmarks)
+    sure = {hit.record for hit in hits if hit.sure}
+    work.facts |= {"contaminated": len(sure), "suspected": len({h.record for h in hits} - sure)}
+    if told := list(map(vars, hits)):
+        write_json(work / "hits.json", told)  # all; the page shows the first of many
+        write_hits(work / "hits.html", told, benchmarks.coverage, (), methods)
+    return kept
 
 
 def requests(path: Path) -> Iterator[Conversation]:

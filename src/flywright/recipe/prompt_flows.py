@@ -129,6 +129,7 @@ async def closed_qa(maker: Maker, given: Given) -> list[Prompt]:
     characters = maker.settings.document_characters
     cut = [Document(text=prompts.cut(text, characters), source=path.name) for text in texts]
     kept, copies = filters.near(filters.exact(cut)[0], maker.settings.near_duplicate)
+    write_jsonl(given.folder / "documents" / path.name.replace("/", "-"), kept)  # for trace
     maker.counts["documents"] = {"in": len(cut), "kept": len(kept), "near copies": len(copies)}
     return await prompts.closed_qa(maker, kept)
 

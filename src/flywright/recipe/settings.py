@@ -209,6 +209,7 @@ class BroughtSettings(Settings):
     heldout: str = Field(description="JSONL of Prompt records with checks: what is measured")
     code: str = Field(description="JSONL of coding prompts that Genetic Instruct starts from")
     documents: str = Field(default="", description='JSONL {"text": "..."} for closed Q&A')
+    benchmarks: str = Field(default="", exclude=True, description="as `flywright eval --data`")
 
 
 class AlignSettings(RoadSettings):

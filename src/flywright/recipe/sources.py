@@ -18,6 +18,7 @@ class TextSource(Protocol):
 
     fingerprint: str  # changes when what the source gives changes
     notes: tuple[str, ...]  # what a reader of the report has to know of it
+    patterned: bool = False  # texts of one kind with what is measured: alike is not yet a copy
 
     def documents(self) -> Iterator[Document]:
         """Texts to pretrain on."""

@@ -30,7 +30,7 @@ from flywright.recipe import settings as s
 from flywright.recipe import training
 from flywright.recipe.answerers import Answerer, opened, reward_scorer
 from flywright.recipe.brought import OwnShards
-from flywright.recipe.overlap import overlap
+from flywright.recipe.overlap import apart, overlap
 from flywright.recipe.sources import Source, TextSource
 from flywright.recipe.step import Artifact, Work, stage
 from flywright.records import (
@@ -45,9 +45,9 @@ from flywright.records import (
 from flywright.sandbox import Sandbox, SandboxSettings
 from flywright.spec import ModelSpec
 from flywright.synth import Maker, filters, prompts, topics
-from flywright.synth.comparisons import Judges, shared_out
+from flywright.synth.comparisons import Judges, comparisons
 from flywright.synth.dialogues import dialogues, two_turn
-from flywright.synth.diversity import diversity
+from flywright.synth.diversity import Novelty, diversity
 from flywright.synth.genetic import genetic
 from flywright.synth.instructions import instructed, revised
 from flywright.tokenizer import Tokenizer, chat, train_tokenizer
@@ -62,10 +62,9 @@ def gather_documents(work: Work, settings: s.DocumentSettings, source: TextSourc
     """Cleaned documents and decontaminated question-answer texts, from the recipe's source."""
     dropped: Counter[str] = Counter()
     work.items = write_jsonl(work / "documents.jsonl", clean(source.documents(), dropped))
-    kept, hits = filters.decontaminate(source.questions(), source.benchmark_texts())
+    kept = apart(work, source.questions(), source)
     count = write_jsonl(work / "questions.jsonl", kept)
-    work.facts = {"dropped": dict(dropped), "questions": count, "contaminated": len(hits)}
-    work.facts["notes"] = list(source.notes)
+    work.facts |= {"dropped": dict(dropped), "questions": count, "notes": list(source.notes)}
 
 
 @stage(version=1)
@@ -186,16 +185,19 @@ def write_prompts(
 ) -> None:  # fmt: skip
     """Prompts of every family, split into disjoint sets for SFT and for preferences."""
 
+    def novelty() -> Novelty | None:
+        return None if source.patterned else Novelty(synth.near_duplicate)
+
     async def flow(maker: Maker, _ledger: Ledger) -> list[Prompt]:
         subjects = await topics.topics(maker)
         texts = list(read_jsonl(documents / "documents.jsonl", Document))
         english = [text for text in texts if text.language == "en"][: settings.documents]
         plain = [
-            await prompts.open_qa(maker, subjects),
-            await prompts.writing(maker, subjects),
+            await prompts.open_qa(maker, subjects, novelty()),
+            await prompts.writing(maker, subjects, novelty()),
             await prompts.closed_qa(maker, english),
-            await prompts.math(maker),
-            await prompts.coding(maker),
+            await prompts.math(maker, (), novelty()),
+            await prompts.coding(maker, (), novelty()),
         ]
         some = prompts.mix(plain, settings.sft, maker.seed)
         return [
@@ -209,17 +211,16 @@ def write_prompts(
     made = asked(work, synth, writer, flow)
     unique, _ = filters.exact(made)
     distinct, _ = filters.near(unique, synth.near_duplicate)
-    known = source.benchmark_texts()
-    fresh, hits = filters.decontaminate(distinct, known, share=synth.overlap_share)
-    for_sft, for_preference = prompts.split(fresh, settings.preference_share, work.seed)
+    fresh = apart(work, distinct, source, synth.overlap_share)
+    near = 0.0 if source.patterned else synth.near_duplicate
+    for_sft, for_preference = prompts.split(fresh, settings.preference_share, work.seed, near)
     for_sft = _balanced(for_sft, settings.sft, work.seed)
     for_preference = _balanced(for_preference, settings.preference, work.seed)
     truth = source.prompts(settings.truth)
     write_jsonl(work / "sft.jsonl", for_sft)
     write_jsonl(work / "preference.jsonl", [*for_preference, *truth])
     work.items = len(for_sft) + len(for_preference) + len(truth)
-    copies = {"copies": len(made) - len(unique), "near_copies": len(unique) - len(distinct)}
-    work.facts |= {**copies, "contaminated": len(hits)}
+    work.facts |= {"copies": len(made) - len(unique), "near_copies": len(unique) - len(distinct)}
 
 
 def _balanced(records: list[Prompt], count: int, seed: int) -> list[Prompt]:
@@ -239,9 +240,9 @@ def breed_code(
     runner = Sandbox(sandbox)
     seeds = source.code_seeds()
     bred = asked(work, synth, writer, lambda maker, _: genetic(maker, seeds, settings, runner))
-    fresh, hits = filters.decontaminate(bred, source.benchmark_texts(), share=synth.overlap_share)
+    fresh = apart(work, bred, source, synth.overlap_share)
     work.items = write_jsonl(work / "code.jsonl", fresh)
-    work.facts |= {"contaminated": len(hits), "isolation": runner.isolation}
+    work.facts["isolation"] = runner.isolation
 
 
 @stage(version=1)
@@ -276,7 +277,7 @@ def compare_answers(
         scorer = LedgeredScorer(reward_scorer(reward.weights), ledger)
         judges = Judges(Sandbox(sandbox), Ledgered(judge, ledger), scorer)
         answerers = {"policy": Ledgered(opened(policy), ledger), "generator": maker.ask}
-        return await shared_out(maker, questions, answerers, judges)
+        return await comparisons(maker, questions, answerers, judges)
 
     pairs = asked(work, synth, answerer, flow)
     for_dpo, for_rpo, quality = filters.preference_sets(pairs, synth)

@@ -19,17 +19,9 @@ from flywright.files import write_text
 from flywright.report.trace import record_files, rows
 
 MARK = "<!-- written by flywright from the records; changes are lost when it is written again -->"
+UNCOMPARED = "**Not compared with any benchmark:** `flywright synth filter` does that."
 SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "n>10M")
-MOST, BAR, BINS = 20, 40, 10
-TITLES = {
-    "kinds": "Kinds",
-    "tasks": "Tasks",
-    "sources": "Sources",
-    "answers": "Answers by",
-    "models": "Models",
-    "templates": "Prompt templates",
-    "filters": "Filters passed",
-}
+MOST, BAR = 20, 40
 
 
 def _kind(record: Mapping[str, Any]) -> str:
@@ -51,7 +43,7 @@ class Tally:
         self.lengths: list[int] = []
         self.rewards: list[float] = []
         self.files: dict[str, int] = {}
-        self.answered = self.by_model = 0
+        self.total = self.answered = self.by_model = 0
         self._seen: set[int] = set()
 
     def read(self, label: str, path: Path) -> None:
@@ -74,18 +66,19 @@ class Tally:
         if name in self._seen:
             return
         self._seen.add(name)
+        self.total += 1
         kind, lineage = _kind(record), record.get("lineage", {"source": record.get("source", "")})
         said = {
-            "kinds": kind,
-            "tasks": record.get("task", ""),
-            "sources": lineage.get("source", ""),
-            "answers": lineage.get("answer_by", ""),
-            "models": lineage.get("model", ""),
-            "templates": lineage.get("template", ""),
+            "Kinds": kind,
+            "Tasks": record.get("task", ""),
+            "Sources": lineage.get("source", ""),
+            "Answers by": lineage.get("answer_by", ""),
+            "Models": lineage.get("model", ""),
+            "Prompt templates": lineage.get("template", ""),
         }
         for what, one in said.items():
             self.counts[what][one] += 1
-        self.counts["filters"].update(lineage.get("filters", ()))
+        self.counts["Filters passed"].update(lineage.get("filters", ()))
         if kind in ("dialogue", "comparison"):
             self.answered += 1
             self.by_model += lineage.get("answer_by") == "model"
@@ -95,28 +88,18 @@ class Tally:
         if reward is not None:
             self.rewards.append(reward)
 
-    @property
-    def total(self) -> int:
-        """How many distinct records."""
-        return len(self._seen)
 
-
-def bars(values: Sequence[float], doubling: bool = False) -> list[str]:
-    """A histogram in lines of text: BINS of equal width, or bins that double."""
-    low, high = min(values), max(values)
-    if doubling:
-        edges = 2.0 ** np.arange(int(math.log2(max(low, 1))), int(math.log2(max(high, 1))) + 2)
-        edges[0] = min(edges[0], low)
-    else:
-        edges = np.linspace(low, high, BINS + 1) if high > low else np.array([low, low + 1])
-    counts, _ = np.histogram(values, edges)
-    most = counts.max()
-    ends = [f"{a:,.4g} to {b:,.4g}" for a, b in pairwise(edges)]
-    width = max(map(len, ends))
-    return [
-        f"{end:>{width}}  {'█' * math.ceil(BAR * count / most):<{BAR}}  {count:,}"
-        for end, count in zip(ends, counts, strict=True)
+def bars(title: str, values: Sequence[float], edges: Any = 10) -> list[str]:
+    """A histogram in lines of text, by numpy's bins; nothing where there are no values."""
+    if not values:
+        return []
+    counts, ends = np.histogram(values, edges)
+    drawn = ["█" * math.ceil(BAR * count / counts.max()) for count in counts]
+    lines = [
+        f"{f'{low:,.4g} to {high:,.4g}':>20}  {bar:<{BAR}}  {count:,}"
+        for count, bar, (low, high) in zip(counts, drawn, pairwise(ends), strict=True)
     ]
+    return ["", f"## {title}", "", "```", *lines, "```"]
 
 
 def _table(title: str, counts: Counter[str], total: int) -> list[str]:
@@ -130,7 +113,7 @@ def _table(title: str, counts: Counter[str], total: int) -> list[str]:
 
 
 def _header(name: str, tally: Tally, licences: Mapping[str, str]) -> list[str]:
-    said = {licences.get(source, "") for source in tally.counts["sources"]}
+    said = {licences.get(source, "") for source in tally.counts["Sources"]}
     licence = said.pop() if len(said) == 1 else ""
     size = SIZES[min(max(len(str(tally.total)) - 3, 0), len(SIZES) - 1)]
     tags = ["flywright", *(["synthetic"] if tally.by_model else [])]
@@ -181,9 +164,10 @@ def write_card(
     tally, licences = Tally(), licences or {}
     for label, path in files:
         tally.read(label, path)
-    name = target.resolve().parent.name if target.name == "README.md" else target.stem
+    here = target.resolve()
+    name = here.parent.name if here.name == "README.md" else here.name.removesuffix(".card.md")
     share = f"{tally.by_model / tally.answered:.1%}" if tally.answered else "none has an answer"
-    sourced = sorted(tally.counts["sources"])
+    sourced = sorted(tally.counts["Sources"])
     lines = [
         *(*_header(name, tally, licences), MARK, "", f"# {name}", ""),
         f"{tally.total:,} distinct records in {len(tally.files)} files.",
@@ -191,7 +175,7 @@ def write_card(
         *(f"| {label} | {count:,} |" for label, count in tally.files.items()),
         *("", f"**Synthetic share:** {share}"),
         f"({tally.by_model:,} of {tally.answered:,} records with an answer have a model's).",
-        *("", "## Contamination", "", contamination or "Not stated: no filter's word is at hand."),
+        *("", "## Contamination", "", contamination or UNCOMPARED),
         *("", "## Licences", "", "| source | licence |", "|---|---|"),
         *(
             f"| `{source or '(not said)'}` | {licences.get(source, 'not stated')} |"
@@ -200,15 +184,14 @@ def write_card(
         *("", "## What the records say of themselves"),
         *(
             line
-            for key, title in TITLES.items()
-            for line in _table(title, tally.counts[key], max(tally.total, 1))
+            for title, counts in tally.counts.items()
+            if title != "dropped"
+            for line in _table(title, counts, max(tally.total, 1))
         ),
     ]
-    if tally.lengths:
-        lines += ["", "## Length of the last message, in characters", "", "```"]
-        lines += [*bars(tally.lengths, doubling=True), "```"]
-    if tally.rewards:
-        lines += ["", "## Reward of the answer", "", "```", *bars(tally.rewards), "```"]
+    doubling = [0.0, *2.0 ** np.arange(3, math.log2(max([8, *tally.lengths])) + 1)]
+    lines += bars("Length of the last message, in characters", tally.lengths, doubling)
+    lines += bars("Reward of the answer", tally.rewards)
     write_text(target, "\n".join([*lines, *_dropped(flows or {}, tally), ""]))
     return tally
 

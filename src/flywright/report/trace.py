@@ -41,7 +41,9 @@ def record_files(folder: Path) -> tuple[list[tuple[str, Path]], list[Step]]:
     return [
         (label, path)
         for label, path in named
-        if path.suffix == ".jsonl" and not path.name.endswith((*NOT_RECORDS, "hits.jsonl"))
+        if path.suffix == ".jsonl"
+        and not path.name.endswith((*NOT_RECORDS, "hits.jsonl"))
+        and not path.parent.match("*.work/shards")  # pieces of what lies beside
     ], steps
 
 

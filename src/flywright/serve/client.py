@@ -8,6 +8,7 @@ the retries themselves are the caller's (ask has limits for that).
 """
 
 import asyncio
+import itertools
 import re
 from typing import Any
 
@@ -18,6 +19,7 @@ from flywright.files import digest
 from flywright.records import ATTRIBUTES, Conversation
 from flywright.serve.http import Http
 from flywright.tokenizer.export import CHAT_TEMPLATE
+from flywright.tokenizer.sentence_pieces import CONTROL_TEXTS
 
 NEMO_ENDS = ("<|endoftext|>", "<extra_id_1>", "\x11")  # the client's stop list (SPEC 11.1)
 MOST_TOKENS = 10_000_000  # that a server is believed to have read or written for one call
@@ -138,11 +140,7 @@ class NemoCompleter:
     async def complete(self, prompt: Conversation | str, sampling: Sampling) -> Completion:
         """The continuation of the raw prompt, or of the conversation as Nemotron reads it."""
         fields = _fields(sampling)
-        text = (
-            prompt
-            if isinstance(prompt, str)
-            else self._chat.render(messages=_messages(prompt), add_generation_prompt=True)
-        )
+        text = prompt if isinstance(prompt, str) else self._rendered(prompt)
         body: dict[str, Any] = {
             "sentences": [text],
             "tokens_to_generate": sampling.max_tokens,
@@ -167,6 +165,13 @@ class NemoCompleter:
         said = said[: min((said.index(end) for end in ends), default=len(said))]
         told = {"finish": "stop" if ends else "length", "completion_tokens": count}
         return Completion(said.removesuffix("\n"), **told)
+
+    def _rendered(self, talk: Conversation) -> str:
+        """The talk as one text, in which nothing that was said can become a control token."""
+        said = _messages(talk)
+        for message, control in itertools.product(said, CONTROL_TEXTS):
+            message["content"] = message["content"].replace(control, f"< {control[1:]}")
+        return self._chat.render(messages=said, add_generation_prompt=True)
 
     async def logprobs(self, context: str, continuations: list[str]) -> list[float]:
         """Raises AskError: the wire has no log-probabilities of given texts."""

@@ -1,8 +1,8 @@
 """Comparisons (SPEC 6.7): answers of several models to one prompt, and who decides between them.
 
     prompts with checks   -> the ground truth: a right answer over a wrong one
-    decide = "llm"        -> an LLM asked in both orders, kept only if it stays with its answer
-    decide = "reward"     -> the reward model: its best answer over its worst
+    the others, by turns  -> an LLM asked in both orders, kept only if it stays with its answer;
+                             the reward model: its best answer over its worst
 
 All judges that are handed in vote, whoever decides; their votes stay in the lineage, where they can
 be compared (judge.agreement). Both rewards go into the record, because RPO needs them later.
@@ -13,8 +13,9 @@ of the prompts: several samples of the best model alone.
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 
@@ -69,17 +70,11 @@ class Answer:
 
 @dataclass(frozen=True)
 class Judges:
-    """Who judges: the sandbox for ground truth in code, an LLM, a reward model; any may lack.
-
-    decide: who decides on prompts without checks, "llm" (early) or "reward" (later); and on those
-    with checks where the `truth` is left out.
-    """
+    """Who judges: the sandbox for ground truth in code, an LLM, a reward model; any may lack."""
 
     sandbox: Any = None
     llm: Completer | None = None
     scorer: Scorer | None = None
-    decide: Literal["llm", "reward"] = "llm"
-    truth: bool = True
 
 
 async def answers(
@@ -132,14 +127,12 @@ async def by_truth(
 async def by_llm(
     prompt: Prompt, found: Sequence[Answer], judges: Judges, rng: random.Random
 ) -> tuple[Answer, Answer]:
-    """Two answers in the order of the LLM's preference.
+    """Two answers in the order of the LLM's preference. `judges.llm` must be there.
 
     Raises Dropped if it does not keep to one, with its labels: "A/A" is the first place twice. The
-    judge is deterministic and its replies are in the ledger, so that its vote asked for again
-    costs nothing.
+    judge is deterministic and its replies are in the ledger: its vote asked for again is free.
     """
-    if judges.llm is None:
-        raise UserError("decide = llm needs an LLM judge")
+    assert judges.llm is not None
     first, second = rng.sample(list(found), 2)
     verdict = await pairwise.prefer(judges.llm, prompt.conversation, first.text, second.text)
     if verdict.preference == 0:
@@ -147,26 +140,27 @@ async def by_llm(
     return (first, second) if verdict.preference > 0 else (second, first)
 
 
-def by_reward(found: Sequence[Answer]) -> tuple[Answer, Answer]:
+async def by_reward(
+    _prompt: Prompt, found: Sequence[Answer], _judges: Judges, _rng: random.Random
+) -> tuple[Answer, Answer]:
     """The answers of highest and lowest reward. Raises Dropped on a tie."""
-    if any(answer.reward is None for answer in found):
-        raise UserError("decide = reward needs a scorer")
     ranked = sorted(found, key=lambda answer: answer.reward or 0.0, reverse=True)
     if ranked[0].reward == ranked[-1].reward:
         raise Dropped("equal rewards")
     return ranked[0], ranked[-1]
 
 
+DECIDE = {"truth": by_truth, "llm": by_llm, "reward": by_reward}
+
+
 async def votes(
-    prompt: Prompt, chosen: Answer, rejected: Answer, judges: Judges
+    chosen: Answer, rejected: Answer, prompt: Prompt, judges: Judges, decider: str
 ) -> tuple[Verdict, ...]:
     """What every judge says of (chosen, rejected): 1 = agrees, -1 = the other, 0 = neither.
 
     Judges are named "truth", "llm:MODEL" and "reward:MODEL".
     """
-    cast = []
-    if prompt.checks and judges.truth:
-        cast.append(Verdict(judge="truth", preference=1))
+    cast = [Verdict(judge="truth", preference=1)] if decider == "truth" else []
     if judges.llm is not None:
         asked = (prompt.conversation, chosen.text, rejected.text)
         vote = await pairwise.prefer(judges.llm, *asked)
@@ -186,27 +180,24 @@ async def comparisons(
     judges: Judges,
     settings: ComparisonSettings | None = None,
 ) -> list[Comparison]:
-    """At most one pair a prompt, in the order of the prompts. `answerers`: who answers, by name.
+    """At most one pair a prompt, those of the ground truth first. answerers: by name.
 
-    A pair is dropped where no two answers differ, the truth finds no right or no wrong one, the LLM
-    does not keep to its choice in both orders, or rewards are equal; maker.counts tells how often.
+    Of settings.judges the truth decides where there is one, else LLM and reward model by turns;
+    where one is left out or lacking, its prompts go to the others, and with nobody left they are
+    counted as "dropped: no judge". A pair is dropped too where no two answers differ, the truth
+    finds no right or no wrong one, the LLM does not keep to its choice in both orders, or rewards
+    are equal. Rewards are recorded in any case.
     """
-    settings = settings or ComparisonSettings()
+    settings, names = settings or ComparisonSettings(), maker.settings.judges
+    judges = replace(judges, llm=judges.llm if "llm" in names else None)
 
-    async def step(prompt: Prompt, _ask: Completer) -> list[Comparison]:
+    async def pair(decider: str, prompt: Prompt, _ask: Completer) -> list[Comparison]:
         who, samples = settings.who(answerers, maker.seed, prompt)
         found = await answers(maker, prompt, who, judges.scorer, samples)
         if len(found) < 2:
             raise Dropped("answers all alike")
         rng = random.Random(seed_from(maker.seed, "pair", prompt.id))
-        if prompt.checks and judges.truth:
-            judge, pair = "truth", await by_truth(prompt, found, judges, rng)
-        elif judges.decide == "llm":
-            judge, pair = "llm", await by_llm(prompt, found, judges, rng)
-        else:
-            judge, pair = "reward", by_reward(found)
-        chosen, rejected = pair
-        cast = await votes(prompt, chosen, rejected, judges)
+        chosen, rejected = await DECIDE[decider](prompt, found, judges, rng)
         lineage = maker.lineage(
             "comparisons",
             None,
@@ -214,7 +205,7 @@ async def comparisons(
             (prompt.id,),
             model=chosen.model,
             answer_by="model",
-            verdicts=cast,
+            verdicts=await votes(chosen, rejected, prompt, judges, decider),
             filters=("samples of the best model",) * bool(samples),
         )
         return [
@@ -225,41 +216,21 @@ async def comparisons(
                 rejected=rejected.text,
                 chosen_reward=chosen.reward,
                 rejected_reward=rejected.reward,
-                judge=judge,
+                judge=decider,
                 task=prompt.task,
                 rejected_model=rejected.model,
                 lineage=lineage,
             )
         ]
 
-    return await maker.run("comparisons", step, prompts)
-
-
-async def shared_out(
-    maker: Maker,
-    prompts: Sequence[Prompt],
-    answerers: Mapping[str, Completer],
-    judges: Judges,
-    settings: ComparisonSettings | None = None,
-) -> list[Comparison]:
-    """Comparisons by settings.judges: the truth where there is one, else LLM and reward by turns.
-
-    Where one is left out or lacking, its prompts go to the others; with nobody left they are
-    dropped, counted as "dropped: no judge". Rewards are recorded in any case.
-    """
-    names = maker.settings.judges
-    judges = replace(
-        judges, truth="truth" in names, llm=judges.llm if "llm" in names else None, decide="reward"
-    )
-    checked = [prompt for prompt in prompts if prompt.checks and judges.truth]
-    others = [prompt for prompt in prompts if not (prompt.checks and judges.truth)]
-    pairs = await comparisons(maker, checked, answerers, judges, settings)
-    present = {"llm": judges.llm, "reward": judges.scorer}
-    deciders = [name for name in ("llm", "reward") if name in names and present[name]]
-    for number, name in enumerate(deciders):
-        mine = others[number :: len(deciders)]
-        here = replace(judges, decide=name)
-        pairs += await comparisons(maker, mine, answerers, here, settings)
-    if others and not deciders:
+    checked = [prompt for prompt in prompts if prompt.checks and "truth" in names]
+    others = [prompt for prompt in prompts if not (prompt.checks and "truth" in names)]
+    there = {"llm": judges.llm, "reward": judges.scorer}
+    turns = [name for name, who in there.items() if who is not None and name in names]
+    shares = {"truth": checked, **{name: others[n :: len(turns)] for n, name in enumerate(turns)}}
+    pairs: list[Comparison] = []
+    for decider, some in shares.items():
+        pairs += await maker.run("comparisons", partial(pair, decider), some)
+    if others and not turns:
         maker.counts["comparisons"]["dropped: no judge"] = len(others)
     return pairs

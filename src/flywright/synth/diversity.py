@@ -16,7 +16,7 @@ class Novelty:
     A topic's quota is asked for again, at most `rounds` times in all, for what was turned away.
     """
 
-    def __init__(self, threshold: float, rounds: int):
+    def __init__(self, threshold: float, rounds: int = 3):
         self.rounds = rounds
         self.counts: Counter[str] = Counter()
         self._pool = Pool(threshold)

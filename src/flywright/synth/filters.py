@@ -14,7 +14,6 @@ from rensa import RMinHash, RMinHashLSH  # pyright: ignore[reportAttributeAccess
 from flywright.ask.protocol import Completer, Scorer
 from flywright.data import dedup
 from flywright.records import Comparison, Dialogue, weighted_reward
-from flywright.synth.decontaminate import decontaminate as decontaminate
 from flywright.synth.flow import Dropped
 from flywright.synth.maker import Maker
 from flywright.synth.settings import SynthSettings
@@ -79,18 +78,18 @@ class Pool:
         self._shingles.append(shingles)
 
 
+def _without(
+    records: Sequence[AnyText], copies: dict[int, tuple[int, float]]
+) -> tuple[list[AnyText], list[Copy]]:
+    dropped = [Copy(records[n].id, records[of].id, like) for n, (of, like) in copies.items()]
+    return [record for n, record in enumerate(records) if n not in copies], dropped
+
+
 def exact(records: Iterable[AnyText]) -> tuple[list[AnyText], list[Copy]]:
     """(kept, dropped): each normalised text once."""
-    seen: dict[str, str] = {}
-    kept, copies = [], []
-    for record in records:
-        text = normal(text_of(record))
-        if text in seen:
-            copies.append(Copy(record.id, seen[text], 1.0))
-        else:
-            seen[text] = record.id
-            kept.append(record)
-    return kept, copies
+    records = list(records)
+    keys = [_hash(normal(text_of(record))) for record in records]
+    return _without(records, exact_copies(np.array(keys, dtype=np.uint64)))
 
 
 def _hash(text: str) -> int:
@@ -154,8 +153,7 @@ def near(records: Iterable[AnyText], threshold: float) -> tuple[list[AnyText], l
         return records, []
     texts = [text_of(record) for record in records]
     copies = near_copies(texts.__getitem__, fingerprints(texts)[1].__getitem__, threshold)
-    dropped = [Copy(records[n].id, records[of].id, like) for n, (of, like) in copies.items()]
-    return [record for n, record in enumerate(records) if n not in copies], dropped
+    return _without(records, copies)
 
 
 async def by_reward(

@@ -1,8 +1,8 @@
 """Questions whose answers a program checks: mathematics, documents and tables (SPEC 6.7, 6.8).
 
 Rows as GSM8K ({question, answer} with ####), MATH ({problem, solution}), FinQA ({question, table,
-program} or {qa}), TAT-QA ({table, paragraphs, questions}) and WikiTableQuestions ({utterance,
-context, targetValue}, tables in CSV files) have them. They become prompts with ground truth, for
+program} or {qa}) and WikiTableQuestions ({utterance, context, targetValue}, tables in CSV files)
+have them. They become prompts with ground truth, for
 comparisons too; `solved` keeps what a model answers to them rightly.
 """
 
@@ -73,7 +73,7 @@ def _right(kind: str, answer: Any) -> Check:
     return Check(kind=kind, args={"answer": answer})
 
 
-def _finqa(row: Row) -> Iterator[Asked]:
+def _finqa(row: Row) -> Asked:
     asked = {**row, **row.get("qa", {})}
     value = asked["exe_ans"] if "exe_ans" in asked else computed(asked["program"], row["table"])
     before, after = row.get("pre_text") or [], row.get("post_text") or row.get("contexts") or []
@@ -81,23 +81,13 @@ def _finqa(row: Row) -> Iterator[Asked]:
     if isinstance(value, bool):
         value = "yes" if value else "no"
     right = _right("items", [value]) if isinstance(value, str) else _right("rounded", float(value))
-    yield "finqa", text, asked["question"], right
+    return "finqa", text, asked["question"], right
 
 
-def _tatqa(row: Row) -> Iterator[Asked]:
-    paragraphs = (each["text"] for each in row["paragraphs"])
-    text = "\n\n".join([_drawn(row["table"]["table"]), *paragraphs])
-    for asked in row["questions"]:
-        said, scale = asked["answer"], f" (in {asked['scale']})" if asked.get("scale") else ""
-        listed = isinstance(said, list)
-        right = _right("items", said) if listed else _right("rounded", float(said))
-        yield "tatqa", text, asked["question"] + scale, right
-
-
-def _wtq(row: Row, folder: Path) -> Iterator[Asked]:
+def _wtq(row: Row, folder: Path) -> Asked:
     table = list(csv.reader(read_lines(folder / row["context"]), escapechar="\\"))
     wanted = [each.replace("\\p", "|") for each in row["targetValue"].split("|")]
-    yield "wikitablequestions", _drawn(table), row["utterance"], _right("items", wanted)
+    return "wikitablequestions", _drawn(table), row["utterance"], _right("items", wanted)
 
 
 def _drawn(table: Sequence[Sequence[str]]) -> str:
@@ -105,18 +95,15 @@ def _drawn(table: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in cells)
 
 
-def _asked(row: Row, folder: Path) -> Iterator[Asked]:
-    """A row's questions. Raises KeyError and the like if it is of no known form."""
+def _asked(row: Row, folder: Path) -> Asked:
+    """A row's question. Raises KeyError and the like if it is of no known form."""
     if "problem" in row:
         right = _right("math", row.get("answer") or final(row["solution"]))
-        yield "math", "", row["problem"], right
-    elif "####" in str(row.get("answer")):
+        return "math", "", row["problem"], right
+    if "####" in str(row.get("answer")):
         answer = row["answer"].rpartition("####")[2].strip().replace(",", "")
-        yield "gsm8k", "", row["question"], _right("number", answer)
-    elif "questions" in row:
-        yield from _tatqa(row)
-    else:
-        yield from _wtq(row, folder) if "context" in row else _finqa(row)
+        return "gsm8k", "", row["question"], _right("number", answer)
+    return _wtq(row, folder) if "context" in row else _finqa(row)
 
 
 def _rows(path: Path) -> Iterator[tuple[str, Row]]:
@@ -137,16 +124,16 @@ def problems(path: Path, settings: ProblemSettings, seed: int) -> tuple[list[Pro
     made: list[Prompt] = []
     counts: Counter[str] = Counter()
     for where, row in _rows(path):
+        if counts["in"] == settings.most:
+            break
+        counts["in"] += 1
         try:
-            for asked in _asked(row, path.parent):
-                if counts["in"] == settings.most:
-                    return made, counts
-                counts["in"] += 1
-                fits = len(asked[1]) <= settings.characters
-                counts["out" if fits else "dropped: too long"] += 1
-                made += [_prompt(asked, seed)] if fits else []
+            asked = _asked(row, path.parent)
+            fits = len(asked[1]) <= settings.characters
+            counts["out" if fits else "dropped: too long"] += 1
+            made += [_prompt(asked, seed)] if fits else []
         except (ValueError, ArithmeticError):
-            counts.update(("in", "dropped: program gives nothing"))
+            counts["dropped: program gives nothing"] += 1
         except (KeyError, TypeError, AttributeError, IndexError) as error:
             raise UserError(f"{where}: of no known form (docs/synth.md): {error!r}") from None
     return made, counts

@@ -68,7 +68,9 @@ async def _made(
                 quota.kept.append(prompt)
     if novelty:
         below = sum(len(quota.kept) < count for quota in quotas)
-        maker.counts[f"{name}: novelty"] = {**novelty.counts, "below their quota": below}
+        taken = {"in": novelty.counts.total(), "out": novelty.counts["taken"]}
+        told = {**taken, **novelty.counts, "below their quota": below}
+        maker.counts[f"{name}: novelty"] = told
     return [prompt for quota in quotas for prompt in quota.kept]
 
 

@@ -1,7 +1,7 @@
-"""STEM data of permissive licence (SPEC 6.8): Open-Platypus-like files, and four of their parts.
+"""STEM data of permissive licence (SPEC 6.8): Open-Platypus-like files, and three of their parts.
 
 A row's licence is its own field, else that of its part by stem.toml; a part's own files (SciBench,
-TheoremQA, OpenBookQA, PRM800K) say which they are by their fields.
+OpenBookQA, PRM800K) say which they are by their fields.
 """
 
 from collections import Counter
@@ -43,11 +43,9 @@ def _read(row: Row) -> tuple[str, str, str]:
     if "choices" in row:
         listed = [f"{'ABCDEFGH'[n]}. {text}" for n, text in enumerate(row["choices"])]
         return "openbookqa", "\n".join([row["question"], *listed]), listed[row["gold"]]
-    if "next_response" in row:
-        whole = row["is_solution"] and row["rating"] > 0
-        steps = [*row["responses"], row["next_response"]] if whole else []
-        return "MATH/PRM-800K", row["instruction"], "\n".join(steps)
-    return "theoremqa", row["Question"], f"The answer is {row['Answer']}"
+    whole = row["is_solution"] and row["rating"] > 0
+    steps = [*row["responses"], row["next_response"]] if whole else []
+    return "MATH/PRM-800K", row["instruction"], "\n".join(steps)
 
 
 def _left_out(part: str, licence: str, said: Sequence[str], settings: StemSettings) -> str:
@@ -78,7 +76,10 @@ def stem(
         counts.setdefault(part, Counter()).update(("in", why) if why else ("in",))
         if not why:
             by = "model" if part in _KNOWN["written_by_models"] else "human"
-            told = (f"licence {licence}",)
+            unsure = part in _KNOWN["check_before_use"] and not row.get(
+                "license", row.get("licence")
+            )
+            told = (f"licence {licence}" + ": check before use" * unsure,)
             lineage = Lineage(source=f"stem/{part}", answer_by=by, filters=told)
             name, talk = record_id("stem", part, *said), Conversation.of(*said)
             one = Dialogue(id=name, conversation=talk, task="stem", lineage=lineage)

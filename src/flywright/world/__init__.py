@@ -38,6 +38,7 @@ class World:
     """One small world, all of it from one seed. `notes` say what is simulated in it."""
 
     notes: tuple[str, ...] = tuple(table("notes")["notes"])
+    patterned = True  # tasks differ by a word or two: alike are all of a family
     untold: tuple[str, ...] = ()  # sources of the corpus and families that no text shows
 
     def __init__(self, seed: int = 0):
