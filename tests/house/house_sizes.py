@@ -12,24 +12,26 @@ SETTINGS_FIELDS = 25
 # The design's numbers stand beside the bounds. What is over came with issues that name their
 # features one by one (twenty flows, forty benchmarks, three wires); each room's next change has to
 # make it shorter.
-PACKAGE_LINES = 35_050  # the design says 18,000
+PACKAGE_LINES = 35_170  # the design says 18,000
 BUDGETS = {
-    "model tokenizer": 2945,  # the design says 2,500: .nemo import alone takes 640, FP8 115
-    "train data": 3580,  # the design says 3,000: 30 forms of files alone take 560
-    "parallel plan": 2540,  # the design says 2,000: the dry run's measuring and strangers' tables
+    "model tokenizer": 2870,  # the design says 2,500: .nemo import alone takes 640, FP8 115
+    "train data": 3490,  # the design says 3,000: 30 forms of files alone take 560
+    "parallel plan": 2480,  # the design says 2,000: the dry run's measuring and strangers' tables
     # the design says 3,000: the wires' bodies, shapes and safety alone take 1,900; ranks 190, the
     # compiled functions' doors 230, the fake endpoint 490
-    "generate serve": 5245,
+    "generate serve": 5240,
     # the design says 3,500: the engine under the flows 1,150, decontamination with its methods 750,
     # the extra sources 880
-    "ask synth judge": 6030,
-    "evals": 3830,  # the design says 2,500: instruct tasks and reward models take 1,760
+    "ask synth judge": 5920,
+    # the design says 2,500: instruct tasks and reward models take 1,760; what others' files look
+    # like, FLORES, MultiPL-E and the hub 700
+    "evals": 4425,
 }
 # ground, world, sandbox, annotate, report, recipe and the door. The design gave them 1,500 lines,
 # which the small world, the sandbox, the report and the roads on files of one's own each come near
 # to or exceed; what is over there goes over in the package. The dry run is 280 of them, ranks in
 # recipe's steps and Slurm 150, how flows are run 970, trace and card 620.
-REST_LINES = 10_890
+REST_LINES = 10_760
 
 
 def files_are_short(tree: Tree) -> list[str]:
