@@ -179,10 +179,7 @@ def main():
     parser.add_argument("--batch", default="8")
     parser.add_argument("--max-tokens", type=int)
     parser.add_argument("--asked", type=Path, help="our prompts, whose drawn examples are taken")
-    parser.add_argument("--threads", type=int, default=0)
     given = parser.parse_args()
-    if given.threads:
-        torch.set_num_threads(given.threads)
     folder = given.out.parent / f"{given.out.stem}-tasks"
     folder.mkdir(parents=True, exist_ok=True)
     names = {asked: prepare(given.data, folder, asked) for asked in given.tasks.split(",")}
@@ -197,7 +194,7 @@ def main():
             for one in ours.get(asked, {"asked": ()})["asked"]
         )
         more = {"gen_kwargs": {"max_gen_toks": given.max_tokens}} if given.max_tokens else {}
-        start = time.process_time()
+        start = time.perf_counter()
         said = lm_eval.simple_evaluate(
             model,
             tasks=[called],
@@ -208,7 +205,7 @@ def main():
             bootstrap_iters=1000,  # none is used for means: they have a formula
             **more,
         )
-        seconds = time.process_time() - start
+        seconds = time.perf_counter() - start
         samples = [
             {key: one[key] for key in ("doc_id", "filter", "arguments", "resps")}
             for one in said["samples"][called]

@@ -304,7 +304,8 @@ def aims(ours: Figures) -> list[Figures]:
     if calls := ours.get("calls"):
         again, flying = calls["paid_again_after_kill"], calls["killed"]["most_in_flight"]
         what = "calls paid again after kill -9"
-        rows.append(row(what, again, flying, "those in flight", "calls", True))
+        priced = row(what, max(again, 1), flying, "those in flight", "calls", True)
+        rows.append(priced | {"ours": again})
     if memory := ours.get("memory"):
         marks = memory["mib_after_rows"]
         what, least = f"memory after {memory['rows']:,} records", marks["10000"]

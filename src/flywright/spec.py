@@ -151,13 +151,6 @@ class MeshSpec(Settings):
     timeout_seconds: int = Field(default=1800, gt=0, description="of a step, then it is a hang")
     device: str = Field(default="H100", description="that each rank has, for a dry run")
 
-    @model_validator(mode="after")
-    def _ramp_rises(self) -> "MeshSpec":
-        untils = [until for until, _ in self.dp_ramp]
-        if untils != sorted(set(untils)):
-            raise ValueError(f"dp_ramp: samples have to rise from phase to phase, not {untils}")
-        return self
-
     @property
     def ranks(self) -> int:
         """Processes in all."""

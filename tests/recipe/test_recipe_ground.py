@@ -25,7 +25,6 @@ from flywright.records import (
     write_jsonl,
 )
 from flywright.settings import apply_overrides, load_settings
-from flywright.spec import MeshSpec
 from flywright.stats import bootstrap_mean, mean_of_means, paired_difference
 from flywright.train.settings import TrainSettings
 
@@ -144,11 +143,6 @@ def test_a_factor_of_zero_leaves_a_source_out():
     none = PretrainSettings(blend=blend, upweight={"web": 0, "books": 0}, train=train)
     with pytest.raises(UserError, match="no group 'en' of any weight"):
         none.phases(tokens)
-
-
-def test_a_ramp_of_ranks_rises():
-    with pytest.raises(ValueError, match=r"samples have to rise from phase to phase, not \[9, 5\]"):
-        MeshSpec(dp_ramp=[(9, 2), (5, 4)])
 
 
 def test_folder_hash_sees_names_and_bytes(tmp_path):

@@ -87,6 +87,8 @@ def run(recipe: Recipe, root: Path, until: str = "") -> Path | None:
     UserError or FlywrightError.
     """
     step_names(recipe, until)  # what cannot be walked is refused before anything is written
+    if root.exists() and not root.is_dir():
+        raise UserError(f"{root}: no folder; name one with --out")
     walker = _walker(recipe)
     with joined(recipe.mesh) as ranks, ExitStack() as stack:
         teller = ranks.by_first(lambda: _begin(stack, recipe, root))
