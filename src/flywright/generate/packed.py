@@ -1,8 +1,9 @@
 """A model's linear layers as the processor reads them fastest, put on from outside.
 
-oneDNN keeps a matrix reordered in blocks: for the few rows of a decoding step that is faster than
-torch's own product (benchmarks/engine.py), and in fp32 a row's result has the same bits whatever
-other rows there are, if there are at least LEAST_ROWS.
+In bf16, where the processor multiplies pairs of it, by our own products (decode.c); else oneDNN
+keeps a matrix reordered in blocks: both are faster than torch's own for the rows of a decoding step
+(benchmarks/engine.py). In fp32 a row's result has the same bits whatever other rows there are, if
+there are at least LEAST_ROWS.
 
 Shapes: B rows, I inputs, O outputs.
 """
