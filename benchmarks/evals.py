@@ -24,6 +24,7 @@ DATA = Path(os.environ.get("FLYWRIGHT_DATA", Path(__file__).parents[2] / "shared
 SUBJECTS = ("abstract_algebra", "world_religions", "conceptual_physics", "management")
 PIECES = {  # tasks, problems of each, and so many to find lm-eval's batch with
     "mmlu": ([f"mmlu@5:{subject}" for subject in SUBJECTS], 8, 2),
+    "hellaswag": (["hellaswag@10"], 24, 8),
     "hellaswag0": (["hellaswag@0"], 100, 16),
     "gsm8k": (["gsm8k_cot"], 16, 16),
 }
