@@ -4,12 +4,9 @@ import json
 import re
 import subprocess
 import sys
-import threading
-import time
 
 import numpy as np
 import pytest
-import uvicorn
 
 from flywright.ask import AskError
 from flywright.errors import UserError
@@ -17,6 +14,7 @@ from flywright.recipe.flow_run import run_one
 from flywright.records import Conversation, Dialogue, Lineage, write_jsonl
 from flywright.serve import create_fake_app
 from flywright.serve.embedder import HttpEmbedder
+from served import served
 
 SERVER = '''
 import json, zlib
@@ -72,17 +70,8 @@ def vectors():
 
 @pytest.fixture
 def judge():
-    server = uvicorn.Server(
-        uvicorn.Config(create_fake_app(), port=0, log_level="error", lifespan="off")
-    )
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.005)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.force_exit = server.should_exit = True
-    thread.join(timeout=10)
+    with served(create_fake_app()) as address:
+        yield address
 
 
 def test_vectors_of_a_server_in_order_and_what_it_gets_wrong(vectors):

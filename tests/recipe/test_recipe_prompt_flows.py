@@ -2,12 +2,9 @@
 
 import json
 import re
-import threading
-import time
 from pathlib import Path
 
 import pytest
-import uvicorn
 
 from flywright.errors import UserError
 from flywright.recipe.flow_run import run_one
@@ -18,6 +15,7 @@ from flywright.serve import create_fake_app
 from flywright.settings import load_settings
 from flywright.synth.arguments import ARGUMENTS
 from flywright.synth.prompts import UNSAFE
+from served import served
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 SMALL = RECIPES / "synth-laptop.toml"
@@ -25,15 +23,8 @@ SMALL = RECIPES / "synth-laptop.toml"
 
 @pytest.fixture(scope="module")
 def endpoint():
-    server = uvicorn.Server(uvicorn.Config(create_fake_app(), port=0, log_level="error"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.005)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.force_exit = server.should_exit = True
-    thread.join(timeout=10)
+    with served(create_fake_app()) as address:
+        yield address
 
 
 is_id = re.compile("[0-9a-f]{12}").fullmatch

@@ -62,7 +62,7 @@ def test_planted_copies_are_found_and_lookalikes_are_not(items):
     for language in LANGUAGES:
         plants = [item[language] for item in items]
         _, seen, _ = told(f"translated: {language}", found(bench, plants, truth))
-        assert seen >= 0.5  # some have neither numbers nor names enough
+        assert seen >= 0.6  # some have neither numbers nor names enough
     clean = [item["lookalike"] for item in items]
     sure, seen, _ = told("clean lookalikes", found(bench, clean))
     assert sure == 0.0 and seen <= 0.15
@@ -220,7 +220,7 @@ def test_copies_of_real_benchmark_items(half):
     first = dict(zip(rows("mbpp/mbpp.jsonl.gz", "task_id"), sets["mbpp"], strict=True))
     changed = [row["prompt"] for row in edited if row["prompt"] != first[row["task_id"]]]
     assert told("mbpp edited", found(bench, list(filter(mine, changed))))[1] > 0.5
-    least = {"de": 0.8, "es": 0.8, "fr": 0.75, "sw": 0.8, "ru": 0.55}
+    least = {"de": 0.8, "es": 0.8, "fr": 0.8, "sw": 0.8, "ru": 0.55, "zh": 0.5, "ja": 0.5}
     for language in ("de", "es", "fr", "sw", "ru", "zh", "ja", "th", "bn", "te"):
         said = [
             line.split("\t")[0] for line in lines(DATA / f"eval_extra/mgsm/mgsm_{language}.tsv")
